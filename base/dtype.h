@@ -1,0 +1,111 @@
+/*
+ * base/dtype.h - number formats: plain element types, and the packed HLWQ types Q2..Q6.
+ *
+ * A packed matrix ("plane-128") is up to three contiguous planes, each row-major over blocks of 128
+ * input columns (columns padded to a multiple of 128):
+ *
+ *   low plane    Q4 Q5 Q6: 64 B a block, byte j = weight j in the low nibble, weight j + 64 in the high one
+ *                Q2 Q3:    32 B a block, byte 8i + k (i 0..3, k 0..7) = weights 16i + k, 16i + k + 8,
+ *                          64 + 16i + k, 64 + 16i + k + 8 in bits 0-1, 2-3, 4-5, 6-7
+ *   high plane   Q3 Q5: 16 B of sign bits; Q6: 16 B of magnitude bit 4, then 16 B of sign bits
+ *   norms        fp16, one a block
+ *
+ * Bit planes are in "chunk order": weight j < 64 with i = j / 16, c = j % 16 is bit 7 - (c >> 1) of
+ * byte 4i + 2 (c & 1); weight j + 64 is the same bit of the next byte.
+ *
+ * A code is sign and magnitude: the magnitude index m counts levels outwards from zero, the sign bit is
+ * 1 for a negative level.  Q2: value m | sign << 1 in two bits.  Q3: m in two bits, sign in the high plane.
+ * Q4: m | sign << 3 in the nibble.  Q5: m in the nibble.  Q6: low four bits of m in the nibble.
+ */
+#ifndef HS_BASE_DTYPE_H
+#define HS_BASE_DTYPE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef enum hs_dtype {
+    HS_F32,
+    HS_F16,
+    HS_BF16,
+    HS_F64,
+    HS_I8,
+    HS_U8,
+    HS_I16,
+    HS_U16,
+    HS_I32,
+    HS_U32,
+    HS_I64,
+    HS_U64,
+    HS_BOOL,
+    HS_F8_E4M3,
+    HS_F8_E5M2,
+    HS_Q2,
+    HS_Q3,
+    HS_Q4,
+    HS_Q5,
+    HS_Q6,
+    HS_DTYPE_COUNT
+} hs_dtype;
+
+enum { HS_BLOCK = 128 };
+
+/* "F32", "BF16", "Q5": the safetensors spelling where there is one. */
+const char *hs_dtype_name(hs_dtype dtype);
+
+/* False if `name` is none of ours. */
+bool hs_dtype_parse(const char *name, hs_dtype *dtype);
+
+/* Bytes of one element; 0 for packed types. */
+uint32_t hs_dtype_bytes(hs_dtype dtype);
+
+static inline bool hs_dtype_packed(hs_dtype dtype)
+{
+    return dtype >= HS_Q2 && dtype <= HS_Q6;
+}
+
+/* F32, F16 or BF16. */
+static inline bool hs_dtype_float(hs_dtype dtype)
+{
+    return dtype <= HS_BF16;
+}
+
+/* Bits of a code: 2..6. */
+static inline uint32_t hs_dtype_bits(hs_dtype packed)
+{
+    return 2 + (uint32_t)(packed - HS_Q2);
+}
+
+static inline hs_dtype hs_dtype_of_bits(uint32_t bits)
+{
+    return (hs_dtype)(HS_Q2 + bits - 2);
+}
+
+/* Where the planes of one matrix lie, from its first byte, 64-byte aligned. Plain types: low only. */
+typedef struct hs_planes {
+    uint64_t low, high, norms; /* offsets */
+    uint64_t low_bytes, high_bytes, norms_bytes;
+    uint64_t bytes; /* all, a multiple of 64 */
+    uint32_t blocks; /* per row; 0 for plain types */
+    uint32_t low_block, high_block; /* bytes per block */
+} hs_planes;
+
+/* False if the sizes overflow. rows and cols at least 1. */
+bool hs_planes_of(hs_dtype dtype, uint64_t rows, uint64_t cols, hs_planes *planes);
+
+static inline float hs_bf16_to_f32(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+float hs_f16_to_f32(uint16_t h);
+uint16_t hs_f32_to_f16(float f);  /* nearest even; overflow to infinity */
+uint16_t hs_f32_to_bf16(float f); /* nearest even */
+
+/* `n` elements of a plain float type (F32, F16, BF16, F64) to fp32. Asserts the type. */
+void hs_to_f32(float *out, const void *in, hs_dtype dtype, uint64_t n);
+
+#endif

@@ -1,0 +1,256 @@
+/*
+ * base/file.c - POSIX files with sentences for errors.
+ */
+#define _GNU_SOURCE
+#include "base/file.h"
+
+#include "base/size.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int64_t mtime_ns(const struct stat *s)
+{
+    return (int64_t)s->st_mtim.tv_sec * 1000000000 + s->st_mtim.tv_nsec;
+}
+
+hlwq_status hs_file_open(hs_file *file, const char *path, hlwq_error *err)
+{
+    *file = (hs_file){.fd = -1};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return hs_fail(err, HLWQ_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    struct stat s;
+    if (fstat(fd, &s) != 0) {
+        int e = errno;
+        close(fd);
+        return hs_fail(err, HLWQ_ERR_IO, "%s: %s", path, strerror(e));
+    }
+    if (!S_ISREG(s.st_mode)) {
+        close(fd);
+        return hs_fail(err, HLWQ_ERR_IO, "%s is %s, not a regular file", path,
+                       S_ISDIR(s.st_mode) ? "a directory" : "a device or pipe");
+    }
+    *file = (hs_file){.fd = fd,
+                      .bytes = (uint64_t)s.st_size,
+                      .device = (uint64_t)s.st_dev,
+                      .inode = (uint64_t)s.st_ino,
+                      .mtime_ns = mtime_ns(&s)};
+    return HLWQ_OK;
+}
+
+void hs_file_close(hs_file *file)
+{
+    if (file->fd >= 0)
+        close(file->fd);
+    file->fd = -1;
+}
+
+hlwq_status hs_file_read(const hs_file *file, uint64_t offset, void *out, uint64_t bytes, const char *path,
+                         hlwq_error *err)
+{
+    uint8_t *p = out;
+    if (offset > INT64_MAX || bytes > INT64_MAX - offset)
+        return hs_fail(err, HLWQ_ERR_IO, "%s: read at %" PRIu64 " is beyond any file", path, offset);
+    while (bytes) {
+        ssize_t n = pread(file->fd, p, bytes < (1u << 30) ? bytes : (1u << 30), (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return hs_fail(err, HLWQ_ERR_IO, "%s: read of %" PRIu64 " bytes at %" PRIu64 ": %s", path, bytes, offset,
+                           strerror(errno));
+        if (n == 0)
+            return hs_fail(err, HLWQ_ERR_IO, "%s is truncated: %" PRIu64 " bytes missing at %" PRIu64, path, bytes,
+                           offset);
+        p += n;
+        offset += (uint64_t)n;
+        bytes -= (uint64_t)n;
+    }
+    return HLWQ_OK;
+}
+
+hlwq_status hs_file_unchanged(const hs_file *file, const char *path, hlwq_error *err)
+{
+    struct stat s;
+    if (fstat(file->fd, &s) != 0)
+        return hs_fail(err, HLWQ_ERR_IO, "%s: %s", path, strerror(errno));
+    if ((uint64_t)s.st_size != file->bytes || mtime_ns(&s) != file->mtime_ns)
+        return hs_fail(err, HLWQ_ERR_IO, "%s changed while it was in use: %" PRIu64 " bytes then, %" PRIu64 " now", path,
+                       file->bytes, (uint64_t)s.st_size);
+    return HLWQ_OK;
+}
+
+hlwq_status hs_file_text(hs_arena *arena, const char *path, uint64_t max_bytes, char **text, uint64_t *bytes,
+                         hlwq_error *err)
+{
+    hs_file f;
+    void *p = NULL;
+    *text = NULL;
+    HS_TRY(hs_file_open(&f, path, err));
+    hlwq_status st = HLWQ_OK;
+    if (f.bytes > max_bytes)
+        st = hs_fail(err, HLWQ_ERR_FORMAT, "%s: %" PRIu64 " bytes, limit %" PRIu64, path, f.bytes, max_bytes);
+    if (st == HLWQ_OK)
+        st = hs_arena_alloc(arena, f.bytes + 1, &p, err);
+    if (st == HLWQ_OK)
+        st = hs_file_read(&f, 0, p, f.bytes, path, err);
+    if (st == HLWQ_OK) {
+        *text = p;
+        *bytes = f.bytes;
+    }
+    hs_file_close(&f);
+    return st;
+}
+
+bool hs_path_exists(const char *path)
+{
+    struct stat s;
+    return lstat(path, &s) == 0;
+}
+
+bool hs_path_is_directory(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+hlwq_status hs_path_join(hs_arena *arena, const char *dir, const char *name, char **path, hlwq_error *err)
+{
+    size_t a = strlen(dir), b = strlen(name);
+    bool slash = a && dir[a - 1] != '/';
+    void *p;
+    *path = NULL;
+    HS_TRY(hs_arena_alloc(arena, a + b + 2, &p, err));
+    char *out = p;
+    memcpy(out, dir, a);
+    if (slash)
+        out[a++] = '/';
+    memcpy(out + a, name, b);
+    *path = out;
+    return HLWQ_OK;
+}
+
+/* The folder part of a path, "." if there is none; malloc. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return strdup(".");
+    return strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+/* Removes NAME.tmp.PID of processes that are gone. */
+static void remove_stale(const char *path)
+{
+    char *dir = folder_of(path);
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    DIR *d = dir ? opendir(dir) : NULL;
+    size_t n = strlen(name);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (strncmp(e->d_name, name, n) != 0 || strncmp(e->d_name + n, ".tmp.", 5) != 0)
+            continue;
+        char *end;
+        long pid = strtol(e->d_name + n + 5, &end, 10);
+        if (*end || pid <= 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+            continue;
+        unlinkat(dirfd(d), e->d_name, 0);
+    }
+    if (d)
+        closedir(d);
+    free(dir);
+}
+
+hlwq_status hs_output_open(hs_output *out, const char *path, bool overwrite, hlwq_error *err)
+{
+    *out = (hs_output){.fd = -1};
+    if (!overwrite && hs_path_exists(path))
+        return hs_fail(err, HLWQ_ERR_IO, "%s exists already; use --force to replace it", path);
+    if (hs_path_is_directory(path))
+        return hs_fail(err, HLWQ_ERR_IO, "%s is a directory", path);
+    remove_stale(path);
+    out->path = strdup(path);
+    if (asprintf(&out->temporary, "%s.tmp.%ld", path, (long)getpid()) < 0)
+        out->temporary = NULL;
+    if (!out->path || !out->temporary) {
+        hs_output_drop(out);
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a path");
+    }
+    int fd = open(out->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0) {
+        hlwq_status st = hs_fail(err, HLWQ_ERR_IO, "cannot create %s: %s", out->temporary, strerror(errno));
+        free(out->temporary);
+        out->temporary = NULL; /* not ours to remove */
+        hs_output_drop(out);
+        return st;
+    }
+    out->fd = fd;
+    return HLWQ_OK;
+}
+
+hlwq_status hs_output_rewrite(hs_output *out, uint64_t offset, const void *data, uint64_t bytes, hlwq_error *err)
+{
+    const uint8_t *p = data;
+    while (bytes) {
+        ssize_t n = pwrite(out->fd, p, bytes < (1u << 30) ? bytes : (1u << 30), (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return hs_fail(err, HLWQ_ERR_IO, "cannot write %s at %" PRIu64 ": %s", out->path, offset,
+                           n < 0 ? strerror(errno) : "nothing was written");
+        p += n;
+        offset += (uint64_t)n;
+        bytes -= (uint64_t)n;
+    }
+    return HLWQ_OK;
+}
+
+hlwq_status hs_output_write(hs_output *out, const void *data, uint64_t bytes, hlwq_error *err)
+{
+    HS_TRY(hs_output_rewrite(out, out->bytes, data, bytes, err));
+    out->bytes += bytes;
+    return HLWQ_OK;
+}
+
+hlwq_status hs_output_commit(hs_output *out, hlwq_error *err)
+{
+    hlwq_status st = HLWQ_OK;
+    if (fsync(out->fd) != 0)
+        st = hs_fail(err, HLWQ_ERR_IO, "cannot write %s: %s", out->path, strerror(errno));
+    if (close(out->fd) != 0 && st == HLWQ_OK)
+        st = hs_fail(err, HLWQ_ERR_IO, "cannot write %s: %s", out->path, strerror(errno));
+    out->fd = -1;
+    if (st == HLWQ_OK && rename(out->temporary, out->path) != 0)
+        st = hs_fail(err, HLWQ_ERR_IO, "cannot rename %s to %s: %s", out->temporary, out->path, strerror(errno));
+    if (st == HLWQ_OK) {
+        free(out->temporary);
+        out->temporary = NULL;
+        char *dir = folder_of(out->path);
+        int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+        if (fd >= 0) {
+            (void)fsync(fd); /* some file systems refuse; the rename itself is atomic all the same */
+            close(fd);
+        }
+        free(dir);
+    }
+    hs_output_drop(out);
+    return st;
+}
+
+void hs_output_drop(hs_output *out)
+{
+    if (out->fd >= 0)
+        close(out->fd);
+    if (out->temporary)
+        unlink(out->temporary);
+    free(out->temporary);
+    free(out->path);
+    *out = (hs_output){.fd = -1};
+}

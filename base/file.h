@@ -1,0 +1,57 @@
+/*
+ * base/file.h - files: only regular ones are read, and writing is all or nothing.
+ */
+#ifndef HS_BASE_FILE_H
+#define HS_BASE_FILE_H
+
+#include "base/arena.h"
+
+#include <sys/stat.h>
+
+/* An open file and what it was when it was opened. */
+typedef struct hs_file {
+    int fd;
+    uint64_t bytes;
+    uint64_t device, inode;
+    int64_t mtime_ns;
+} hs_file;
+
+/* Refuses anything but a regular file: directories, devices and pipes by name. Does not block on a pipe. */
+hlwq_status hs_file_open(hs_file *file, const char *path, hlwq_error *err);
+void hs_file_close(hs_file *file); /* idempotent for files zeroed or closed: fd -1 */
+
+/* Exactly `bytes` bytes at `offset`; a short file is HLWQ_ERR_IO. `path` is for the sentence. */
+hlwq_status hs_file_read(const hs_file *file, uint64_t offset, void *out, uint64_t bytes, const char *path,
+                         hlwq_error *err);
+
+/* HLWQ_ERR_IO if the file was truncated, changed or replaced since it was opened. */
+hlwq_status hs_file_unchanged(const hs_file *file, const char *path, hlwq_error *err);
+
+/* A whole file of at most `max_bytes` into the arena, zero-terminated. */
+hlwq_status hs_file_text(hs_arena *arena, const char *path, uint64_t max_bytes, char **text, uint64_t *bytes,
+                         hlwq_error *err);
+
+bool hs_path_exists(const char *path);
+bool hs_path_is_directory(const char *path);
+
+/* dir + "/" + name in the arena. */
+hlwq_status hs_path_join(hs_arena *arena, const char *dir, const char *name, char **path, hlwq_error *err);
+
+/*
+ * A file being written under a temporary name in the target's folder.  It gets its own name at
+ * commit, after fsync; dropped, or with the process killed, the target never appears half-written.
+ */
+typedef struct hs_output {
+    int fd;
+    uint64_t bytes; /* written so far by hs_output_write */
+    char *path, *temporary;
+} hs_output;
+
+/* `overwrite` false: an existing target is an error. Stale temporaries of dead writers are removed. */
+hlwq_status hs_output_open(hs_output *out, const char *path, bool overwrite, hlwq_error *err);
+hlwq_status hs_output_write(hs_output *out, const void *data, uint64_t bytes, hlwq_error *err);
+hlwq_status hs_output_rewrite(hs_output *out, uint64_t offset, const void *data, uint64_t bytes, hlwq_error *err);
+hlwq_status hs_output_commit(hs_output *out, hlwq_error *err); /* closes, also on failure */
+void hs_output_drop(hs_output *out);                           /* idempotent */
+
+#endif

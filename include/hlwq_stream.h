@@ -1,0 +1,218 @@
+/*
+ * hlwq_stream.h - run Qwen3.5-family models under a hard memory budget.
+ *
+ * The only public header.  An engine owns a model's weights and a thread pool; a session owns one
+ * conversation (KV cache, recurrent state, sampler).  Engines and sessions are opaque.
+ *
+ * Failure: functions return hlwq_status, 0 for success, negative otherwise; where an hlwq_error
+ * is given it then holds one sentence.  Every err parameter may be NULL.  Option structs are filled
+ * by their _default function first, so that a program built today keeps its meaning tomorrow.
+ *
+ * Threads: one thread at a time per engine (its sessions included); hlwq_session_cancel may be
+ * called from anywhere, a signal handler included.
+ */
+#ifndef HLWQ_STREAM_H
+#define HLWQ_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define HLWQ_API __attribute__((visibility("default")))
+#else
+#define HLWQ_API
+#endif
+
+#define HLWQ_VERSION_MAJOR 0
+#define HLWQ_VERSION_MINOR 1
+#define HLWQ_VERSION_PATCH 0
+
+typedef enum hlwq_status {
+    HLWQ_OK = 0,
+    HLWQ_ERR_ARG = -1,         /* an argument makes no sense */
+    HLWQ_ERR_IO = -2,          /* the operating system refused or failed */
+    HLWQ_ERR_FORMAT = -3,      /* a file is damaged, hostile, or of an unknown kind */
+    HLWQ_ERR_NOMEM = -4,       /* the system has no memory */
+    HLWQ_ERR_BUDGET = -5,      /* does not fit the budget asked for */
+    HLWQ_ERR_UNSUPPORTED = -6, /* understood, but this build or device cannot do it */
+    HLWQ_ERR_CANCELLED = -7,   /* stopped by hlwq_session_cancel or a progress callback */
+} hlwq_status;
+
+typedef struct hlwq_error {
+    hlwq_status status;
+    char message[1024]; /* one sentence, UTF-8, no control characters */
+} hlwq_error;
+
+typedef struct hlwq_engine hlwq_engine;
+typedef struct hlwq_session hlwq_session;
+typedef struct hlwq_tokenizer hlwq_tokenizer;
+
+typedef enum hlwq_log_level { HLWQ_LOG_ERROR, HLWQ_LOG_WARN, HLWQ_LOG_INFO, HLWQ_LOG_DEBUG } hlwq_log_level;
+
+/* One line without a newline. May come from any thread of the engine. */
+typedef void (*hlwq_log_fn)(void *user, hlwq_log_level level, const char *line);
+
+/* `done` of `total` bytes; return false to stop the operation with HLWQ_ERR_CANCELLED. */
+typedef bool (*hlwq_progress_fn)(void *user, uint64_t done, uint64_t total);
+
+HLWQ_API const char *hlwq_version(void);
+
+/* Frees strings that functions below hand out. NULL is fine. */
+HLWQ_API void hlwq_free(void *p);
+
+/* ---- engine --------------------------------------------------------------------------------- */
+
+typedef enum hlwq_verify { HLWQ_VERIFY_OFF, HLWQ_VERIFY_FIRST, HLWQ_VERIFY_ALWAYS } hlwq_verify;
+
+typedef struct hlwq_engine_options {
+    const char *model;     /* a .hlwq container or a Hugging Face directory; required */
+    uint64_t ram_bytes;    /* hard cap on what the engine and its sessions hold; 0 = no cap */
+    uint32_t threads;      /* 0 = one per usable physical core */
+    bool exact;            /* quantised matrices compute from dequantised fp32 weights (slow) */
+    hlwq_verify verify;    /* extent checksums: on first read by default */
+    hlwq_log_fn log;       /* NULL = silent */
+    hlwq_progress_fn progress; /* loading; NULL = none */
+    void *user;            /* handed to both */
+} hlwq_engine_options;
+
+HLWQ_API hlwq_engine_options hlwq_engine_options_default(void);
+HLWQ_API hlwq_status hlwq_engine_open(const hlwq_engine_options *options, hlwq_engine **engine, hlwq_error *err);
+
+/* Sessions must be closed first. NULL is fine. */
+HLWQ_API void hlwq_engine_close(hlwq_engine *engine);
+
+typedef struct hlwq_model_facts {
+    uint32_t vocab;        /* rows of the logits */
+    uint32_t hidden;
+    uint32_t layers;
+    uint32_t context_max;  /* tokens the model was made for */
+    uint64_t weight_bytes; /* held in memory */
+    uint64_t bytes_per_token; /* weights read to decode one token */
+    double load_seconds;
+} hlwq_model_facts;
+
+HLWQ_API void hlwq_engine_facts(const hlwq_engine *engine, hlwq_model_facts *facts);
+
+/* Memory held now and at most so far, bytes, as accounted. */
+HLWQ_API void hlwq_engine_memory(const hlwq_engine *engine, uint64_t *now_bytes, uint64_t *peak_bytes);
+
+/* What a model is, without reading its weights: a JSON text (schema 1), to be freed with hlwq_free. */
+HLWQ_API hlwq_status hlwq_describe(const char *model, char **json, hlwq_error *err);
+
+/* ---- tokenizer ------------------------------------------------------------------------------ */
+
+/* From a tokenizer.json, a directory that holds one, or a container. */
+HLWQ_API hlwq_status hlwq_tokenizer_open(const char *path, hlwq_tokenizer **tokenizer, hlwq_error *err);
+HLWQ_API void hlwq_tokenizer_close(hlwq_tokenizer *tokenizer);
+
+/* The engine's own; NULL if the model came without one. */
+HLWQ_API const hlwq_tokenizer *hlwq_engine_tokenizer(const hlwq_engine *engine);
+
+/*
+ * Encode `bytes` bytes of `text`.  With `special`, added tokens such as <|im_start|> in the text
+ * become their ids: only for text you trust.  *ids is allocated (hlwq_free) and holds *count ids.
+ */
+HLWQ_API hlwq_status hlwq_tokenize(const hlwq_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
+                                   int32_t **ids, size_t *count, hlwq_error *err);
+
+/*
+ * Decode to UTF-8, broken sequences as U+FFFD; `skip_special` leaves out tokens marked special.
+ * *text is allocated (hlwq_free), zero-terminated, *bytes long without the zero.
+ */
+HLWQ_API hlwq_status hlwq_detokenize(const hlwq_tokenizer *tokenizer, const int32_t *ids, size_t count,
+                                     bool skip_special, char **text, size_t *bytes, hlwq_error *err);
+
+/* ---- session -------------------------------------------------------------------------------- */
+
+typedef struct hlwq_sampling {
+    float temperature;        /* 0 = greedy */
+    uint32_t top_k;           /* 0 = off */
+    float top_p;              /* 1 = off */
+    float min_p;              /* 0 = off */
+    float repetition_penalty; /* 1 = off */
+    float presence_penalty;   /* 0 = off */
+    float frequency_penalty;  /* 0 = off */
+    uint32_t penalty_window;  /* how many of the last tokens the penalties see; 0 = all */
+    uint64_t seed;
+} hlwq_sampling;
+
+typedef enum hlwq_kv { HLWQ_KV_F16, HLWQ_KV_F32 } hlwq_kv;
+
+typedef struct hlwq_session_options {
+    uint32_t context;      /* positions; 0 = the model's own, at most 8,192 */
+    hlwq_kv kv;
+    hlwq_sampling sampling;
+} hlwq_session_options;
+
+/* The model's generation_config where it has one. `engine` may be NULL: built-in defaults. */
+HLWQ_API hlwq_session_options hlwq_session_options_default(const hlwq_engine *engine);
+
+HLWQ_API hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *options,
+                                       hlwq_session **session, hlwq_error *err);
+HLWQ_API void hlwq_session_close(hlwq_session *session);
+
+/* Forget everything; memory stays. */
+HLWQ_API void hlwq_session_reset(hlwq_session *session);
+
+HLWQ_API uint32_t hlwq_session_position(const hlwq_session *session); /* tokens seen so far */
+
+/* Append tokens. With `logits`, [count][vocab] fp32, the logits after each; else only the last are kept. */
+HLWQ_API hlwq_status hlwq_session_eval(hlwq_session *session, const int32_t *ids, size_t count, float *logits,
+                                       hlwq_error *err);
+
+/* Tokenise and append, added tokens read as plain text. */
+HLWQ_API hlwq_status hlwq_session_prompt(hlwq_session *session, const char *text, hlwq_error *err);
+
+/* The logits [vocab] after the last token; NULL before the first. Valid until the next call. */
+HLWQ_API const float *hlwq_session_logits(const hlwq_session *session);
+
+/*
+ * Sample the next token and append it.  *id is -1 when the model has ended its text (nothing is
+ * appended then).  Fails with HLWQ_ERR_BUDGET when the context is full.
+ */
+HLWQ_API hlwq_status hlwq_session_next(hlwq_session *session, int32_t *id, hlwq_error *err);
+
+/*
+ * The text that became complete with `id`: UTF-8, never cut inside a character, so it may be empty
+ * and may hold the end of earlier tokens.  id -1 flushes.  Valid until the next call.
+ */
+HLWQ_API const char *hlwq_session_text(hlwq_session *session, int32_t id);
+
+/* Makes the call that is running (or the next) return HLWQ_ERR_CANCELLED. Async-signal-safe. */
+HLWQ_API void hlwq_session_cancel(hlwq_session *session);
+
+typedef struct hlwq_session_stats {
+    uint64_t prompt_tokens, decoded_tokens;
+    double prompt_seconds, decode_seconds;
+    uint64_t logits_hash; /* XXH3-64 over all logits computed so far, in order */
+} hlwq_session_stats;
+
+HLWQ_API void hlwq_session_get_stats(const hlwq_session *session, hlwq_session_stats *stats);
+
+/* ---- convert -------------------------------------------------------------------------------- */
+
+typedef struct hlwq_convert_options {
+    const char *source;      /* a Hugging Face directory */
+    const char *output;      /* the .hlwq file to write; appears only when complete */
+    uint32_t bits;           /* 2..6; 0 = keep what the source has */
+    uint32_t head_bits;      /* lm_head: 2..6, 16; 0 = 6, or as the source where `bits` is 0 */
+    uint32_t embed_bits;     /* embeddings: likewise; 0 = 6 for tied heads, else 16 */
+    uint32_t threads;        /* 0 = one per usable core */
+    bool overwrite;          /* replace an existing output */
+    hlwq_log_fn log;
+    hlwq_progress_fn progress;
+    void *user;
+} hlwq_convert_options;
+
+HLWQ_API hlwq_convert_options hlwq_convert_options_default(void);
+HLWQ_API hlwq_status hlwq_convert(const hlwq_convert_options *options, hlwq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

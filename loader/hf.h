@@ -1,0 +1,90 @@
+/*
+ * loader/hf.h - a Hugging Face directory: config, tokenizer texts, and one list of logical tensors.
+ *
+ * A logical tensor is a parameter of the model, whatever the number of file tensors that store it.
+ * Names are canonical: without "model.language_model." / "model.", so "layers.0.mlp.gate.weight",
+ * "embed_tokens.weight", "norm.weight", "lm_head.weight", "mtp.fc.weight".
+ */
+#ifndef HS_LOADER_HF_H
+#define HS_LOADER_HF_H
+
+#include "base/file.h"
+#include "loader/schema.h"
+
+/* How the bytes of a tensor are stored. */
+typedef enum hs_encoding {
+    HS_ENC_PLAIN,      /* row-major elements of dtype */
+    HS_ENC_HLWQ_PACKED /* MSB-first codes and fp16 norms (hlwq-qN); dtype is Q2..Q6 */
+} hs_encoding;
+
+typedef struct hs_range {
+    uint32_t file;
+    uint64_t offset, bytes; /* absolute, checked against the file's size */
+} hs_range;
+
+typedef struct hs_tensor {
+    const char *name;
+    hs_dtype dtype;
+    hs_encoding encoding;
+    uint32_t rank;
+    uint64_t dim[4];
+    hs_range data;  /* elements, or packed codes */
+    hs_range norms; /* HLWQ_PACKED */
+    uint32_t book;  /* HLWQ_PACKED: index into hs_hf.book */
+} hs_tensor;
+
+typedef struct hs_hf {
+    hs_arena arena;
+    const char *dir;
+    hs_config config;
+    hs_generation generation;
+    uint32_t n_files;
+    hs_file *file;
+    char **path;
+    uint32_t n_tensors;
+    hs_tensor *tensor; /* sorted by name */
+    uint32_t n_skipped; /* vision tensors */
+    uint64_t skipped_bytes;
+    bool has_mtp;       /* mtp.* complete */
+    const char *format; /* "BF16", "HLWQ packed Q5", ...: what `info` says */
+    uint32_t n_books;
+    hs_levels book[16];
+
+    /* Whole texts, NULL where the directory has none; zero-terminated. */
+    char *config_text, *generation_text, *tokenizer_text, *tokenizer_config_text, *template_text;
+    uint64_t config_bytes, generation_bytes, tokenizer_bytes, tokenizer_config_bytes, template_bytes;
+} hs_hf;
+
+/* Opens and checks everything; reads no weights. On failure *hf is closed. `mem` must outlive it. */
+hlwq_status hs_hf_open(hs_hf *hf, hs_mem *mem, const char *dir, const hs_log *log, hlwq_error *err);
+void hs_hf_close(hs_hf *hf); /* idempotent for zeroed structs */
+
+const hs_tensor *hs_hf_find(const hs_hf *hf, const char *name); /* NULL if absent */
+
+/* Where the rows of one part of one extent come from. */
+typedef struct hs_source {
+    const hs_tensor *tensor;
+    uint64_t first_row; /* the tensor seen as [product of leading dims][cols] */
+    uint64_t rows, cols;
+} hs_source;
+
+/*
+ * Finds the source of a part: the tensor of that name, or a slice of a fused expert tensor
+ * (mlp.experts.gate_up_proj / down_proj, stored whole or one packed tensor per expert).  The shape has
+ * been checked against the config by hs_hf_open.
+ */
+hlwq_status hs_hf_source(const hs_hf *hf, const hs_group *group, uint32_t extent, const hs_part *part,
+                         hs_source *source, hlwq_error *err);
+
+/* Reads rows first..first + rows - 1 of the source (PLAIN) as stored, into `out`. */
+hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, void *out,
+                            hlwq_error *err);
+
+/* The same for HLWQ_PACKED: codes [rows][blocks * 16 * bits] bytes, norms [rows][blocks] fp16; checks norms are finite. */
+hlwq_status hs_hf_read_packed(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, uint8_t *codes,
+                              uint16_t *norms, hlwq_error *err);
+
+/* Schema of this directory with the dtype of each part as stored (small parts F32), placed. */
+hlwq_status hs_hf_table(const hs_hf *hf, hs_table *table, hs_arena *arena, hlwq_error *err);
+
+#endif
