@@ -19,7 +19,7 @@ void hs_wht(float *x, uint32_t n);
 typedef enum hs_book_kind {
     HS_BOOK_A,        /* author's, tails to infinity, 100 sweeps */
     HS_BOOK_B,        /* author's, truncated at +-4, 100 sweeps: HLWQ bit-packed files */
-    HS_BOOK_CONVERGED /* optimal Lloyd-Max: what we write */
+    HS_BOOK_CONVERGED /* optimal Lloyd-Max, 1..6 bits: what we write */
 } hs_book_kind;
 
 /* 2^bits ascending fp32 levels, bits 1..8. A and B equal the author's to the bit. */
@@ -36,6 +36,8 @@ typedef struct hs_codebook {
     float step;
     uint16_t k[32];   /* by magnitude index, 2^(bits - 1) of them, ascending */
     float scale;      /* step / 256: what a sum over (2k + 1) x codes is multiplied by (rotation included) */
+    uint8_t start[256]; /* encoder: a code near r, for r cut into 256 equal cells over +-reach */
+    float reach;
 } hs_codebook;
 
 /* HLWQ_ERR_FORMAT unless the levels are finite, ascending and symmetric to 1e-6 of the largest. bits 2..6. */

@@ -9,7 +9,7 @@
 
 #include "base/arena.h"
 
-typedef struct hlwq_tokenizer hs_tokenizer;
+typedef struct hs_tokenizer hs_tokenizer;
 
 #define HS_TOKENIZER_MAX (256u << 20) /* bytes of tokenizer.json */
 

@@ -1,0 +1,137 @@
+/*
+ * kernels/backend.h - the arithmetic of a network, stage by stage, behind one table of functions.
+ *
+ * A stage takes a batch of `n` tokens at consecutive positions and adds its result to the residual stream
+ * x [n][hidden] fp32.  The backend owns its scratch memory, sized at open, so a stage allocates nothing.
+ * Weights and states are lent by the caller.  A NULL entry means that the backend cannot; it is refused at open.
+ */
+#ifndef HS_KERNELS_BACKEND_H
+#define HS_KERNELS_BACKEND_H
+
+#include "base/mem.h"
+#include "base/threads.h"
+#include "kernels/matrix.h"
+
+enum {
+    HS_GRID = 64,       /* absolute positions at which attention splits and DeltaNet chunks are cut */
+    HS_BATCH_MAX = 256, /* tokens of one stage call */
+    HS_EXPERTS_PER_TOKEN_MAX = 64
+};
+
+/* Keys and values of one layer: pages of HS_GRID positions, each K [HS_GRID][kv_dim] then V the same. */
+typedef struct hs_kv_view {
+    void *const *page;
+    hs_dtype dtype; /* F16 or F32 */
+} hs_kv_view;
+
+typedef struct hs_attention {
+    const float *norm;           /* [hidden], zero-centred, as all norms here but delta's */
+    hs_matrix q, k, v, o;
+    const float *q_norm, *k_norm; /* [head_dim] */
+    uint32_t q_heads, kv_heads, head_dim, rotary_dims;
+    const float *inv_freq; /* [rotary_dims / 2] */
+    float eps;
+} hs_attention;
+
+typedef struct hs_delta {
+    const float *norm; /* [hidden] */
+    hs_matrix qkv, z, b, a, out;
+    const float *conv;    /* [channels][taps] */
+    const float *a_log, *dt_bias; /* [v_heads] */
+    const float *out_norm; /* [v_dim], plain */
+    uint32_t k_heads, v_heads, k_dim, v_dim, taps;
+    float eps;
+} hs_delta;
+
+/* What a DeltaNet layer remembers. */
+typedef struct hs_delta_state {
+    float *s;    /* [v_heads][k_dim][v_dim] */
+    float *conv; /* [channels][taps - 1]: raw inputs, oldest first */
+} hs_delta_state;
+
+typedef struct hs_ffn {
+    hs_matrix gate, up, down;
+} hs_ffn;
+
+typedef struct hs_mixture {
+    const float *norm; /* [hidden] */
+    hs_matrix router;
+    hs_ffn shared;         /* shared.gate.rows 0 = none */
+    hs_matrix shared_mix;  /* [1][hidden] */
+    uint32_t experts, used;
+    float eps;
+} hs_mixture;
+
+/* Chosen experts of n tokens, most probable first, ties by lower id. */
+typedef struct hs_routing {
+    int32_t *id;   /* [n][used] */
+    float *weight; /* [n][used], sums to 1 */
+} hs_routing;
+
+/* Largest dimensions of a model: what scratch memory is sized by. */
+typedef struct hs_limits {
+    uint32_t hidden, vocab;
+    uint32_t q_width;       /* rows of the q projection */
+    uint32_t kv_width;      /* kv_heads * head_dim */
+    uint32_t group;         /* q heads per kv head */
+    uint32_t head_dim;
+    uint32_t channels, v_width, v_heads, k_dim, v_dim; /* DeltaNet */
+    uint32_t ffn_rows;      /* feed-forwards that a token visits: 1, or used experts and the shared one */
+    uint32_t ffn_width;     /* widest of them */
+    uint32_t experts, used; /* 0 for dense */
+} hs_limits;
+
+typedef struct hs_backend hs_backend;
+
+typedef struct hs_backend_ops {
+    const char *name;
+    void (*close)(hs_backend *be);
+
+    /* x[t] = row ids[t] of the table. */
+    hlwq_status (*embed)(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
+                         hlwq_error *err);
+
+    /* x += attention(norm(x)); appends to kv at first..first + n - 1, whose pages must exist. */
+    hlwq_status (*attention)(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
+                             float *x, hlwq_error *err);
+
+    /* x += deltanet(norm(x)); advances the state. A lone token uses the recurrence, several the chunked form. */
+    hlwq_status (*deltanet)(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first, uint32_t n,
+                            float *x, hlwq_error *err);
+
+    /* x += ffn(norm(x)) */
+    hlwq_status (*dense)(hs_backend *be, const float *norm, float eps, const hs_ffn *w, uint32_t n, float *x,
+                         hlwq_error *err);
+
+    /* Chooses experts for norm(x). The normed activations stay with the backend for the experts call that follows. */
+    hlwq_status (*route)(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                         hlwq_error *err);
+
+    /* x += sum over rank of weight * expert + sigmoid(shared gate) * shared. expert[id] is valid where id was chosen. */
+    hlwq_status (*experts)(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, uint32_t n,
+                           const hs_routing *routing, float *x, hlwq_error *err);
+
+    /* logits [n][vocab] = head norm(x); `hidden` [n][hidden] gets norm(x) if not NULL. */
+    hlwq_status (*head)(hs_backend *be, const float *norm, float eps, const hs_matrix *head, uint32_t n, const float *x,
+                        float *hidden, float *logits, hlwq_error *err);
+} hs_backend_ops;
+
+struct hs_backend {
+    const hs_backend_ops *ops;
+};
+
+typedef struct hs_cpu_options {
+    bool exact; /* packed matrices compute from dequantised fp32 weights */
+} hs_cpu_options;
+
+/* The CPU. Runs on `pool` (lent); scratch comes from `mem`. HLWQ_CPU=ref|avx2 forces a kernel set. */
+hlwq_status hs_backend_cpu_open(hs_backend **be, hs_mem *mem, hs_pool *pool, const hs_limits *limits,
+                                const hs_cpu_options *options, hlwq_error *err);
+
+/* Scratch bytes that hs_backend_cpu_open takes. */
+uint64_t hs_backend_cpu_bytes(const hs_limits *limits, uint32_t threads);
+
+/* What runs where: "ref", "avx2". */
+const char *hs_backend_cpu_isa(void);
+
+#endif

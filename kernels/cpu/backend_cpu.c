@@ -1,0 +1,555 @@
+/*
+ * kernels/cpu/backend_cpu.c - the stages of a network on the CPU.
+ *
+ * Each stage reads as its formula: norm, products, the part that is its own, products, add.  Inner loops are in
+ * hs_cpu_ops; this file only splits work over the pool, always so that one output is computed by one thread.
+ */
+#include "kernels/cpu/work.h"
+#include "kernels/numeric.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static hs_cpu *cpu_of(hs_backend *be)
+{
+    return (hs_cpu *)(void *)be;
+}
+
+/* ---- parts shared by stages ----------------------------------------------------------------- */
+
+typedef struct norm_job {
+    hs_cpu *c;
+    const float *x, *w;
+    float eps, *out;
+} norm_job;
+
+static void norm_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    norm_job *j = user;
+    size_t hidden = j->c->lim.hidden;
+    (void)worker;
+    for (uint32_t t = first; t < last; t++)
+        j->c->ops->rms_norm(j->x + t * hidden, j->w, (uint32_t)hidden, j->eps, j->out + t * hidden);
+}
+
+static void norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n, float *out)
+{
+    norm_job j = {c, x, w, eps, out};
+    hs_pool_run(c->pool, n, 4, norm_some, &j);
+}
+
+/* u = norm(x) and its q8 form. */
+static hs_act normed(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n)
+{
+    norm_rows(c, x, w, eps, n, c->u);
+    return hs_cpu_act(c, c->u, c->lim.hidden, n, &c->uq);
+}
+
+typedef struct add_job {
+    float *x;
+    const float *y;
+    uint32_t width;
+} add_job;
+
+static void add_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    add_job *j = user;
+    (void)worker;
+    for (size_t i = (size_t)first * j->width; i < (size_t)last * j->width; i++)
+        j->x[i] += j->y[i];
+}
+
+/* x += W a */
+static void add_product(hs_cpu *c, const hs_matrix *w, const hs_act *a, uint32_t n, float *x)
+{
+    c->task[0] = (hs_task){w, *a, NULL, n, c->y, c->lim.hidden};
+    hs_cpu_run(c, 1);
+    add_job j = {x, c->y, c->lim.hidden};
+    hs_pool_run(c->pool, n, 8, add_some, &j);
+}
+
+static void row_f32(const hs_cpu *c, const hs_matrix *m, uint32_t r, float *out)
+{
+    (void)c;
+    if (hs_dtype_packed(m->dtype))
+        hs_decode_row(m->dtype, m->book, m->low, m->rows, m->cols, r, out);
+    else
+        hs_to_f32(out, m->low + (size_t)r * m->cols * hs_dtype_bytes(m->dtype), m->dtype, m->cols);
+}
+
+static hlwq_status cpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
+                             hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    (void)err;
+    for (uint32_t t = 0; t < n; t++) {
+        assert(ids[t] >= 0 && (uint32_t)ids[t] < table->rows);
+        row_f32(c, table, (uint32_t)ids[t], x + (size_t)t * c->lim.hidden);
+    }
+    return HLWQ_OK;
+}
+
+/* ---- gated attention ------------------------------------------------------------------------ */
+
+/* cos and sin of position * inv_freq: the product in fp32 as the model was trained, then the functions in double. */
+static void rope_table(hs_cpu *c, const hs_attention *w, uint32_t first, uint32_t n)
+{
+    uint32_t half = w->rotary_dims / 2;
+    if (c->rope_table == w->inv_freq && c->rope_first == first && c->rope_n == n)
+        return;
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t j = 0; j < half; j++) {
+            double angle = (double)((float)(first + t) * w->inv_freq[j]);
+            c->rope[(size_t)t * w->rotary_dims + j] = (float)cos(angle);
+            c->rope[(size_t)t * w->rotary_dims + half + j] = (float)sin(angle);
+        }
+    c->rope_table = w->inv_freq;
+    c->rope_first = first;
+    c->rope_n = n;
+}
+
+/* Pairs (j, j + half) of the first rotary_dims dimensions. */
+static void rotate(float *v, const float *table, uint32_t rotary_dims)
+{
+    uint32_t half = rotary_dims / 2;
+    for (uint32_t j = 0; j < half; j++) {
+        float a = v[j], b = v[j + half], cs = table[j], sn = table[half + j];
+        v[j] = fmaf(a, cs, -(b * sn));
+        v[j + half] = fmaf(b, cs, a * sn);
+    }
+}
+
+typedef struct attn_job {
+    hs_cpu *c;
+    const hs_attention *w;
+    const hs_kv_view *kv;
+    uint32_t first, n, width; /* width: of a row of proj */
+} attn_job;
+
+static void store_kv(const hs_kv_view *kv, uint32_t kv_dim, uint32_t pos, uint32_t at, uint32_t n, const float *k,
+                     const float *v)
+{
+    uint8_t *page = kv->page[pos / HS_GRID];
+    size_t row = (size_t)(pos % HS_GRID) * kv_dim + at, values = (size_t)HS_GRID * kv_dim;
+    if (kv->dtype == HS_F32) {
+        memcpy(page + row * 4, k, n * sizeof(float));
+        memcpy(page + (values + row) * 4, v, n * sizeof(float));
+        return;
+    }
+    uint16_t *h = (uint16_t *)(void *)page;
+    for (uint32_t i = 0; i < n; i++) {
+        h[row + i] = hs_f32_to_f16(k[i]);
+        h[values + row + i] = hs_f32_to_f16(v[i]);
+    }
+}
+
+/* Per token: norm and rotate the queries and keys, append to the cache. */
+static void prepare_tokens(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    attn_job *j = user;
+    const hs_attention *w = j->w;
+    uint32_t d = w->head_dim;
+    (void)worker;
+    for (uint32_t t = first; t < last; t++) {
+        float *row = j->c->proj + (size_t)t * j->width;
+        float *k = row + w->q.rows, *v = k + w->k.rows;
+        const float *table = j->c->rope + (size_t)t * w->rotary_dims;
+        for (uint32_t h = 0; h < w->q_heads; h++) { /* query rows come first in each head, its gate after */
+            float *q = row + (size_t)h * 2 * d;
+            j->c->ops->rms_norm(q, w->q_norm, d, w->eps, q);
+            rotate(q, table, w->rotary_dims);
+        }
+        for (uint32_t h = 0; h < w->kv_heads; h++) {
+            float *kh = k + (size_t)h * d;
+            j->c->ops->rms_norm(kh, w->k_norm, d, w->eps, kh);
+            rotate(kh, table, w->rotary_dims);
+            store_kv(j->kv, w->kv_heads * d, j->first + t, h * d, d, kh, v + (size_t)h * d);
+        }
+    }
+}
+
+/* Items are (kv head, 16 tokens). */
+static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    attn_job *j = user;
+    const hs_attention *w = j->w;
+    uint32_t d = w->head_dim, group = w->q_heads / w->kv_heads;
+    float scale = 1.0f / sqrtf((float)d);
+    for (uint32_t i = first; i < last; i++) {
+        uint32_t head = i % w->kv_heads, t = i / w->kv_heads * HS_ATTEND_TOKENS;
+        uint32_t n = j->n - t < HS_ATTEND_TOKENS ? j->n - t : HS_ATTEND_TOKENS;
+        size_t out_width = (size_t)w->q_heads * d;
+        const float *q = j->c->proj + (size_t)t * j->width + (size_t)head * group * 2 * d;
+        float *out = j->c->out + t * out_width + (size_t)head * group * d;
+        j->c->ops->attend(j->kv, w->kv_heads, head, d, group, j->first + t, n, q, j->width, 2 * (size_t)d, out,
+                          out_width, scale, hs_cpu_scratch(j->c, worker));
+        for (uint32_t k = 0; k < n; k++)
+            for (uint32_t h = 0; h < group; h++) {
+                const float *gate = q + (size_t)k * j->width + (size_t)h * 2 * d + d;
+                float *o = out + k * out_width + (size_t)h * d;
+                for (uint32_t x = 0; x < d; x++)
+                    o[x] *= hs_sigmoid(gate[x]);
+            }
+    }
+}
+
+static hlwq_status cpu_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first,
+                                 uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    (void)err;
+    assert(n <= HS_BATCH_MAX);
+    hs_act u = normed(c, x, w->norm, w->eps, n);
+    attn_job j = {c, w, kv, first, n, w->q.rows + w->k.rows + w->v.rows};
+    c->task[0] = (hs_task){&w->q, u, NULL, n, c->proj, j.width};
+    c->task[1] = (hs_task){&w->k, u, NULL, n, c->proj + w->q.rows, j.width};
+    c->task[2] = (hs_task){&w->v, u, NULL, n, c->proj + w->q.rows + w->k.rows, j.width};
+    hs_cpu_run(c, 3);
+    rope_table(c, w, first, n);
+    hs_pool_run(c->pool, n, 1, prepare_tokens, &j);
+    hs_pool_run(c->pool, w->kv_heads * ((n + HS_ATTEND_TOKENS - 1) / HS_ATTEND_TOKENS), 1, attend_some, &j);
+    hs_act o = hs_cpu_act(c, c->out, w->o.cols, n, hs_dtype_packed(w->o.dtype) ? &c->outq : NULL);
+    add_product(c, &w->o, &o, n, x);
+    return HLWQ_OK;
+}
+
+/* ---- Gated DeltaNet ------------------------------------------------------------------------- */
+
+typedef struct delta_job {
+    hs_cpu *c;
+    const hs_delta *w;
+    const hs_delta_state *state;
+    uint32_t first, n, channels;
+    const float *qkv, *z; /* [n][channels], [n][v_heads * v_dim] */
+    float *b, *a;         /* [n][v_heads]: beta logits, then beta; decay input, then log-decay */
+} delta_job;
+
+static void convolve(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    delta_job *j = user;
+    (void)worker;
+    j->c->ops->conv(j->qkv, j->w->conv, j->w->taps, j->channels, first, last, j->n, j->state->conv, j->c->mix);
+}
+
+/* Per token: unit keys and queries, beta, log-decay. */
+static void delta_prepare(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    delta_job *j = user;
+    const hs_delta *w = j->w;
+    (void)worker;
+    for (uint32_t t = first; t < last; t++) {
+        float *row = j->c->mix + (size_t)t * j->channels, scale = 1.0f / sqrtf((float)w->k_dim);
+        for (uint32_t h = 0; h < w->k_heads; h++) {
+            float *q = row + (size_t)h * w->k_dim, *k = q + (size_t)w->k_heads * w->k_dim;
+            j->c->ops->l2_norm(q, w->k_dim, 1e-6f, scale, q);
+            j->c->ops->l2_norm(k, w->k_dim, 1e-6f, 1.0f, k);
+        }
+        for (uint32_t h = 0; h < w->v_heads; h++) {
+            size_t at = (size_t)t * w->v_heads + h;
+            float s = j->a[at] + w->dt_bias[h];
+            float softplus = s > 20.0f ? s : log1pf(hs_exp(s));
+            j->b[at] = hs_sigmoid(j->b[at]);
+            j->a[at] = -hs_exp(w->a_log[h]) * softplus;
+        }
+    }
+}
+
+/* Items are value heads; value head h uses key head h / (v_heads / k_heads). */
+static void delta_heads(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    delta_job *j = user;
+    const hs_delta *w = j->w;
+    const hs_cpu_ops *ops = j->c->ops;
+    uint32_t v_width = w->v_heads * w->v_dim;
+    float *scratch = hs_cpu_scratch(j->c, worker);
+    for (uint32_t h = first; h < last; h++) {
+        float *s = j->state->s + (size_t)h * w->k_dim * w->v_dim;
+        uint32_t kh = h / (w->v_heads / w->k_heads), n;
+        for (uint32_t t = 0; t < j->n; t += n) { /* pieces end on the absolute grid */
+            uint32_t to_edge = HS_GRID - (j->first + t) % HS_GRID;
+            n = j->n - t < to_edge ? j->n - t : to_edge;
+            const float *q = j->c->mix + (size_t)t * j->channels + (size_t)kh * w->k_dim;
+            const float *k = q + (size_t)w->k_heads * w->k_dim;
+            const float *v = j->c->mix + (size_t)t * j->channels + 2 * (size_t)w->k_heads * w->k_dim +
+                             (size_t)h * w->v_dim;
+            const float *g = j->a + (size_t)t * w->v_heads + h, *beta = j->b + (size_t)t * w->v_heads + h;
+            float *o = j->c->out + (size_t)t * v_width + (size_t)h * w->v_dim;
+            if (n == 1)
+                ops->delta_step(s, q, k, v, *g, *beta, w->k_dim, w->v_dim, o, scratch);
+            else
+                ops->delta_chunk(s, q, k, v, g, beta, j->channels, j->channels, w->v_heads, n, w->k_dim, w->v_dim, o,
+                                 v_width, scratch);
+        }
+        for (uint32_t t = 0; t < j->n; t++) {
+            float *o = j->c->out + (size_t)t * v_width + (size_t)h * w->v_dim;
+            ops->gated_norm(o, w->out_norm, j->z + (size_t)t * v_width + (size_t)h * w->v_dim, w->v_dim, w->eps, o);
+        }
+    }
+}
+
+static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
+                                uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    (void)err;
+    assert(n <= HS_BATCH_MAX);
+    hs_act u = normed(c, x, w->norm, w->eps, n);
+    size_t b = HS_BATCH_MAX;
+    delta_job j = {.c = c, .w = w, .state = state, .first = first, .n = n, .channels = w->qkv.rows};
+    float *z = c->proj + b * w->qkv.rows;
+    j.qkv = c->proj;
+    j.z = z;
+    j.b = z + b * w->z.rows;
+    j.a = j.b + b * w->v_heads;
+    c->task[0] = (hs_task){&w->qkv, u, NULL, n, c->proj, w->qkv.rows};
+    c->task[1] = (hs_task){&w->z, u, NULL, n, z, w->z.rows};
+    c->task[2] = (hs_task){&w->b, u, NULL, n, j.b, w->v_heads};
+    c->task[3] = (hs_task){&w->a, u, NULL, n, j.a, w->v_heads};
+    hs_cpu_run(c, 4);
+    hs_pool_run(c->pool, j.channels, 64, convolve, &j);
+    hs_pool_run(c->pool, n, 4, delta_prepare, &j);
+    hs_pool_run(c->pool, w->v_heads, 1, delta_heads, &j);
+    hs_act o = hs_cpu_act(c, c->out, w->out.cols, n, hs_dtype_packed(w->out.dtype) ? &c->outq : NULL);
+    add_product(c, &w->out, &o, n, x);
+    return HLWQ_OK;
+}
+
+/* ---- feed-forward --------------------------------------------------------------------------- */
+
+static hlwq_status cpu_dense(hs_backend *be, const float *norm, float eps, const hs_ffn *w, uint32_t n, float *x,
+                             hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    (void)err;
+    hs_act u = normed(c, x, norm, eps, n);
+    hs_ffn_job job = {w, NULL, n, 0};
+    hs_cpu_ffn(c, &u, &job, 1, c->y);
+    add_job j = {x, c->y, c->lim.hidden};
+    hs_pool_run(c->pool, n, 8, add_some, &j);
+    return HLWQ_OK;
+}
+
+static hlwq_status cpu_route(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                             hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    (void)err;
+    hs_act u = normed(c, x, w->norm, w->eps, n);
+    c->task[0] = (hs_task){&w->router, u, NULL, n, c->logit, w->experts};
+    uint32_t tasks = 1;
+    if (w->shared.gate.rows)
+        c->task[tasks++] = (hs_task){&w->shared_mix, u, NULL, n, c->shared, 1};
+    hs_cpu_run(c, tasks);
+    for (uint32_t t = 0; t < n; t++)
+        c->ops->top_k(c->logit + (size_t)t * w->experts, w->experts, w->used, routing->id + (size_t)t * w->used,
+                      routing->weight + (size_t)t * w->used);
+    return HLWQ_OK;
+}
+
+typedef struct combine_job {
+    hs_cpu *c;
+    const hs_mixture *w;
+    const hs_routing *routing;
+    uint32_t n;
+    float *x;
+} combine_job;
+
+static void combine(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    combine_job *j = user;
+    hs_cpu *c = j->c;
+    uint32_t used = j->w->used, hidden = c->lim.hidden;
+    (void)worker;
+    for (uint32_t t = first; t < last; t++) {
+        float *sum = c->y + (size_t)t * hidden, *x = j->x + (size_t)t * hidden;
+        memset(sum, 0, hidden * sizeof *sum);
+        for (uint32_t r = 0; r < used; r++) {
+            const float *y = c->expert_y + (size_t)c->slot[t * used + r] * hidden;
+            float p = j->routing->weight[t * used + r];
+            for (uint32_t i = 0; i < hidden; i++)
+                sum[i] = fmaf(p, y[i], sum[i]);
+        }
+        if (j->w->shared.gate.rows) {
+            const float *y = c->expert_y + ((size_t)j->n * used + t) * hidden;
+            float p = hs_sigmoid(c->shared[t]);
+            for (uint32_t i = 0; i < hidden; i++)
+                sum[i] = fmaf(p, y[i], sum[i]);
+        }
+        for (uint32_t i = 0; i < hidden; i++)
+            x[i] += sum[i];
+    }
+}
+
+static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, uint32_t n,
+                               const hs_routing *routing, float *x, hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    uint32_t picks = n * w->used, jobs = 0;
+    (void)err;
+    hs_act u = {.cols = c->lim.hidden,
+                .blocks = (c->lim.hidden + HS_BLOCK - 1) / HS_BLOCK,
+                .x = c->u, /* still there from route */
+                .q = c->uq.q,
+                .scale = c->uq.scale,
+                .sum = c->uq.sum};
+
+    /* Sort the picks by expert: start[e] is where e's tokens begin in list. */
+    memset(c->start, 0, (w->experts + 1) * sizeof *c->start);
+    for (uint32_t i = 0; i < picks; i++)
+        c->start[routing->id[i] + 1]++;
+    for (uint32_t e = 0; e < w->experts; e++)
+        c->start[e + 1] += c->start[e];
+    for (uint32_t i = 0; i < picks; i++) {
+        uint32_t at = c->start[routing->id[i]]++;
+        c->list[at] = i / w->used;
+        c->slot[i] = at;
+    }
+    for (uint32_t e = 0, from = 0; e < w->experts; from = c->start[e++])
+        if (c->start[e] > from)
+            c->job[jobs++] = (hs_ffn_job){&expert[e], c->list + from, c->start[e] - from, from};
+    if (w->shared.gate.rows)
+        c->job[jobs++] = (hs_ffn_job){&w->shared, NULL, n, picks};
+    hs_cpu_ffn(c, &u, c->job, jobs, c->expert_y);
+
+    combine_job j = {c, w, routing, n, x};
+    hs_pool_run(c->pool, n, 4, combine, &j);
+    return HLWQ_OK;
+}
+
+static hlwq_status cpu_head(hs_backend *be, const float *norm, float eps, const hs_matrix *head, uint32_t n,
+                            const float *x, float *hidden, float *logits, hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    (void)err;
+    hs_act u = normed(c, x, norm, eps, n);
+    if (hidden)
+        memcpy(hidden, c->u, (size_t)n * c->lim.hidden * sizeof *hidden);
+    c->task[0] = (hs_task){head, u, NULL, n, logits, head->rows};
+    hs_cpu_run(c, 1);
+    return HLWQ_OK;
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static void cpu_close(hs_backend *be)
+{
+    hs_cpu *c = cpu_of(be);
+    hs_mem *mem = c->mem;
+    hs_mem_free(mem, c->block);
+    hs_mem_free(mem, c);
+}
+
+static const hs_backend_ops cpu_ops = {
+    .name = "cpu",
+    .close = cpu_close,
+    .embed = cpu_embed,
+    .attention = cpu_attention,
+    .deltanet = cpu_deltanet,
+    .dense = cpu_dense,
+    .route = cpu_route,
+    .experts = cpu_experts,
+    .head = cpu_head,
+};
+
+static uint64_t max3(uint64_t a, uint64_t b, uint64_t c)
+{
+    uint64_t m = a > b ? a : b;
+    return m > c ? m : c;
+}
+
+/* Hands out pieces of the one block, or only counts them while it is NULL. */
+typedef struct carve {
+    uint8_t *base;
+    uint64_t bytes;
+} carve;
+
+static void *take(carve *k, uint64_t n, uint64_t item)
+{
+    void *p = k->base ? k->base + k->bytes : NULL;
+    k->bytes += (n * item + 63) & ~(uint64_t)63;
+    return p;
+}
+
+static hs_q8_buffer take_q8(carve *k, uint64_t rows, uint64_t cols)
+{
+    uint64_t blocks = rows * ((cols + HS_BLOCK - 1) / HS_BLOCK);
+    hs_q8_buffer b;
+    b.q = take(k, blocks, HS_BLOCK);
+    b.scale = take(k, blocks, sizeof(float));
+    b.sum = take(k, blocks, sizeof(int32_t));
+    return b;
+}
+
+static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
+{
+    const hs_limits *m = &c->lim;
+    uint64_t b = HS_BATCH_MAX, f = sizeof(float), picks = b * m->used;
+    uint64_t attention = (uint64_t)m->q_width / 2, heads = m->v_heads;
+    uint64_t wide = max3(m->hidden, m->ffn_width, max3(m->v_width, attention, 0));
+    c->u = take(k, b * m->hidden, f);
+    c->uq = take_q8(k, b, m->hidden);
+    c->proj = take(k, b * max3(m->q_width + 2 * (uint64_t)m->kv_width, m->channels + m->v_width + 2 * heads, 0), f);
+    c->mix = take(k, b * m->channels, f);
+    c->out = take(k, b * max3(m->v_width, attention, 0), f);
+    c->outq = take_q8(k, b, max3(m->v_width, attention, 0));
+    c->y = take(k, b * m->hidden, f);
+    c->gate = take(k, b * m->ffn_rows * m->ffn_width, f);
+    c->up = take(k, b * m->ffn_rows * m->ffn_width, f);
+    c->hq = take_q8(k, b * m->ffn_rows, m->ffn_width);
+    c->expert_y = take(k, m->experts ? b * m->ffn_rows * m->hidden : 0, f);
+    c->logit = take(k, b * m->experts, f);
+    c->shared = take(k, b, f);
+    c->list = take(k, picks, sizeof(uint32_t));
+    c->slot = take(k, picks, sizeof(uint32_t));
+    c->start = take(k, m->experts + 1, sizeof(uint32_t));
+    c->job = take(k, m->experts + 1, sizeof(hs_ffn_job));
+    c->task = take(k, 2 * ((uint64_t)m->experts + 1) + 4, sizeof(hs_task));
+    c->task_band = take(k, 2 * ((uint64_t)m->experts + 1) + 5, sizeof(uint32_t));
+    c->rope = take(k, b * m->head_dim, f);
+    c->worker_floats = max3(hs_attend_floats(m->head_dim, m->group), hs_delta_chunk_floats(m->k_dim, m->v_dim), wide);
+    c->worker_floats = (c->worker_floats + 15) & ~(size_t)15;
+    c->worker = take(k, threads * c->worker_floats, f);
+}
+
+uint64_t hs_backend_cpu_bytes(const hs_limits *limits, uint32_t threads)
+{
+    hs_cpu c = {.lim = *limits};
+    carve k = {NULL, 0};
+    lay_out(&c, threads, &k);
+    return k.bytes;
+}
+
+hlwq_status hs_backend_cpu_open(hs_backend **be, hs_mem *mem, hs_pool *pool, const hs_limits *limits,
+                                const hs_cpu_options *options, hlwq_error *err)
+{
+    const hs_cpu_ops *ops;
+    void *p;
+    *be = NULL;
+    HS_TRY(hs_cpu_choose(&ops, err));
+    HS_TRY(hs_mem_alloc(mem, HS_MEM_OTHER, sizeof(hs_cpu), "backend", &p, err));
+    hs_cpu *c = p;
+    c->base.ops = &cpu_ops;
+    c->mem = mem;
+    c->pool = pool;
+    c->ops = ops;
+    c->lim = *limits;
+    c->exact = options->exact;
+    uint64_t bytes = hs_backend_cpu_bytes(limits, hs_pool_threads(pool));
+    hlwq_status st = hs_mem_alloc(mem, HS_MEM_ACT, bytes, "activations", &c->block, err);
+    if (st != HLWQ_OK) {
+        hs_mem_free(mem, c);
+        return st;
+    }
+    carve k = {c->block, 0};
+    lay_out(c, hs_pool_threads(pool), &k);
+    *be = &c->base;
+    return HLWQ_OK;
+}
+
+const char *hs_backend_cpu_isa(void)
+{
+    const hs_cpu_ops *ops;
+    if (hs_cpu_choose(&ops, NULL) != HLWQ_OK)
+        return "none";
+    return ops == &hs_cpu_ref_fma ? "avx2" : "ref";
+}

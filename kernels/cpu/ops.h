@@ -1,0 +1,91 @@
+/*
+ * kernels/cpu/ops.h - the inner loops of the CPU backend as a table, so that a faster set can replace the plain one.
+ *
+ * Every set gives the same bits as ref.c.  None of them allocates, locks or splits work: the backend does.
+ */
+#ifndef HS_KERNELS_CPU_OPS_H
+#define HS_KERNELS_CPU_OPS_H
+
+#include "kernels/backend.h"
+
+/* Rows of activations as the matrix kernels take them; a NULL part is not needed by the caller. */
+typedef struct hs_act {
+    uint32_t cols, blocks;
+    const float *x;       /* [n][cols] */
+    const int8_t *q;      /* [n][blocks * 128], rotated */
+    const float *scale;   /* [n][blocks] */
+    const int32_t *sum;   /* [n][blocks]: of q */
+} hs_act;
+
+typedef struct hs_cpu_ops {
+    const char *name;
+
+    /* One row: WHT per block of 128 (the last padded with zeros), q8. */
+    void (*q8)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum);
+
+    /* y[t][r] for rows first..last-1 and tokens token[0..n-1] (NULL = 0..n-1) of `a`; y row stride in floats. */
+    void (*gemm)(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
+                 float *y, size_t stride);
+
+    /* The same from dequantised fp32 weights; `row` is scratch of cols floats. Packed types only. */
+    void (*gemm_exact)(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                       uint32_t last, float *y, size_t stride, float *row);
+
+    /* y = x / rms(x) * (1 + w) */
+    void (*rms_norm)(const float *x, const float *w, uint32_t n, float eps, float *y);
+
+    /* y = x * scale / sqrt(sum(x^2) + eps): eps is inside the root and not divided. */
+    void (*l2_norm)(const float *x, uint32_t n, float eps, float scale, float *y);
+
+    /* y = w * (o / rms(o)) * silu(z) */
+    void (*gated_norm)(const float *o, const float *w, const float *z, uint32_t n, float eps, float *y);
+
+    /* h = silu(gate) * up */
+    void (*swiglu)(const float *gate, const float *up, uint32_t n, float *h);
+
+    /* Causal convolution of n tokens on channels first..last-1, then SiLU; c and y [n][channels]; updates state. */
+    void (*conv)(const float *c, const float *w, uint32_t taps, uint32_t channels, uint32_t first, uint32_t last,
+                 uint32_t n, float *state, float *y);
+
+    /* One head, one token: S <- exp(g) S; d = beta (v - S^T k); S <- S + k d^T; o = S^T q. */
+    void (*delta_step)(float *s, const float *q, const float *k, const float *v, float g, float beta, uint32_t k_dim,
+                       uint32_t v_dim, float *o, float *scratch);
+
+    /* One head, n <= HS_GRID tokens at stride floats apart, chunked form. scratch: hs_delta_chunk_floats. */
+    void (*delta_chunk)(float *s, const float *q, const float *k, const float *v, const float *g, const float *beta,
+                        size_t qk_stride, size_t v_stride, size_t g_stride, uint32_t n, uint32_t k_dim, uint32_t v_dim,
+                        float *o, size_t o_stride, float *scratch);
+
+    /*
+     * Attention of queries q [n][group][head_dim] (token stride, then head) at positions first.. over one kv head:
+     * for each, every position up to its own.  out as q.  scratch: hs_attend_floats.
+     */
+    void (*attend)(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_head, uint32_t head_dim, uint32_t group,
+                   uint32_t first, uint32_t n, const float *q, size_t q_stride, size_t q_head_stride, float *out,
+                   size_t out_stride, float scale, float *scratch);
+
+    /* The `used` largest of l [experts], ties by lower id; softmax over them. */
+    void (*top_k)(const float *l, uint32_t experts, uint32_t used, int32_t *id, float *weight);
+} hs_cpu_ops;
+
+static inline size_t hs_delta_chunk_floats(uint32_t k_dim, uint32_t v_dim)
+{
+    return (size_t)HS_GRID * (2 * HS_GRID + 2 * (size_t)v_dim + k_dim + 2);
+}
+
+/* Tokens that one attend call may take. */
+enum { HS_ATTEND_TOKENS = 16 };
+
+static inline size_t hs_attend_floats(uint32_t head_dim, uint32_t group)
+{
+    return 2 * (size_t)HS_GRID * head_dim + HS_GRID + head_dim +
+           (size_t)HS_ATTEND_TOKENS * group * (2 + (size_t)head_dim);
+}
+
+/* Plain C, built for any x86-64, and again for machines with AVX2 and FMA. */
+extern const hs_cpu_ops hs_cpu_ref_base, hs_cpu_ref_fma;
+
+/* The set to use: the best that the machine has, or what HLWQ_CPU names. */
+hlwq_status hs_cpu_choose(const hs_cpu_ops **ops, hlwq_error *err);
+
+#endif

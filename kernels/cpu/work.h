@@ -1,0 +1,82 @@
+/*
+ * kernels/cpu/work.h - the CPU backend's state, and matrix products split over the pool.
+ */
+#ifndef HS_KERNELS_CPU_WORK_H
+#define HS_KERNELS_CPU_WORK_H
+
+#include "kernels/cpu/ops.h"
+
+/* Buffers of one row of activations after WHT and q8: [rows][blocks * 128] and its scales and sums. */
+typedef struct hs_q8_buffer {
+    int8_t *q;
+    float *scale;
+    int32_t *sum;
+} hs_q8_buffer;
+
+/* One product y[t][r] = W x[token t]. Several run as one batch of row bands. */
+typedef struct hs_task {
+    const hs_matrix *w;
+    hs_act act;
+    const uint32_t *token; /* rows of act, NULL = 0..n-1 */
+    uint32_t n;
+    float *y;
+    size_t stride;
+} hs_task;
+
+/* Feed-forward jobs: expert or dense, m rows of u by `token`, rows of h and y from `slot` on. */
+typedef struct hs_ffn_job {
+    const hs_ffn *w;
+    const uint32_t *token; /* NULL = 0..m-1 */
+    uint32_t m, slot;
+} hs_ffn_job;
+
+typedef struct hs_cpu {
+    hs_backend base;
+    hs_mem *mem;
+    hs_pool *pool;
+    const hs_cpu_ops *ops;
+    hs_limits lim;
+    bool exact;
+    void *block; /* all buffers below */
+
+    float *u;         /* [B][hidden] normed input */
+    hs_q8_buffer uq;  /* of u */
+    float *proj;      /* [B][widest sum of projections] */
+    float *mix;       /* [B][channels or q_width] convolved or gathered */
+    float *out;       /* [B][v_width or attention width] */
+    hs_q8_buffer outq;
+    float *y;         /* [B][hidden] */
+    float *gate, *up; /* [B * ffn_rows][ffn_width] */
+    hs_q8_buffer hq;
+    float *expert_y;  /* [B * (used + 1)][hidden] */
+    float *logit;     /* [B][experts] router */
+    float *shared;    /* [B] */
+    uint32_t *list, *slot, *start; /* tokens by expert; [B * used], [B * used], [experts + 1] */
+    hs_ffn_job *job; /* [experts + 1] */
+    hs_task *task;
+    uint32_t *task_band; /* first band of each task, and one more */
+    float *rope;         /* [B][rotary]: cos then sin */
+    uint32_t rope_first, rope_n;
+    const float *rope_table;
+    float *worker; /* per thread */
+    size_t worker_floats;
+} hs_cpu;
+
+enum { HS_BAND = 64 };
+
+/* Scratch of one worker. */
+static inline float *hs_cpu_scratch(hs_cpu *c, uint32_t worker)
+{
+    return c->worker + worker * c->worker_floats;
+}
+
+/* Activations of n rows of x; q8 is computed into `buffer` where `packed` (NULL = no packed matrix will read them). */
+hs_act hs_cpu_act(hs_cpu *c, const float *x, uint32_t cols, uint32_t n, const hs_q8_buffer *buffer);
+
+/* Runs c->task[0..n_tasks-1]. */
+void hs_cpu_run(hs_cpu *c, uint32_t n_tasks);
+
+/* y rows [slot + i][hidden] = down(silu(gate u) * up u). Slots start at 0 and follow one another without gaps. */
+void hs_cpu_ffn(hs_cpu *c, const hs_act *u, const hs_ffn_job *job, uint32_t n_jobs, float *y);
+
+#endif

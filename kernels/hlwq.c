@@ -1,0 +1,254 @@
+/*
+ * kernels/hlwq.c - blocks and matrices of codes.
+ */
+#include "kernels/hlwq.h"
+
+#include "kernels/numeric.h"
+
+#include <assert.h>
+#include <math.h>
+
+#define INVERSE_SQRT_128 0x1.6a09e6p-4f /* 0.088388346 */
+
+void hs_wht(float *x, uint32_t n)
+{
+    for (uint32_t half = 1; half < n; half *= 2)
+        for (uint32_t i = 0; i < n; i += 2 * half)
+            for (uint32_t j = i; j < i + half; j++) {
+                float a = x[j], b = x[j + half];
+                x[j] = a + b;
+                x[j + half] = a - b;
+            }
+}
+
+/* ---- blocks --------------------------------------------------------------------------------- */
+
+/* Nearest level, the lower of two that are equally near: a table lands close, two short walks finish. */
+static inline uint8_t nearest(const hs_codebook *book, float r)
+{
+    const float *c = book->level;
+    uint32_t last = (1u << book->bits) - 1;
+    float cell = (r / book->reach + 1.0f) * 128.0f;
+    uint32_t i = book->start[cell < 0.0f ? 0 : cell > 255.0f ? 255 : (uint32_t)cell];
+    while (i < last && fabsf(r - c[i + 1]) < fabsf(r - c[i]))
+        i++;
+    while (i > 0 && fabsf(r - c[i - 1]) <= fabsf(r - c[i]))
+        i--;
+    return (uint8_t)i;
+}
+
+hlwq_status hs_encode_block(const hs_codebook *book, const float *v, bool refit, uint8_t *code, uint16_t *norm,
+                            hlwq_error *err)
+{
+    float r[HS_BLOCK];
+    double square = 0;
+    memcpy(r, v, sizeof r);
+    for (int j = 0; j < HS_BLOCK; j++)
+        square += (double)v[j] * v[j];
+    float s = (float)sqrt(square);
+    if (!(s <= 3e38f))
+        return hs_fail(err, HLWQ_ERR_FORMAT, "a block of weights has the norm %g", (double)s);
+    if (s < 1e-10f)
+        s = 1e-10f;
+    hs_wht(r, HS_BLOCK);
+    double rc = 0, cc = 0;
+    for (int j = 0; j < HS_BLOCK; j++) {
+        code[j] = nearest(book, r[j] / s);
+        double c = book->level[code[j]];
+        rc += r[j] * c;
+        cc += c * c;
+    }
+    float stored = refit ? (float)(rc / cc) : s;
+    *norm = hs_f32_to_f16(stored);
+    if (refit && !(stored < 65520.0f))
+        return hs_fail(err, HLWQ_ERR_FORMAT, "a block of weights has the norm %g, fp16 holds 65504", (double)stored);
+    return HLWQ_OK;
+}
+
+void hs_decode_block(const hs_codebook *book, const uint8_t *code, uint16_t norm, float *w)
+{
+    float n = hs_half(norm);
+    for (int j = 0; j < HS_BLOCK; j++)
+        w[j] = book->level[code[j]] * INVERSE_SQRT_128;
+    hs_wht(w, HS_BLOCK);
+    for (int j = 0; j < HS_BLOCK; j++)
+        w[j] = w[j] * INVERSE_SQRT_128 * n;
+}
+
+/* Sign (1 = negative) above magnitude. */
+static inline uint32_t split(uint32_t code, uint32_t bits)
+{
+    uint32_t half = 1u << (bits - 1);
+    return code >= half ? code - half : half | (half - 1 - code);
+}
+
+static inline uint8_t join(uint32_t sm, uint32_t bits)
+{
+    uint32_t half = 1u << (bits - 1), m = sm & (half - 1);
+    return (uint8_t)(sm & half ? half - 1 - m : half + m);
+}
+
+/* Byte and bit of weight j in a bit plane: chunk order of base/dtype.h. */
+static inline uint32_t plane_byte(uint32_t j)
+{
+    uint32_t c = j % 16, i = j % 64 / 16;
+    return 4 * i + 2 * (c & 1) + j / 64;
+}
+
+static inline uint32_t plane_bit(uint32_t j)
+{
+    return 7 - (j % 16 >> 1);
+}
+
+/* Byte and shift of weight j in the two-bit plane. */
+static inline uint32_t pair_byte(uint32_t j)
+{
+    return j % 64 / 16 * 8 + j % 8;
+}
+
+static inline uint32_t pair_shift(uint32_t j)
+{
+    return j / 64 * 4 + j % 16 / 8 * 2;
+}
+
+void hs_pack_block(hs_dtype dtype, const uint8_t *code, uint8_t *low, uint8_t *high)
+{
+    uint32_t bits = hs_dtype_bits(dtype);
+    memset(low, 0, bits <= 3 ? 32 : 64);
+    if (bits == 3 || bits >= 5)
+        memset(high, 0, bits == 6 ? 32 : 16);
+    for (uint32_t j = 0; j < HS_BLOCK; j++) {
+        assert(code[j] < 1u << bits);
+        uint32_t sm = split(code[j], bits);
+        if (bits <= 3)
+            low[pair_byte(j)] |= (uint8_t)((sm & 3) << pair_shift(j));
+        else
+            low[j % 64] |= (uint8_t)((sm & 15) << (j / 64 * 4));
+        uint32_t rest = sm >> (bits <= 3 ? 2 : 4), bit = plane_bit(j), byte = plane_byte(j);
+        if (bits == 3 || bits == 5)
+            high[byte] |= (uint8_t)(rest << bit);
+        if (bits == 6) {
+            high[byte] |= (uint8_t)((rest & 1) << bit);
+            high[16 + byte] |= (uint8_t)((rest >> 1) << bit);
+        }
+    }
+}
+
+void hs_unpack_block(hs_dtype dtype, const uint8_t *low, const uint8_t *high, uint8_t *code)
+{
+    uint32_t bits = hs_dtype_bits(dtype);
+    for (uint32_t j = 0; j < HS_BLOCK; j++) {
+        uint32_t sm, bit = plane_bit(j), byte = plane_byte(j);
+        sm = bits <= 3 ? low[pair_byte(j)] >> pair_shift(j) & 3u : low[j % 64] >> (j / 64 * 4) & 15u;
+        if (bits == 3)
+            sm |= (high[byte] >> bit & 1u) << 2;
+        if (bits >= 5)
+            sm |= (high[byte] >> bit & 1u) << 4;
+        if (bits == 6)
+            sm |= (high[16 + byte] >> bit & 1u) << 5;
+        code[j] = join(sm, bits);
+    }
+}
+
+/* ---- matrices ------------------------------------------------------------------------------- */
+
+hlwq_status hs_encode_rows(hs_dtype dtype, const hs_codebook *book, const float *w, uint64_t first_row, uint64_t rows,
+                           uint64_t total_rows, uint64_t cols, uint8_t *part, hlwq_error *err)
+{
+    hs_planes p;
+    bool fits = hs_planes_of(dtype, total_rows, cols, &p);
+    assert(fits && first_row + rows <= total_rows);
+    (void)fits;
+    for (uint64_t r = 0; r < rows; r++)
+        for (uint64_t b = 0; b < p.blocks; b++) {
+            float v[HS_BLOCK] = {0};
+            uint8_t code[HS_BLOCK];
+            uint16_t norm;
+            uint64_t n = cols - b * HS_BLOCK < HS_BLOCK ? cols - b * HS_BLOCK : HS_BLOCK;
+            uint64_t at = (first_row + r) * p.blocks + b;
+            memcpy(v, w + r * cols + b * HS_BLOCK, n * sizeof *v);
+            HS_TRY(hs_encode_block(book, v, true, code, &norm, err));
+            hs_pack_block(dtype, code, part + p.low + at * p.low_block, part + p.high + at * p.high_block);
+            memcpy(part + p.norms + at * 2, &norm, 2);
+        }
+    return HLWQ_OK;
+}
+
+void hs_decode_row(hs_dtype dtype, const hs_codebook *book, const uint8_t *part, uint64_t total_rows, uint64_t cols,
+                   uint64_t row, float *w)
+{
+    hs_planes p;
+    bool fits = hs_planes_of(dtype, total_rows, cols, &p);
+    assert(fits && row < total_rows);
+    (void)fits;
+    for (uint64_t b = 0; b < p.blocks; b++) {
+        float v[HS_BLOCK];
+        uint8_t code[HS_BLOCK];
+        uint16_t norm;
+        uint64_t at = row * p.blocks + b, n = cols - b * HS_BLOCK < HS_BLOCK ? cols - b * HS_BLOCK : HS_BLOCK;
+        hs_unpack_block(dtype, part + p.low + at * p.low_block, part + p.high + at * p.high_block, code);
+        memcpy(&norm, part + p.norms + at * 2, 2);
+        hs_decode_block(book, code, norm, v);
+        memcpy(w + b * HS_BLOCK, v, n * sizeof *v);
+    }
+}
+
+/* ---- bit streams of other writers ----------------------------------------------------------- */
+
+void hs_unpack_msb(const uint8_t *stream, uint32_t bits, uint64_t n, uint8_t *code)
+{
+    uint32_t held = 0, count = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        while (count < bits) {
+            held = held << 8 | *stream++;
+            count += 8;
+        }
+        count -= bits;
+        code[i] = (uint8_t)(held >> count & ((1u << bits) - 1));
+    }
+}
+
+void hs_pack_msb(const uint8_t *code, uint32_t bits, uint64_t n, uint8_t *stream)
+{
+    uint32_t held = 0, count = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        held = held << bits | code[i];
+        count += bits;
+        while (count >= 8) {
+            count -= 8;
+            *stream++ = (uint8_t)(held >> count);
+        }
+    }
+    if (count)
+        *stream = (uint8_t)(held << (8 - count));
+}
+
+void hs_unpack_lsb(const uint8_t *stream, uint32_t bits, uint64_t n, uint8_t *code)
+{
+    uint32_t held = 0, count = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        while (count < bits) {
+            held |= (uint32_t)*stream++ << count;
+            count += 8;
+        }
+        code[i] = (uint8_t)(held & ((1u << bits) - 1));
+        held >>= bits;
+        count -= bits;
+    }
+}
+
+void hs_pack_lsb(const uint8_t *code, uint32_t bits, uint64_t n, uint8_t *stream)
+{
+    uint32_t held = 0, count = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        held |= (uint32_t)code[i] << count;
+        count += bits;
+        while (count >= 8) {
+            *stream++ = (uint8_t)held;
+            held >>= 8;
+            count -= 8;
+        }
+    }
+    if (count)
+        *stream = (uint8_t)held;
+}

@@ -1,0 +1,39 @@
+/*
+ * kernels/matrix.h - a weight matrix where the kernels find it: y = W x, rows are outputs.
+ */
+#ifndef HS_KERNELS_MATRIX_H
+#define HS_KERNELS_MATRIX_H
+
+#include "base/dtype.h"
+#include "kernels/hlwq.h"
+
+typedef struct hs_matrix {
+    hs_dtype dtype; /* F32, F16, BF16 or Q2..Q6 */
+    uint32_t rows, cols;
+    uint32_t blocks;        /* per row; packed types */
+    uint32_t low_block, high_block;
+    const uint8_t *low;     /* packed low plane, or the elements [rows][cols] */
+    const uint8_t *high;    /* packed high plane or NULL */
+    const uint8_t *norms;   /* fp16 [rows][blocks] */
+    const hs_codebook *book;
+} hs_matrix;
+
+/* A matrix whose planes start at `data`. */
+static inline hs_matrix hs_matrix_at(hs_dtype dtype, uint32_t rows, uint32_t cols, const hs_planes *planes,
+                                     const uint8_t *data, const hs_codebook *book)
+{
+    return (hs_matrix){
+        .dtype = dtype,
+        .rows = rows,
+        .cols = cols,
+        .blocks = planes->blocks,
+        .low_block = planes->low_block,
+        .high_block = planes->high_block,
+        .low = data + planes->low,
+        .high = planes->high_bytes ? data + planes->high : NULL,
+        .norms = planes->norms_bytes ? data + planes->norms : NULL,
+        .book = book,
+    };
+}
+
+#endif

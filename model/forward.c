@@ -1,0 +1,82 @@
+/*
+ * model/forward.c - the network: what happens to a token between its id and its logits.
+ *
+ *   x = embedding
+ *   for each layer:   x += mixer(norm x)      gated attention, or Gated DeltaNet
+ *                     x += ffn(norm x)        dense, or the experts that a router picks
+ *   logits = head(norm x)
+ *
+ * Arithmetic is the backend's, weights are leased from residency; this file is only the order of things.
+ */
+#include "model/network.h"
+
+#include <string.h>
+
+static hlwq_status mixer(hs_network *net, hs_states *states, uint32_t i, uint32_t first, uint32_t n, hlwq_error *err)
+{
+    const hs_layer *layer = &net->layer[i];
+    const hs_backend_ops *ops = net->backend->ops;
+    if (layer->full) {
+        hs_kv_view kv = {hs_kv_pages(states->kv, states->index[i]), hs_kv_dtype(states->kv)};
+        return ops->attention(net->backend, &layer->attention, &kv, first, n, net->x, err);
+    }
+    return ops->deltanet(net->backend, &layer->delta, &states->delta[states->index[i]], first, n, net->x, err);
+}
+
+static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, hlwq_error *err)
+{
+    const hs_mixture *m = &layer->mixture;
+    const hs_backend_ops *ops = net->backend->ops;
+    hs_routing routing = {net->pick, net->weight};
+    hs_lease lease;
+    HS_TRY(ops->route(net->backend, m, n, net->x, &routing, err));
+    HS_TRY(hs_residency_acquire(net->residency, layer->experts_group, net->pick, n * m->used, &lease, err));
+    hs_network_bind_experts(net, &lease);
+    hlwq_status st = ops->experts(net->backend, m, net->expert, n, &routing, net->x, err);
+    hs_residency_release(net->residency, &lease);
+    return st;
+}
+
+static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t n, hlwq_error *err)
+{
+    if (layer->moe)
+        return mixture(net, layer, n, err);
+    return net->backend->ops->dense(net->backend, layer->ffn_norm, net->config->eps, &layer->dense, n, net->x, err);
+}
+
+static void tap_layer(const hs_network *net, const hs_tap *tap, uint32_t row, uint32_t n)
+{
+    size_t floats = (size_t)n * net->config->hidden;
+    if (tap && tap->layer)
+        memcpy(tap->layer + row * floats, net->x, floats * sizeof(float));
+}
+
+static void tap_routing(const hs_network *net, const hs_tap *tap, uint32_t layer, uint32_t n)
+{
+    size_t picks = (size_t)n * net->config->experts_used;
+    if (tap && tap->pick)
+        memcpy(tap->pick + layer * picks, net->pick, picks * sizeof(int32_t));
+    if (tap && tap->weight)
+        memcpy(tap->weight + layer * picks, net->weight, picks * sizeof(float));
+}
+
+hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,
+                       hs_logits_mode mode, float *logits, const hs_tap *tap, hlwq_error *err)
+{
+    hs_backend *be = net->backend;
+    size_t hidden = net->config->hidden;
+    HS_TRY(be->ops->embed(be, &net->embed, ids, n, net->x, err));
+    tap_layer(net, tap, 0, n);
+    for (uint32_t i = 0; i < net->config->layers; i++) {
+        HS_TRY(mixer(net, states, i, first, n, err));
+        HS_TRY(feed_forward(net, &net->layer[i], n, err));
+        tap_layer(net, tap, i + 1, n);
+        if (net->layer[i].moe)
+            tap_routing(net, tap, i, n);
+    }
+    if (mode == HS_LOGITS_NONE)
+        return HLWQ_OK;
+    uint32_t from = mode == HS_LOGITS_LAST ? n - 1 : 0;
+    return be->ops->head(be, net->final_norm, net->config->eps, &net->head, n - from, net->x + from * hidden,
+                         tap && tap->hidden ? tap->hidden + from * hidden : NULL, logits, err);
+}

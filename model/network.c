@@ -1,0 +1,300 @@
+/*
+ * model/network.c - binds the parts of each group to the structs that the backend takes.
+ */
+#include "model/network.h"
+
+#include "base/size.h"
+
+#include <assert.h>
+#include <math.h>
+
+/* ---- binding -------------------------------------------------------------------------------- */
+
+typedef struct binder {
+    const hs_network *net;
+    const hs_group *group;
+    const uint8_t *data;
+} binder;
+
+static hs_matrix matrix(const binder *b, hs_role role)
+{
+    const hs_part *p = hs_group_find(b->group, role);
+    if (!p)
+        return (hs_matrix){0};
+    return hs_matrix_at(p->dtype, p->rows, p->cols, &p->planes, b->data + p->offset,
+                        hs_dtype_packed(p->dtype) ? hs_store_book(b->net->store, p->book) : NULL);
+}
+
+/* Vectors are fp32 in every form of a model: the schema's rule. */
+static const float *vector(const binder *b, hs_role role)
+{
+    const hs_part *p = hs_group_find(b->group, role);
+    assert(p && p->dtype == HS_F32);
+    return (const float *)(const void *)(b->data + p->offset);
+}
+
+static hs_ffn ffn(const binder *b, hs_role gate, hs_role up, hs_role down)
+{
+    return (hs_ffn){matrix(b, gate), matrix(b, up), matrix(b, down)};
+}
+
+static void bind_attention(const binder *b, hs_attention *a)
+{
+    const hs_config *c = b->net->config;
+    *a = (hs_attention){
+        .norm = vector(b, HS_INPUT_NORM),
+        .q = matrix(b, HS_Q),
+        .k = matrix(b, HS_K),
+        .v = matrix(b, HS_V),
+        .o = matrix(b, HS_O),
+        .q_norm = vector(b, HS_Q_NORM),
+        .k_norm = vector(b, HS_K_NORM),
+        .q_heads = c->q_heads,
+        .kv_heads = c->kv_heads,
+        .head_dim = c->head_dim,
+        .rotary_dims = c->rotary_dims,
+        .inv_freq = b->net->inv_freq,
+        .eps = c->eps,
+    };
+}
+
+static void bind_delta(const binder *b, hs_delta *d)
+{
+    const hs_config *c = b->net->config;
+    *d = (hs_delta){
+        .norm = vector(b, HS_INPUT_NORM),
+        .qkv = matrix(b, HS_QKV),
+        .z = matrix(b, HS_Z),
+        .b = matrix(b, HS_B),
+        .a = matrix(b, HS_A),
+        .out = matrix(b, HS_OUT),
+        .conv = vector(b, HS_CONV),
+        .a_log = vector(b, HS_A_LOG),
+        .dt_bias = vector(b, HS_DT_BIAS),
+        .out_norm = vector(b, HS_DELTA_NORM),
+        .k_heads = c->k_heads,
+        .v_heads = c->v_heads,
+        .k_dim = c->k_dim,
+        .v_dim = c->v_dim,
+        .taps = c->conv_taps,
+        .eps = c->eps,
+    };
+}
+
+static void bind_layer(const binder *b, hs_layer *layer)
+{
+    const hs_config *c = b->net->config;
+    uint32_t i = b->group->layer;
+    layer->full = c->full[i];
+    layer->moe = c->experts > 0;
+    layer->ffn_norm = vector(b, HS_POST_NORM);
+    if (layer->full)
+        bind_attention(b, &layer->attention);
+    else
+        bind_delta(b, &layer->delta);
+    if (layer->moe)
+        layer->mixture = (hs_mixture){
+            .norm = layer->ffn_norm,
+            .router = matrix(b, HS_ROUTER),
+            .shared = ffn(b, HS_SHARED_GATE, HS_SHARED_UP, HS_SHARED_DOWN),
+            .shared_mix = matrix(b, HS_SHARED_MIX),
+            .experts = c->experts,
+            .used = c->experts_used,
+            .eps = c->eps,
+        };
+    else
+        layer->dense = ffn(b, HS_GATE, HS_UP, HS_DOWN);
+}
+
+static void bind_all(hs_network *net)
+{
+    for (uint32_t g = 0; g < net->table->n_groups; g++) {
+        const hs_group *group = &net->table->group[g];
+        binder b = {net, group, NULL};
+        if (group->kind == HS_GROUP_EXPERTS) {
+            net->layer[group->layer].experts_group = g;
+            continue;
+        }
+        if (group->kind == HS_GROUP_MTP_LAYER || group->kind == HS_GROUP_MTP_EXPERTS)
+            continue;
+        b.data = hs_residency_trunk(net->residency, g);
+        if (group->kind == HS_GROUP_GLOBAL)
+            net->final_norm = vector(&b, HS_FINAL_NORM);
+        else if (group->kind == HS_GROUP_EMBED)
+            net->embed = matrix(&b, HS_EMBED);
+        else if (group->kind == HS_GROUP_HEAD)
+            net->head = matrix(&b, HS_HEAD);
+        else
+            bind_layer(&b, &net->layer[group->layer]);
+    }
+    if (net->config->tied)
+        net->head = net->embed;
+}
+
+void hs_network_bind_experts(hs_network *net, const hs_lease *lease)
+{
+    const hs_group *group = &net->table->group[lease->group];
+    for (uint32_t i = 0; i < lease->n; i++) {
+        int32_t e = lease->extent[i];
+        binder b = {net, group, hs_lease_data(net->residency, lease, e)};
+        net->expert[e] = ffn(&b, HS_GATE, HS_UP, HS_DOWN);
+    }
+}
+
+/* 1 / theta^(2j / d): pow in double rounded to fp32, then the reciprocal in fp32, as torch has it in every entry. */
+static void make_inv_freq(float *out, const hs_config *c)
+{
+    for (uint32_t j = 0; j < c->rotary_dims / 2; j++)
+        out[j] = 1.0f / (float)pow(c->rope_theta, (double)(float)(2.0 * j / c->rotary_dims));
+}
+
+hs_limits hs_network_limits(const hs_config *c)
+{
+    hs_limits m = {
+        .hidden = c->hidden,
+        .vocab = c->vocab,
+        .q_width = c->q_heads * 2 * c->head_dim,
+        .kv_width = c->kv_heads * c->head_dim,
+        .group = c->kv_heads ? c->q_heads / c->kv_heads : 0,
+        .head_dim = c->head_dim,
+        .channels = hs_conv_channels(c),
+        .v_width = c->v_heads * c->v_dim,
+        .v_heads = c->v_heads,
+        .k_dim = c->k_dim,
+        .v_dim = c->v_dim,
+        .ffn_rows = c->experts ? c->experts_used + (c->shared_width ? 1 : 0) : 1,
+        .ffn_width = c->experts ? c->expert_width : c->intermediate,
+        .experts = c->experts,
+        .used = c->experts ? c->experts_used : 0,
+    };
+    if (c->experts && c->shared_width > m.ffn_width)
+        m.ffn_width = c->shared_width;
+    return m;
+}
+
+hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *residency, hs_backend *backend, hs_mem *mem,
+                            hlwq_error *err)
+{
+    void *p;
+    const hs_table *t = hs_store_table(store);
+    const hs_config *c = &t->config;
+    *net = (hs_network){.table = t, .config = c, .store = store, .residency = residency, .backend = backend};
+    hs_arena_init(&net->arena, mem, HS_MEM_TABLE);
+    HS_TRY(hs_arena_array(&net->arena, c->layers, sizeof(hs_layer), &p, err));
+    net->layer = p;
+    HS_TRY(hs_arena_array(&net->arena, c->experts, sizeof(hs_ffn), &p, err));
+    net->expert = p;
+    HS_TRY(hs_arena_array(&net->arena, HS_BATCH_MAX, c->experts_used * sizeof(int32_t), &p, err));
+    net->pick = p;
+    HS_TRY(hs_arena_array(&net->arena, HS_BATCH_MAX, c->experts_used * sizeof(float), &p, err));
+    net->weight = p;
+    HS_TRY(hs_arena_array(&net->arena, HS_BATCH_MAX, c->hidden * sizeof(float), &p, err));
+    net->x = p;
+    HS_TRY(hs_arena_array(&net->arena, c->rotary_dims / 2 + 1, sizeof(float), &p, err));
+    net->inv_freq = p;
+    make_inv_freq(net->inv_freq, c);
+    bind_all(net);
+    return HLWQ_OK;
+}
+
+void hs_network_close(hs_network *net)
+{
+    hs_arena_close(&net->arena);
+    *net = (hs_network){0};
+}
+
+uint64_t hs_network_token_bytes(const hs_table *t)
+{
+    uint64_t bytes = 0;
+    for (uint32_t g = 0; g < t->n_groups; g++) {
+        const hs_group *group = &t->group[g];
+        for (uint32_t i = 0; i < group->n_parts; i++) {
+            const hs_part *p = &group->part[i];
+            if (group->kind == HS_GROUP_EXPERTS)
+                bytes += p->planes.bytes * t->config.experts_used;
+            else if (group->kind == HS_GROUP_EMBED)
+                bytes += p->planes.bytes / p->rows + (t->config.tied ? p->planes.bytes : 0); /* one row, and the head */
+            else if (group->kind != HS_GROUP_MTP_LAYER && group->kind != HS_GROUP_MTP_EXPERTS)
+                bytes += p->planes.bytes;
+        }
+    }
+    return bytes;
+}
+
+/* ---- states --------------------------------------------------------------------------------- */
+
+static uint32_t full_layers(const hs_config *c)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->layers; i++)
+        n += c->full[i];
+    return n;
+}
+
+/* Floats of S and of the convolution window of one DeltaNet layer, each a multiple of 16. */
+static uint64_t s_floats(const hs_config *c)
+{
+    return hs_align_up((uint64_t)c->v_heads * c->k_dim * c->v_dim, 16);
+}
+
+static uint64_t conv_floats(const hs_config *c)
+{
+    return c->conv_taps ? hs_align_up((uint64_t)hs_conv_channels(c) * (c->conv_taps - 1), 16) : 0;
+}
+
+static uint64_t delta_bytes(const hs_config *c)
+{
+    return (c->layers - full_layers(c)) * (s_floats(c) + conv_floats(c)) * sizeof(float);
+}
+
+uint64_t hs_states_bytes(const hs_config *c, hs_dtype kv, uint32_t positions)
+{
+    return hs_kv_bytes(full_layers(c), c->kv_heads * c->head_dim, kv, positions) + delta_bytes(c) +
+           c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t));
+}
+
+hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_dtype kv, uint32_t positions,
+                           hlwq_error *err)
+{
+    void *p;
+    uint32_t full = full_layers(c), linear = c->layers - full;
+    *s = (hs_states){.mem = mem, .positions = positions};
+    hlwq_status st = hs_mem_alloc(mem, HS_MEM_STATE, c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t)),
+                                  "state table", &p, err);
+    if (st != HLWQ_OK)
+        return st;
+    s->delta = p;
+    s->index = (uint32_t *)(void *)(s->delta + c->layers);
+    s->block_bytes = delta_bytes(c);
+    st = hs_mem_alloc(mem, HS_MEM_STATE, s->block_bytes, "DeltaNet states", &s->block, err);
+    if (st == HLWQ_OK)
+        st = hs_kv_open(&s->kv, mem, full, c->kv_heads * c->head_dim, kv, positions, err);
+    if (st != HLWQ_OK) {
+        hs_states_close(s);
+        return st;
+    }
+    float *at = s->block;
+    for (uint32_t i = 0; i < linear; i++) {
+        s->delta[i].s = at;
+        s->delta[i].conv = at + s_floats(c);
+        at += s_floats(c) + conv_floats(c);
+    }
+    for (uint32_t i = 0, f = 0, l = 0; i < c->layers; i++)
+        s->index[i] = c->full[i] ? f++ : l++;
+    return HLWQ_OK;
+}
+
+void hs_states_close(hs_states *s)
+{
+    if (!s->mem)
+        return;
+    hs_kv_close(s->kv);
+    hs_mem_free(s->mem, s->block);
+    hs_mem_free(s->mem, s->delta);
+    *s = (hs_states){0};
+}
+
+void hs_states_reset(hs_states *s)
+{
+    memset(s->block, 0, s->block_bytes);
+}

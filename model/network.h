@@ -1,0 +1,88 @@
+/*
+ * model/network.h - a model ready to run: its layers bound to resident weights and to a backend.
+ */
+#ifndef HS_MODEL_NETWORK_H
+#define HS_MODEL_NETWORK_H
+
+#include "cache/kv.h"
+#include "kernels/backend.h"
+#include "offload/residency.h"
+
+typedef struct hs_layer {
+    bool full; /* gated attention, else Gated DeltaNet */
+    bool moe;
+    hs_attention attention;
+    hs_delta delta;
+    const float *ffn_norm;
+    hs_ffn dense;
+    hs_mixture mixture;
+    uint32_t experts_group; /* of the table */
+} hs_layer;
+
+typedef struct hs_network {
+    const hs_table *table;
+    const hs_config *config;
+    hs_store *store;
+    hs_residency *residency;
+    hs_backend *backend;
+    hs_arena arena;
+    hs_matrix embed, head;
+    const float *final_norm;
+    hs_layer *layer;  /* [config->layers] */
+    hs_ffn *expert;   /* [experts]: those of the lease in hand */
+    int32_t *pick;    /* [HS_BATCH_MAX][used] */
+    float *weight;    /* likewise */
+    float *inv_freq;  /* [rotary_dims / 2] */
+    float *x;         /* [HS_BATCH_MAX][hidden] residual stream */
+} hs_network;
+
+/* What the backend must make room for. */
+hs_limits hs_network_limits(const hs_config *config);
+
+/* Binds; backend and residency are lent and must outlive it. */
+hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *residency, hs_backend *backend, hs_mem *mem,
+                            hlwq_error *err);
+void hs_network_close(hs_network *net);
+
+/* Points net->expert[id] at the leased weights, for every id of the lease. */
+void hs_network_bind_experts(hs_network *net, const hs_lease *lease);
+
+/* Everything a text has left behind in a network. */
+typedef struct hs_states {
+    hs_mem *mem;
+    hs_kv *kv;
+    void *block;
+    uint64_t block_bytes;
+    hs_delta_state *delta; /* [DeltaNet layers] */
+    uint32_t *index;       /* [layers]: of delta, or of the kv layer */
+    uint32_t positions;
+} hs_states;
+
+hlwq_status hs_states_init(hs_states *states, const hs_config *config, hs_mem *mem, hs_dtype kv, uint32_t positions,
+                           hlwq_error *err);
+void hs_states_close(hs_states *states); /* idempotent for zeroed structs */
+void hs_states_reset(hs_states *states);
+
+/* Bytes that hs_states_init charges. */
+uint64_t hs_states_bytes(const hs_config *config, hs_dtype kv, uint32_t positions);
+
+/* What a test looks at on the way; NULL fields are not wanted. */
+typedef struct hs_tap {
+    float *layer;   /* [layers + 1][n][hidden]: embeddings, then after each layer */
+    int32_t *pick;  /* [layers][n][used] */
+    float *weight;  /* likewise */
+    float *hidden;  /* [n][hidden] after the final norm */
+} hs_tap;
+
+/*
+ * Feeds n <= HS_BATCH_MAX tokens at positions first... logits [n][vocab] for each token, or with last_only [1][vocab] for
+ * the last one, or NULL for none.  `tap` may be NULL.
+ */
+typedef enum hs_logits_mode { HS_LOGITS_NONE, HS_LOGITS_LAST, HS_LOGITS_ALL } hs_logits_mode;
+hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,
+                       hs_logits_mode mode, float *logits, const hs_tap *tap, hlwq_error *err);
+
+/* Weight bytes that decoding one token reads. */
+uint64_t hs_network_token_bytes(const hs_table *table);
+
+#endif

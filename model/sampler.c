@@ -1,0 +1,234 @@
+/*
+ * model/sampler.c - candidates are (logit, id) pairs; only as many are ordered as the filters need.
+ */
+#include "model/sampler.h"
+
+#include "kernels/numeric.h"
+
+#include <stdlib.h>
+
+typedef struct candidate {
+    float logit; /* after penalties and temperature; then the probability */
+    int32_t id;
+} candidate;
+
+struct hs_sampler {
+    hs_mem *mem;
+    uint32_t vocab, usable;
+    hlwq_sampling opt;
+    uint32_t *count;  /* [vocab] occurrences in the window, zero between calls */
+    candidate *list;  /* [vocab] */
+};
+
+hlwq_status hs_sampling_check(const hlwq_sampling *o, hlwq_error *err)
+{
+    const struct {
+        const char *name;
+        double value, min, max;
+    } range[] = {
+        {"temperature", o->temperature, 0, 100},
+        {"top-p", o->top_p, 0, 1},
+        {"min-p", o->min_p, 0, 1},
+        {"repetition penalty", o->repetition_penalty, 1e-3, 1e3},
+        {"presence penalty", o->presence_penalty, -100, 100},
+        {"frequency penalty", o->frequency_penalty, -100, 100},
+    };
+    for (size_t i = 0; i < sizeof range / sizeof *range; i++)
+        if (!(range[i].value >= range[i].min && range[i].value <= range[i].max))
+            return hs_fail(err, HLWQ_ERR_ARG, "%s is %g, out of range %g..%g", range[i].name, range[i].value,
+                           range[i].min, range[i].max);
+    return HLWQ_OK;
+}
+
+hlwq_status hs_sampler_open(hs_sampler **out, hs_mem *mem, uint32_t vocab, uint32_t usable,
+                            const hlwq_sampling *options, hlwq_error *err)
+{
+    void *p;
+    *out = NULL;
+    HS_TRY(hs_sampling_check(options, err));
+    uint64_t counts = ((uint64_t)vocab * sizeof(uint32_t) + 63) & ~(uint64_t)63;
+    HS_TRY(hs_mem_alloc(mem, HS_MEM_OTHER, sizeof(hs_sampler) + 64 + counts + (uint64_t)vocab * sizeof(candidate),
+                        "sampler", &p, err));
+    hs_sampler *s = p;
+    s->mem = mem;
+    s->vocab = vocab;
+    s->usable = usable < vocab ? usable : vocab;
+    s->opt = *options;
+    s->count = (uint32_t *)(void *)(s + 1);
+    s->list = (candidate *)(void *)((uint8_t *)s->count + counts);
+    *out = s;
+    return HLWQ_OK;
+}
+
+void hs_sampler_close(hs_sampler *s)
+{
+    if (s)
+        hs_mem_free(s->mem, s);
+}
+
+/* Philox 4x32-10 (Salmon et al. 2011), key = seed, counter = position. */
+float hs_sampler_uniform(uint64_t seed, uint64_t position)
+{
+    uint32_t c[4] = {(uint32_t)position, (uint32_t)(position >> 32), 0, 0};
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)c[0] * 0xD2511F53u, b = (uint64_t)c[2] * 0xCD9E8D57u;
+        uint32_t n0 = (uint32_t)(b >> 32) ^ c[1] ^ k0, n2 = (uint32_t)(a >> 32) ^ c[3] ^ k1;
+        c[1] = (uint32_t)b;
+        c[3] = (uint32_t)a;
+        c[0] = n0;
+        c[2] = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return (float)(c[0] >> 8) * 0x1p-24f;
+}
+
+static bool better(candidate a, candidate b)
+{
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+static int by_value(const void *x, const void *y)
+{
+    const candidate *a = x, *b = y;
+    return better(*a, *b) ? -1 : better(*b, *a) ? 1 : 0;
+}
+
+/* Moves the k best of list[n] to its front, in order: a heap of k with the worst on top. */
+static void best_first(candidate *list, uint32_t n, uint32_t k)
+{
+    if (k >= n) {
+        qsort(list, n, sizeof *list, by_value);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at;
+        if (i < k) { /* sift up */
+            at = i;
+            while (at && better(list[(at - 1) / 2], list[at])) {
+                candidate t = list[at];
+                list[at] = list[(at - 1) / 2];
+                list[(at - 1) / 2] = t;
+                at = (at - 1) / 2;
+            }
+            continue;
+        }
+        if (!better(list[i], list[0]))
+            continue;
+        candidate t = list[i];
+        list[i] = list[0];
+        list[0] = t;
+        for (at = 0;;) { /* sift down */
+            uint32_t worst = at, l = 2 * at + 1, r = l + 1;
+            if (l < k && better(list[worst], list[l]))
+                worst = l;
+            if (r < k && better(list[worst], list[r]))
+                worst = r;
+            if (worst == at)
+                break;
+            t = list[at];
+            list[at] = list[worst];
+            list[worst] = t;
+            at = worst;
+        }
+    }
+    qsort(list, k, sizeof *list, by_value);
+}
+
+static float penalised(const hs_sampler *s, float logit, uint32_t count)
+{
+    if (count == 0)
+        return logit;
+    if (s->opt.repetition_penalty != 1.0f)
+        logit = logit > 0 ? logit / s->opt.repetition_penalty : logit * s->opt.repetition_penalty;
+    return logit - s->opt.presence_penalty - s->opt.frequency_penalty * (float)count;
+}
+
+/* Fills list with every usable id whose logit is a number; returns how many. */
+static uint32_t collect(hs_sampler *s, const float *logits, const int32_t *history, size_t n)
+{
+    size_t window = s->opt.penalty_window && s->opt.penalty_window < n ? s->opt.penalty_window : n;
+    bool penalties =
+        s->opt.repetition_penalty != 1.0f || s->opt.presence_penalty != 0.0f || s->opt.frequency_penalty != 0.0f;
+    if (penalties)
+        for (size_t i = n - window; i < n; i++)
+            s->count[history[i]]++;
+    uint32_t m = 0;
+    for (uint32_t i = 0; i < s->usable; i++) {
+        float l = penalties ? penalised(s, logits[i], s->count[i]) : logits[i];
+        if (l == l)
+            s->list[m++] = (candidate){l, (int32_t)i};
+    }
+    if (penalties)
+        for (size_t i = n - window; i < n; i++)
+            s->count[history[i]] = 0;
+    return m;
+}
+
+/*
+ * Orders as many candidates as top-p needs and turns their logits into probabilities; returns how many remain.
+ * `total` is the sum over all m, added in order of id while they still are in it.
+ */
+static uint32_t nucleus(hs_sampler *s, uint32_t m, float top, double total)
+{
+    if (s->opt.top_p >= 1.0f && s->opt.min_p <= 0.0f)
+        return m; /* nothing to cut, so nothing to order */
+    for (uint32_t k = 256;; k = k > m / 4 ? m : 4 * k) {
+        k = k < m ? k : m;
+        best_first(s->list, m, k);
+        double mass = 0;
+        for (uint32_t i = 0; i < k; i++) {
+            double p = hs_exp(s->list[i].logit - top) / total;
+            if (i && s->opt.min_p > 0.0f && p < s->opt.min_p / total) /* relative to the best, whose exp is 1 */
+                return i;
+            mass += p;
+            if (s->opt.top_p < 1.0f && mass >= s->opt.top_p)
+                return i + 1;
+        }
+        if (k == m)
+            return m;
+    }
+}
+
+hlwq_status hs_sampler_next(hs_sampler *s, const float *logits, const int32_t *history, size_t n, uint64_t position,
+                            int32_t *id, hlwq_error *err)
+{
+    uint32_t m = collect(s, logits, history, n);
+    if (m == 0)
+        return hs_fail(err, HLWQ_ERR_FORMAT, "the model's logits are not numbers at position %llu; its weights are damaged",
+                       (unsigned long long)position);
+    candidate best = s->list[0];
+    for (uint32_t i = 1; i < m; i++)
+        if (better(s->list[i], best))
+            best = s->list[i];
+    if (s->opt.temperature == 0.0f || m == 1 || s->opt.top_k == 1 || best.logit == INFINITY) {
+        *id = best.id;
+        return HLWQ_OK;
+    }
+    float scale = 1.0f / s->opt.temperature;
+    for (uint32_t i = 0; i < m; i++)
+        s->list[i].logit *= scale;
+    float top = best.logit * scale;
+    if (s->opt.top_k && s->opt.top_k < m) {
+        best_first(s->list, m, s->opt.top_k);
+        m = s->opt.top_k;
+    }
+    double total = 0;
+    for (uint32_t i = 0; i < m; i++)
+        total += hs_exp(s->list[i].logit - top);
+    uint32_t kept = nucleus(s, m, top, total);
+
+    double mass = 0, draw = hs_sampler_uniform(s->opt.seed, position);
+    for (uint32_t i = 0; i < kept; i++)
+        mass += hs_exp(s->list[i].logit - top);
+    draw *= mass;
+    uint32_t at = 0;
+    for (double sum = 0; at + 1 < kept; at++) {
+        sum += hs_exp(s->list[at].logit - top);
+        if (draw < sum)
+            break;
+    }
+    *id = s->list[at].id;
+    return HLWQ_OK;
+}

@@ -1,0 +1,268 @@
+/*
+ * model/session.c - one text: its states, its tokens, its sampler.
+ *
+ * Tokens are fed in pieces that end on the absolute grid of HS_GRID positions, so how a prompt was cut into calls shows
+ * only where a call itself ends off the grid.  A cancel is seen between pieces, when all layers agree on the position; a
+ * failure inside a piece leaves them disagreeing, so the session then refuses everything but reset.
+ */
+#include "model/engine.h"
+
+#include "base/clock.h"
+#include "base/size.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+struct hlwq_session {
+    hlwq_engine *engine;
+    hs_states states;
+    hs_sampler *sampler;
+    hs_utf8_stream utf8;
+    int32_t *tokens; /* [positions] */
+    float *logits;   /* [vocab] */
+    char *text;      /* of the last hlwq_session_text */
+    size_t text_capacity;
+    uint32_t n, positions;
+    bool has_logits, broken;
+    atomic_bool cancel;
+    XXH3_state_t *hash;
+    hlwq_session_stats stats;
+};
+
+hlwq_session_options hlwq_session_options_default(const hlwq_engine *engine)
+{
+    hlwq_session_options o = {
+        .kv = HLWQ_KV_F16,
+        .sampling = {.temperature = 0.7f, .top_k = 20, .top_p = 0.95f, .repetition_penalty = 1.0f},
+    };
+    if (engine) {
+        const hs_generation *g = hs_store_generation(engine->store);
+        o.context = (uint32_t)hs_min_u64(engine->net.config->context_max, 8192);
+        o.sampling.temperature = g->temperature;
+        o.sampling.top_k = g->top_k;
+        o.sampling.top_p = g->top_p;
+        o.sampling.min_p = g->min_p;
+        o.sampling.repetition_penalty = g->repetition_penalty;
+    }
+    return o;
+}
+
+static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hlwq_error *err)
+{
+    hlwq_engine *e = s->engine;
+    const hs_config *c = e->net.config;
+    hs_dtype kv = o->kv == HLWQ_KV_F32 ? HS_F32 : HS_F16;
+    uint64_t need = hs_states_bytes(c, kv, s->positions), cap = hs_mem_cap_bytes(e->mem);
+    if (need > cap - hs_mem_now_bytes(e->mem))
+        return hs_fail(err, HLWQ_ERR_BUDGET,
+                       "a context of %u tokens needs %.1f MiB, but --ram leaves %.1f MiB; lower --ctx or raise --ram to %.0fM",
+                       s->positions, (double)need / 1048576.0, (double)(cap - hs_mem_now_bytes(e->mem)) / 1048576.0,
+                       (double)(hs_mem_now_bytes(e->mem) + need) / 1048576.0 + 4.0);
+    HS_TRY(hs_states_init(&s->states, c, e->mem, kv, s->positions, err));
+    void *p;
+    HS_TRY(hs_mem_alloc(e->mem, HS_MEM_OTHER, (uint64_t)s->positions * sizeof(int32_t), "tokens", &p, err));
+    s->tokens = p;
+    HS_TRY(hs_mem_alloc(e->mem, HS_MEM_ACT, (uint64_t)c->vocab * sizeof(float), "logits", &p, err));
+    s->logits = p;
+    uint32_t usable = e->text.inner ? hs_tokenizer_count(e->text.inner) : c->vocab;
+    HS_TRY(hs_sampler_open(&s->sampler, e->mem, c->vocab, usable, &o->sampling, err));
+    s->hash = XXH3_createState();
+    if (!s->hash)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a session");
+    return HLWQ_OK;
+}
+
+hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *options, hlwq_session **session,
+                              hlwq_error *err)
+{
+    *session = NULL;
+    const hs_config *c = engine->net.config;
+    uint32_t positions = options->context ? options->context : (uint32_t)hs_min_u64(c->context_max, 8192);
+    if (positions > c->context_max)
+        return hs_fail(err, HLWQ_ERR_ARG, "a context of %u tokens was asked for, the model was made for %u", positions,
+                       c->context_max);
+    hlwq_session *s = calloc(1, sizeof *s);
+    if (!s)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a session");
+    s->engine = engine;
+    s->positions = positions;
+    engine->sessions++;
+    hlwq_status st = open_parts(s, options, err);
+    if (st != HLWQ_OK) {
+        hlwq_session_close(s);
+        return st;
+    }
+    hlwq_session_reset(s);
+    *session = s;
+    return HLWQ_OK;
+}
+
+void hlwq_session_close(hlwq_session *s)
+{
+    if (!s)
+        return;
+    hs_mem *mem = s->engine->mem;
+    hs_sampler_close(s->sampler);
+    hs_mem_free(mem, s->logits);
+    hs_mem_free(mem, s->tokens);
+    hs_states_close(&s->states);
+    XXH3_freeState(s->hash);
+    free(s->text);
+    s->engine->sessions--;
+    free(s);
+}
+
+void hlwq_session_reset(hlwq_session *s)
+{
+    hs_states_reset(&s->states);
+    s->n = 0;
+    s->has_logits = s->broken = false;
+    s->utf8 = (hs_utf8_stream){0};
+    s->stats = (hlwq_session_stats){0};
+    XXH3_64bits_reset(s->hash);
+    atomic_store(&s->cancel, false);
+}
+
+uint32_t hlwq_session_position(const hlwq_session *s)
+{
+    return s->n;
+}
+
+const float *hlwq_session_logits(const hlwq_session *s)
+{
+    return s->has_logits ? s->logits : NULL;
+}
+
+void hlwq_session_cancel(hlwq_session *s)
+{
+    atomic_store(&s->cancel, true);
+}
+
+void hlwq_session_get_stats(const hlwq_session *s, hlwq_session_stats *stats)
+{
+    *stats = s->stats;
+    stats->logits_hash = XXH3_64bits_digest(s->hash);
+}
+
+static hlwq_status check_input(const hlwq_session *s, const int32_t *ids, size_t count, hlwq_error *err)
+{
+    uint32_t vocab = s->engine->net.config->vocab;
+    if (s->broken)
+        return hs_fail(err, HLWQ_ERR_ARG, "this session failed in the middle of a token and must be reset");
+    if (count > s->positions - s->n)
+        return hs_fail(err, HLWQ_ERR_BUDGET, "%zu tokens do not fit: the context holds %u and has %u left; raise --ctx",
+                       count, s->positions, s->positions - s->n);
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= vocab)
+            return hs_fail(err, HLWQ_ERR_ARG, "token id %d is outside the vocabulary of %u", ids[i], vocab);
+    return HLWQ_OK;
+}
+
+/* One piece: all layers, then the bookkeeping. */
+static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool last, float *logits, hlwq_error *err)
+{
+    size_t vocab = s->engine->net.config->vocab;
+    hs_logits_mode mode = logits ? HS_LOGITS_ALL : last ? HS_LOGITS_LAST : HS_LOGITS_NONE;
+    float *out = logits ? logits : s->logits;
+    hlwq_status st = hs_forward(&s->engine->net, &s->states, ids, s->n, n, mode, out, NULL, err);
+    if (st != HLWQ_OK) {
+        s->broken = true;
+        return st;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        s->tokens[s->n + i] = ids[i];
+    s->n += n;
+    if (mode != HS_LOGITS_NONE) {
+        XXH3_64bits_update(s->hash, out, (mode == HS_LOGITS_ALL ? n : 1) * vocab * sizeof(float));
+        if (logits)
+            memcpy(s->logits, logits + (n - 1) * vocab, vocab * sizeof(float));
+        s->has_logits = true;
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status eval(hlwq_session *s, const int32_t *ids, size_t count, float *logits, hlwq_error *err)
+{
+    HS_TRY(check_input(s, ids, count, err));
+    size_t vocab = s->engine->net.config->vocab;
+    for (size_t done = 0; done < count;) {
+        if (atomic_exchange(&s->cancel, false))
+            return hs_fail(err, HLWQ_ERR_CANCELLED, "stopped after %u tokens", s->n);
+        uint32_t edge = HS_BATCH_MAX - s->n % HS_GRID; /* the piece ends on the grid */
+        uint32_t n = (uint32_t)hs_min_u64(count - done, edge);
+        HS_TRY(feed(s, ids + done, n, done + n == count, logits ? logits + done * vocab : NULL, err));
+        done += n;
+    }
+    return HLWQ_OK;
+}
+
+hlwq_status hlwq_session_eval(hlwq_session *s, const int32_t *ids, size_t count, float *logits, hlwq_error *err)
+{
+    double start = hs_now_seconds();
+    hlwq_status st = eval(s, ids, count, logits, err);
+    s->stats.prompt_seconds += hs_now_seconds() - start;
+    if (st == HLWQ_OK)
+        s->stats.prompt_tokens += count;
+    return st;
+}
+
+hlwq_status hlwq_session_prompt(hlwq_session *s, const char *text, hlwq_error *err)
+{
+    int32_t *ids;
+    size_t n;
+    if (!s->engine->text.inner)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s has no tokenizer", hs_store_path(s->engine->store));
+    HS_TRY(hs_tokenizer_encode(s->engine->text.inner, text, strlen(text), false, &ids, &n, err));
+    hlwq_status st = hlwq_session_eval(s, ids, n, NULL, err);
+    free(ids);
+    return st;
+}
+
+static bool ends_text(const hs_config *c, int32_t id)
+{
+    for (uint32_t i = 0; i < c->n_stop; i++)
+        if (c->stop[i] == id)
+            return true;
+    return false;
+}
+
+hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
+{
+    *id = -1;
+    if (!s->has_logits)
+        return hs_fail(err, HLWQ_ERR_ARG, "there is no text to continue: feed a prompt first");
+    double start = hs_now_seconds();
+    int32_t next;
+    HS_TRY(hs_sampler_next(s->sampler, s->logits, s->tokens, s->n, s->n, &next, err));
+    if (ends_text(s->engine->net.config, next))
+        return HLWQ_OK;
+    HS_TRY(eval(s, &next, 1, NULL, err));
+    s->stats.decode_seconds += hs_now_seconds() - start;
+    s->stats.decoded_tokens++;
+    *id = next;
+    return HLWQ_OK;
+}
+
+const char *hlwq_session_text(hlwq_session *s, int32_t id)
+{
+    size_t bytes = 0;
+    const char *raw = NULL;
+    if (id >= 0 && s->engine->text.inner)
+        raw = hs_tokenizer_bytes(s->engine->text.inner, id, &bytes);
+    size_t need = 3 * (bytes + 4) + 1;
+    if (need > s->text_capacity) {
+        char *p = realloc(s->text, need);
+        if (!p)
+            return "";
+        s->text = p;
+        s->text_capacity = need;
+    }
+    size_t n = raw || id < 0 ? hs_utf8_feed(&s->utf8, raw, bytes, s->text) : 0;
+    s->text[n] = 0;
+    return s->text;
+}

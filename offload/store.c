@@ -1,0 +1,356 @@
+/*
+ * offload/store.c - opens either form and loads its extents.
+ *
+ * Making an extent from a Hugging Face directory works on pieces of at most PIECE bytes of source rows, so memory does
+ * not grow with the matrix.
+ */
+#include "offload/store.h"
+
+#include "base/size.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PIECE (8u << 20)
+
+struct hs_store {
+    hs_mem *mem;
+    hs_arena arena;
+    bool is_container, has_hf;
+    hs_container container;
+    hs_hf hf;
+    hs_table made;         /* of a directory, after the precision plan */
+    const hs_table *table; /* the one in use */
+    const hs_codebook *book;
+    const char *path;
+    char provenance[256], format[64];
+};
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+/* Index of the converged book of that width in the table, added if new. */
+static uint32_t converged_book(hs_table *t, uint32_t bits)
+{
+    hs_levels want = {.bits = bits};
+    hs_book_levels(HS_BOOK_CONVERGED, bits, want.level);
+    for (uint32_t i = 0; i < t->n_books; i++)
+        if (t->book[i].bits == bits && memcmp(t->book[i].level, want.level, sizeof want.level) == 0)
+            return i;
+    assert(t->n_books < sizeof t->book / sizeof *t->book);
+    t->book[t->n_books] = want;
+    return t->n_books++;
+}
+
+static hlwq_status apply_precision(hs_table *t, const hs_precision *p, hlwq_error *err)
+{
+    for (uint32_t g = 0; g < t->n_groups; g++) {
+        hs_group *group = &t->group[g];
+        for (uint32_t i = 0; i < group->n_parts; i++) {
+            hs_part *part = &group->part[i];
+            uint32_t bits = 0;
+            switch (hs_role_class_of(part->role)) {
+            case HS_CLASS_MATRIX: bits = p->bits; break;
+            case HS_CLASS_EMBED: bits = p->embed_bits; break;
+            case HS_CLASS_HEAD: bits = p->head_bits; break;
+            default: break;
+            }
+            /* Codes are not coded again, and 16 bits are as good as stored. */
+            if (bits >= 2 && bits <= 6 && !hs_dtype_packed(part->dtype)) {
+                part->dtype = hs_dtype_of_bits(bits);
+                part->book = converged_book(t, bits);
+            }
+        }
+        HS_TRY(hs_group_place(group, err));
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status open_directory(hs_store *s, const char *path, const hs_precision *precision, const hs_log *log,
+                                  hlwq_error *err)
+{
+    HS_TRY(hs_hf_open(&s->hf, s->mem, path, log, err));
+    s->has_hf = true;
+    HS_TRY(hs_hf_table(&s->hf, &s->made, &s->arena, err));
+    for (uint32_t i = 0; i < s->made.n_books; i++) /* files without levels: the author's book B */
+        if (s->made.book[i].level[0] == 0.0f)
+            hs_book_levels(HS_BOOK_B, s->made.book[i].bits, s->made.book[i].level);
+    if (precision)
+        HS_TRY(apply_precision(&s->made, precision, err));
+    s->table = &s->made;
+    snprintf(s->format, sizeof s->format, "%s", s->hf.format);
+    const char *name = strrchr(path, '/');
+    snprintf(s->provenance, sizeof s->provenance, "%s, %s", name && name[1] ? name + 1 : path, s->hf.format);
+    return HLWQ_OK;
+}
+
+/* The format most of the bytes have. */
+static void name_format(hs_store *s)
+{
+    uint64_t bytes[HS_DTYPE_COUNT] = {0};
+    const hs_table *t = s->table;
+    hs_dtype most = HS_F32;
+    for (uint32_t g = 0; g < t->n_groups; g++)
+        for (uint32_t i = 0; i < t->group[g].n_parts; i++)
+            bytes[t->group[g].part[i].dtype] += t->group[g].part[i].planes.bytes * t->group[g].count;
+    for (int d = 0; d < HS_DTYPE_COUNT; d++)
+        if (bytes[d] > bytes[most])
+            most = (hs_dtype)d;
+    snprintf(s->format, sizeof s->format, "%s%s", hs_dtype_packed(most) ? "HLWQ " : "", hs_dtype_name(most));
+}
+
+static hlwq_status make_books(hs_store *s, hlwq_error *err)
+{
+    void *p;
+    HS_TRY(hs_arena_array(&s->arena, s->table->n_books, sizeof(hs_codebook), &p, err));
+    hs_codebook *book = p;
+    for (uint32_t i = 0; i < s->table->n_books; i++) {
+        hlwq_status st = hs_codebook_init(&book[i], s->table->book[i].bits, s->table->book[i].level, err);
+        if (st != HLWQ_OK)
+            return hs_fail_in(err, st, "%s: codebook %u", s->path, i);
+    }
+    s->book = book;
+    return HLWQ_OK;
+}
+
+hlwq_status hs_store_open(hs_store **store, hs_mem *mem, const char *path, const hs_precision *precision,
+                          const hs_log *log, hlwq_error *err)
+{
+    void *p;
+    char *copy;
+    *store = NULL;
+    HS_TRY(hs_mem_alloc(mem, HS_MEM_TABLE, sizeof(hs_store), "model table", &p, err));
+    hs_store *s = p;
+    s->mem = mem;
+    hs_arena_init(&s->arena, mem, HS_MEM_TABLE);
+    hlwq_status st = hs_arena_text(&s->arena, path, strlen(path), &copy, err);
+    if (st == HLWQ_OK) {
+        s->path = copy;
+        if (hs_path_is_directory(path)) {
+            st = open_directory(s, path, precision, log, err);
+        } else {
+            st = hs_container_open(&s->container, mem, path, log, err);
+            s->is_container = st == HLWQ_OK;
+            s->table = &s->container.table;
+            if (st == HLWQ_OK && precision)
+                st = hs_fail(err, HLWQ_ERR_ARG, "%s is a container already; convert reads model directories", path);
+        }
+    }
+    if (st == HLWQ_OK)
+        st = make_books(s, err);
+    if (st != HLWQ_OK) {
+        hs_store_close(s);
+        return st;
+    }
+    if (s->is_container)
+        name_format(s);
+    *store = s;
+    return HLWQ_OK;
+}
+
+void hs_store_close(hs_store *s)
+{
+    if (!s)
+        return;
+    if (s->is_container)
+        hs_container_close(&s->container);
+    if (s->has_hf)
+        hs_hf_close(&s->hf);
+    hs_arena_close(&s->arena);
+    hs_mem_free(s->mem, s);
+}
+
+const hs_table *hs_store_table(const hs_store *s)
+{
+    return s->table;
+}
+
+const hs_generation *hs_store_generation(const hs_store *s)
+{
+    return s->is_container ? &s->container.generation : &s->hf.generation;
+}
+
+const hs_codebook *hs_store_book(const hs_store *s, uint32_t i)
+{
+    assert(i < s->table->n_books);
+    return &s->book[i];
+}
+
+const char *hs_store_path(const hs_store *s)
+{
+    return s->path;
+}
+
+bool hs_store_is_container(const hs_store *s)
+{
+    return s->is_container;
+}
+
+const char *hs_store_format(const hs_store *s)
+{
+    return s->format;
+}
+
+const char *hs_store_provenance(const hs_store *s)
+{
+    return s->is_container ? s->container.provenance : s->provenance;
+}
+
+uint32_t hs_store_skipped(const hs_store *s)
+{
+    return s->is_container ? 0 : s->hf.n_skipped;
+}
+
+const char *hs_store_blob(const hs_store *s, hs_blob blob, uint64_t *bytes)
+{
+    if (s->is_container) {
+        *bytes = s->container.blob_bytes[blob];
+        return s->container.blob[blob];
+    }
+    const hs_hf *h = &s->hf;
+    const char *text[HS_BLOB_COUNT] = {
+        [HS_BLOB_CONFIG] = h->config_text,
+        [HS_BLOB_GENERATION] = h->generation_text,
+        [HS_BLOB_TOKENIZER] = h->tokenizer_text,
+        [HS_BLOB_TOKENIZER_CONFIG] = h->tokenizer_config_text,
+        [HS_BLOB_TEMPLATE] = h->template_text,
+    };
+    const uint64_t size[HS_BLOB_COUNT] = {
+        [HS_BLOB_CONFIG] = h->config_bytes,
+        [HS_BLOB_GENERATION] = h->generation_bytes,
+        [HS_BLOB_TOKENIZER] = h->tokenizer_bytes,
+        [HS_BLOB_TOKENIZER_CONFIG] = h->tokenizer_config_bytes,
+        [HS_BLOB_TEMPLATE] = h->template_bytes,
+    };
+    *bytes = size[blob];
+    return text[blob];
+}
+
+/* ---- making an extent from tensors ---------------------------------------------------------- */
+
+typedef struct making {
+    const hs_part *part;
+    const hs_codebook *book;
+    const hs_source *source;
+    uint8_t *out;          /* the part */
+    const uint8_t *raw;    /* source rows of this piece */
+    const uint16_t *norms; /* of this piece, packed sources */
+    uint64_t first;        /* row of the piece in the part */
+    float *row;            /* scratch, [threads][cols] */
+    hlwq_status status[256]; /* by worker */
+} making;
+
+static void encode_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    making *m = user;
+    uint64_t cols = m->part->cols, item = hs_dtype_bytes(m->source->tensor->dtype);
+    float *row = m->row + worker * cols;
+    for (uint32_t r = first; r < last && m->status[worker] == HLWQ_OK; r++) {
+        hs_to_f32(row, m->raw + r * cols * item, m->source->tensor->dtype, cols);
+        m->status[worker] = hs_encode_rows(m->part->dtype, m->book, row, m->first + r, 1, m->part->rows, cols, m->out,
+                                           NULL);
+    }
+}
+
+static void repack_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    making *m = user;
+    const hs_planes *p = &m->part->planes;
+    uint32_t bits = hs_dtype_bits(m->part->dtype);
+    (void)worker;
+    for (uint64_t b = (uint64_t)first * p->blocks; b < (uint64_t)last * p->blocks; b++) {
+        uint8_t code[HS_BLOCK];
+        uint64_t at = m->first * p->blocks + b;
+        hs_unpack_msb(m->raw + b * 16 * bits, bits, HS_BLOCK, code);
+        hs_pack_block(m->part->dtype, code, m->out + p->low + at * p->low_block,
+                      m->out + p->high + at * p->high_block);
+        memcpy(m->out + p->norms + at * 2, &m->norms[b], 2);
+    }
+}
+
+static void run_rows(hs_pool *pool, uint32_t n, hs_pool_fn fn, making *m)
+{
+    if (pool)
+        hs_pool_run(pool, n, 16, fn, m);
+    else
+        fn(m, 0, n, 0);
+}
+
+/* Rows first..first+rows-1 of the part, whose source bytes are in `raw`. */
+static hlwq_status make_piece(hs_store *s, making *m, uint64_t rows, hs_pool *pool, hlwq_error *err)
+{
+    const hs_part *part = m->part;
+    const hs_tensor *t = m->source->tensor;
+    if (t->encoding == HS_ENC_HLWQ_PACKED) {
+        assert(part->dtype == t->dtype);
+        run_rows(pool, (uint32_t)rows, repack_some, m);
+    } else if (hs_dtype_packed(part->dtype)) {
+        memset(m->status, 0, sizeof m->status);
+        run_rows(pool, (uint32_t)rows, encode_some, m);
+        for (int i = 0; i < 256; i++)
+            if (m->status[i] != HLWQ_OK)
+                return hs_fail(err, m->status[i], "%s: %s holds a value that is not finite", s->path, t->name);
+    } else if (part->dtype == t->dtype) {
+        uint64_t row = (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
+        memcpy(m->out + m->first * row, m->raw, rows * row);
+    } else {
+        assert(part->dtype == HS_F32);
+        hs_to_f32((float *)(void *)m->out + m->first * part->cols, m->raw, t->dtype, rows * part->cols);
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent, const hs_part *part, hs_pool *pool,
+                             uint8_t *out, hlwq_error *err)
+{
+    hs_source source;
+    HS_TRY(hs_hf_source(&s->hf, group, extent, part, &source, err));
+    const hs_tensor *t = source.tensor;
+    bool stream = t->encoding == HS_ENC_HLWQ_PACKED;
+    uint64_t blocks = hs_ceil_div(part->cols, HS_BLOCK), threads = pool ? hs_pool_threads(pool) : 1;
+    uint64_t row = stream ? blocks * 16 * hs_dtype_bits(t->dtype) : (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
+    uint64_t step = hs_max_u64(1, hs_min_u64(part->rows, PIECE / row));
+    uint64_t norm_bytes = stream ? step * blocks * 2 : 0, scratch = threads * part->cols * sizeof(float);
+    void *p;
+    uint64_t raw_bytes = hs_align_up(step * row, 64), norms_at = raw_bytes + hs_align_up(scratch, 64);
+    HS_TRY(hs_mem_alloc(s->mem, HS_MEM_IO, norms_at + norm_bytes, "transfer buffer", &p, err));
+    uint8_t *buffer = p;
+    making *m = calloc(1, sizeof *m);
+    hlwq_status st = m ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to load a tensor");
+    for (uint64_t first = 0; st == HLWQ_OK && first < part->rows; first += step) {
+        uint64_t rows = hs_min_u64(step, part->rows - first);
+        uint16_t *norms = (uint16_t *)(void *)(buffer + norms_at);
+        *m = (making){.part = part,
+                      .book = hs_dtype_packed(part->dtype) ? &s->book[part->book] : NULL,
+                      .source = &source,
+                      .out = out,
+                      .raw = buffer,
+                      .norms = norms,
+                      .first = first,
+                      .row = (float *)(void *)(buffer + raw_bytes)};
+        st = stream ? hs_hf_read_packed(&s->hf, &source, first, rows, buffer, norms, err)
+                    : hs_hf_read_rows(&s->hf, &source, first, rows, buffer, err);
+        if (st == HLWQ_OK)
+            st = make_piece(s, m, rows, pool, err);
+    }
+    free(m);
+    hs_mem_free(s->mem, buffer);
+    return st;
+}
+
+hlwq_status hs_store_load(hs_store *s, uint32_t g, uint32_t extent, hs_pool *pool, bool verify, void *out,
+                          hlwq_error *err)
+{
+    const hs_group *group = &s->table->group[g];
+    assert(g < s->table->n_groups && extent < group->count);
+    if (s->is_container) {
+        HS_TRY(hs_file_read(&s->container.file, hs_container_offset(&s->container, g, extent), out, group->bytes,
+                            s->path, err));
+        return verify ? hs_container_verify(&s->container, g, extent, out, err) : HLWQ_OK;
+    }
+    memset(out, 0, group->bytes); /* gaps between parts are part of the checksum */
+    for (uint32_t i = 0; i < group->n_parts; i++)
+        HS_TRY(make_part(s, group, extent, &group->part[i], pool, (uint8_t *)out + group->part[i].offset, err));
+    return HLWQ_OK;
+}

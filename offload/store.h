@@ -1,0 +1,44 @@
+/*
+ * offload/store.h - a model on disk, whatever its form, as extents that can be loaded one at a time.
+ *
+ * A container's extents are read as they are.  A Hugging Face directory's are made on the way in: rows copied,
+ * widened, repacked from HLWQ bit streams, or quantised where a precision plan asks for it.
+ */
+#ifndef HS_OFFLOAD_STORE_H
+#define HS_OFFLOAD_STORE_H
+
+#include "base/log.h"
+#include "base/threads.h"
+#include "kernels/hlwq.h"
+#include "loader/container.h"
+#include "loader/hf.h"
+
+/* What convert wants of each class of matrix: 0 = as stored, 2..6 = HLWQ bits, 16 = BF16 as stored or widened. */
+typedef struct hs_precision {
+    uint32_t bits, head_bits, embed_bits;
+} hs_precision;
+
+typedef struct hs_store hs_store;
+
+/* `precision` NULL = everything as stored. `mem` must outlive the store. */
+hlwq_status hs_store_open(hs_store **store, hs_mem *mem, const char *path, const hs_precision *precision,
+                          const hs_log *log, hlwq_error *err);
+void hs_store_close(hs_store *store); /* NULL is fine */
+
+const hs_table *hs_store_table(const hs_store *store);
+const hs_generation *hs_store_generation(const hs_store *store);
+const hs_codebook *hs_store_book(const hs_store *store, uint32_t i); /* of hs_table.book[i] */
+const char *hs_store_path(const hs_store *store);
+bool hs_store_is_container(const hs_store *store);
+const char *hs_store_format(const hs_store *store); /* "BF16", "HLWQ packed Q5", "Q5": one or two words */
+const char *hs_store_provenance(const hs_store *store); /* one line or NULL */
+uint32_t hs_store_skipped(const hs_store *store); /* vision tensors left out */
+
+/* A text that came with the model, zero-terminated; NULL if it has none. */
+const char *hs_store_blob(const hs_store *store, hs_blob blob, uint64_t *bytes);
+
+/* One extent, group.bytes bytes at `out` (64-byte aligned). `pool` may be NULL. */
+hlwq_status hs_store_load(hs_store *store, uint32_t group, uint32_t extent, hs_pool *pool, bool verify, void *out,
+                          hlwq_error *err);
+
+#endif
