@@ -59,6 +59,12 @@ typedef struct hs_generation {
     uint32_t top_k;
 } hs_generation;
 
+/* Before any file has a say. */
+static inline hs_generation hs_generation_default(void)
+{
+    return (hs_generation){.temperature = 0.7f, .top_p = 0.95f, .min_p = 0.0f, .repetition_penalty = 1.0f, .top_k = 20};
+}
+
 /* `text` is config.json (`what`, a path, is for sentences). Warnings go to the log. */
 hlwq_status hs_config_parse(hs_config *config, const char *text, size_t bytes, const char *what, const hs_log *log,
                             hlwq_error *err);

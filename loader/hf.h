@@ -48,7 +48,7 @@ typedef struct hs_hf {
     bool has_mtp;       /* mtp.* complete */
     const char *format; /* "BF16", "HLWQ packed Q5", ...: what `info` says */
     uint32_t n_books;
-    hs_levels book[16];
+    hs_levels book[16]; /* level[0] 0: the file has no levels, they are the author's book B */
 
     /* Whole texts, NULL where the directory has none; zero-terminated. */
     char *config_text, *generation_text, *tokenizer_text, *tokenizer_config_text, *template_text;

@@ -1,0 +1,238 @@
+/*
+ * app/cmd_bench.c - perplexity of a model on a text, and its distance from a reference model.
+ *
+ * The text is tokenised once and cut into windows of --ctx tokens; the incomplete last one is dropped.  Each
+ * window starts from nothing; the tokens after its first are predicted.  Means are over all predictions.
+ */
+#define _GNU_SOURCE
+#include "app/commands.h"
+#include "app/open.h"
+
+#include "base/clock.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TEXT_MAX = 1 << 30, CTX = 256, PIECE = 64, CTX_MAX = 1 << 20 };
+
+/* One model and the logits of the piece it has just evaluated. */
+typedef struct side {
+    char *path;
+    hlwq_engine *engine;
+    hlwq_session *session;
+    float *rows; /* [PIECE][vocab] */
+    double nll;
+    double seconds;
+} side;
+
+typedef struct bench {
+    const app_args *args;
+    side model, reference;
+    bool compare;
+    uint32_t ctx, vocab;
+    int32_t *ids;
+    size_t count;
+    uint64_t windows_all, windows, predictions, agree;
+    double kl;
+} bench;
+
+static hlwq_status open_side(bench *b, side *s, bool exact, hlwq_error *err)
+{
+    hlwq_model_facts facts;
+    HS_TRY(app_engine_open(b->args, s->path, exact, &s->engine, err));
+    hlwq_engine_facts(s->engine, &facts);
+    if (b->vocab && facts.vocab != b->vocab)
+        return hs_fail(err, HLWQ_ERR_ARG, "%s has a vocabulary of %u, %s one of %u: they cannot be compared", s->path,
+                       facts.vocab, b->model.path, b->vocab);
+    b->vocab = facts.vocab;
+    hlwq_session_options o = hlwq_session_options_default(s->engine);
+    o.context = b->ctx;
+    o.kv = app_kv(b->args, HLWQ_KV_F16);
+    HS_TRY(hlwq_session_open(s->engine, &o, &s->session, err));
+    s->rows = calloc((size_t)PIECE * b->vocab, sizeof *s->rows);
+    if (!s->rows)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the logits of %d tokens", PIECE);
+    return HLWQ_OK;
+}
+
+static void close_side(side *s)
+{
+    app_watch(NULL);
+    hlwq_session_close(s->session);
+    hlwq_engine_close(s->engine);
+    free(s->rows);
+    free(s->path);
+}
+
+/* The logarithm of the sum of exp(row): log p(v) = row[v] - this. */
+static double log_mass(const float *row, uint32_t vocab, uint32_t *best)
+{
+    uint32_t top = 0;
+    for (uint32_t v = 1; v < vocab; v++)
+        if (row[v] > row[top])
+            top = v;
+    double sum = 0;
+    for (uint32_t v = 0; v < vocab; v++)
+        sum += exp((double)row[v] - (double)row[top]);
+    *best = top;
+    return (double)row[top] + log(sum);
+}
+
+/* Scores the prediction of `next` from one row of each side. */
+static void score(bench *b, size_t row, int32_t next)
+{
+    uint32_t best, best_ref;
+    const float *q = b->model.rows + row * b->vocab, *p = b->reference.rows + row * b->vocab;
+    double mass = log_mass(q, b->vocab, &best);
+    b->model.nll += mass - (double)q[next];
+    b->predictions++;
+    if (!b->compare)
+        return;
+    double mass_ref = log_mass(p, b->vocab, &best_ref), kl = 0;
+    b->reference.nll += mass_ref - (double)p[next];
+    for (uint32_t v = 0; v < b->vocab; v++) {
+        double log_p = (double)p[v] - mass_ref;
+        kl += exp(log_p) * (log_p - ((double)q[v] - mass));
+    }
+    b->kl += kl;
+    b->agree += best == best_ref;
+}
+
+static hlwq_status eval(side *s, const int32_t *ids, size_t n, hlwq_error *err)
+{
+    app_watch(s->session);
+    if (app_signal()) /* it came while the other side was watched */
+        return hs_fail(err, HLWQ_ERR_CANCELLED, "interrupted");
+    double start = hs_now_seconds();
+    hlwq_status st = hlwq_session_eval(s->session, ids, n, s->rows, err);
+    s->seconds += hs_now_seconds() - start;
+    return st;
+}
+
+/* The last token of a window is predicted, never read. */
+static hlwq_status run_window(bench *b, const int32_t *ids, hlwq_error *err)
+{
+    hlwq_session_reset(b->model.session);
+    if (b->compare)
+        hlwq_session_reset(b->reference.session);
+    for (uint32_t at = 0; at < b->ctx - 1; at += PIECE) {
+        size_t n = b->ctx - 1 - at < PIECE ? b->ctx - 1 - at : PIECE;
+        HS_TRY(eval(&b->model, ids + at, n, err));
+        if (b->compare)
+            HS_TRY(eval(&b->reference, ids + at, n, err));
+        for (size_t row = 0; row < n; row++)
+            score(b, row, ids[at + row + 1]);
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status read_ids(bench *b, hlwq_error *err)
+{
+    const char *file = app_text(b->args, OPT_PPL, NULL);
+    char *text = NULL;
+    size_t bytes = 0;
+    const hlwq_tokenizer *tokenizer = hlwq_engine_tokenizer(b->model.engine);
+    if (!tokenizer)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s came without a tokenizer", b->model.path);
+    HS_TRY(app_read(file, TEXT_MAX, &text, &bytes, err));
+    hlwq_status st = hlwq_tokenize(tokenizer, text, bytes, false, &b->ids, &b->count, err);
+    free(text);
+    HS_TRY(st);
+    b->windows_all = b->count / b->ctx;
+    if (b->windows_all == 0)
+        return hs_fail(err, HLWQ_ERR_ARG, "%s has %zu tokens, fewer than a window of %u; lower --ctx", file, b->count,
+                       b->ctx);
+    uint64_t most = (uint64_t)app_number(b->args, OPT_MAX_WINDOWS, 0);
+    if (most && most < b->windows_all)
+        b->windows_all = most;
+    for (size_t i = 0; i < b->windows_all * b->ctx; i++)
+        if (b->ids[i] < 0 || (uint32_t)b->ids[i] >= b->vocab)
+            return hs_fail(err, HLWQ_ERR_FORMAT, "the tokenizer of %s makes id %" PRId32 ", its vocabulary has %u",
+                           b->model.path, b->ids[i], b->vocab);
+    return HLWQ_OK;
+}
+
+static void print_text(hs_text *t, const bench *b)
+{
+    double n = (double)b->predictions;
+    hs_text_format(t, "perplexity %.4f over %" PRIu64 " predictions in %" PRIu64 " windows of %u; %.1f tok/s\n",
+                   exp(b->model.nll / n), b->predictions, b->windows, b->ctx,
+                   app_rate(b->predictions, b->model.seconds));
+    if (b->compare)
+        hs_text_format(t, "reference perplexity %.4f; KL(reference || model) %.6f nats; top-1 agreement %.2f %%\n",
+                       exp(b->reference.nll / n), b->kl / n, 100.0 * (double)b->agree / n);
+}
+
+static void print_json(hs_text *t, const bench *b)
+{
+    double n = (double)b->predictions;
+    hs_text_format(t, "{\"schema\":1,\"model\":");
+    hs_text_json(t, b->model.path, strlen(b->model.path));
+    hs_text_format(t,
+                   ",\"perplexity\":%.6f,\"nll\":%.8f,\"predictions\":%" PRIu64 ",\"windows\":%" PRIu64
+                   ",\"ctx\":%u,\"tok_per_s\":%.3f",
+                   exp(b->model.nll / n), b->model.nll / n, b->predictions, b->windows, b->ctx,
+                   app_rate(b->predictions, b->model.seconds));
+    if (b->compare) {
+        hs_text_format(t, ",\"reference\":{\"model\":");
+        hs_text_json(t, b->reference.path, strlen(b->reference.path));
+        hs_text_format(t, ",\"perplexity\":%.6f,\"kl\":%.8f,\"top1\":%.6f}", exp(b->reference.nll / n), b->kl / n,
+                       (double)b->agree / n);
+    }
+    hs_text_format(t, "}\n");
+}
+
+static hlwq_status run_bench(bench *b, hlwq_error *err)
+{
+    const app_args *a = b->args;
+    const char *reference = app_text(a, OPT_REF, NULL);
+    if (!a->value[OPT_PPL].set)
+        return hs_fail(err, HLWQ_ERR_ARG, "bench needs a text: --ppl FILE");
+    if (app_flag(a, OPT_REF_EXACT) && !reference)
+        return hs_fail(err, HLWQ_ERR_ARG, "--ref-exact needs --ref PATH");
+    int64_t ctx = app_number(a, OPT_CTX, CTX);
+    if (ctx < 2 || ctx > CTX_MAX)
+        return hs_fail(err, HLWQ_ERR_ARG, "--ctx: %" PRId64 " is outside 2 to %d", ctx, CTX_MAX);
+    b->ctx = (uint32_t)ctx;
+    HS_TRY(app_model_path(a, &b->model.path, err));
+    HS_TRY(open_side(b, &b->model, app_flag(a, OPT_EXACT), err));
+    HS_TRY(read_ids(b, err));
+    if (reference) {
+        b->compare = true;
+        b->reference.path = strdup(reference);
+        if (!b->reference.path)
+            return hs_fail(err, HLWQ_ERR_NOMEM, "no memory");
+        HS_TRY(open_side(b, &b->reference, app_flag(a, OPT_REF_EXACT), err));
+    }
+    app_progress progress = {.label = ""};
+    hlwq_status st = HLWQ_OK;
+    while (b->windows < b->windows_all && st == HLWQ_OK) {
+        st = run_window(b, b->ids + b->windows * b->ctx, err);
+        b->windows += st == HLWQ_OK;
+        if (st == HLWQ_OK)
+            app_progress_line(&progress, "window %" PRIu64 " of %" PRIu64 ", perplexity %.3f", b->windows,
+                              b->windows_all, exp(b->model.nll / (double)b->predictions));
+    }
+    app_progress_end(&progress);
+    HS_TRY(st);
+    hs_text t = {0};
+    if (app_flag(a, OPT_JSON))
+        print_json(&t, b);
+    else
+        print_text(&t, b);
+    return app_out_text(&t, err);
+}
+
+int app_cmd_bench(const app_args *args)
+{
+    hlwq_error err;
+    bench b = {.args = args};
+    app_watch(NULL);
+    hlwq_status st = run_bench(&b, &err);
+    close_side(&b.reference);
+    close_side(&b.model);
+    hlwq_free(b.ids);
+    return app_finish(st, &err);
+}

@@ -1,0 +1,56 @@
+/*
+ * app/cmd_convert.c - a Hugging Face directory into one container.
+ */
+#include "app/commands.h"
+#include "app/console.h"
+
+#include <string.h>
+
+/* 0, 2..6 or 16: the table's range alone would let others through. */
+static hlwq_status check_bits(const app_args *args, app_option_id id, hlwq_error *err)
+{
+    int64_t n = app_number(args, id, 0);
+    bool sixteen = id != OPT_BITS;
+    if (n == 0 || (n >= 2 && n <= 6) || (n == 16 && sixteen))
+        return HLWQ_OK;
+    return hs_fail(err, HLWQ_ERR_ARG, "--%s: %d bits cannot be had; choose 2 to 6%s", app_option_table[id].name, (int)n,
+                   sixteen ? " or 16" : "");
+}
+
+static hlwq_status convert(const app_args *args, hlwq_error *err)
+{
+    app_progress progress = {.label = "converting"};
+    hlwq_convert_options o = hlwq_convert_options_default();
+    o.source = args->operand[0];
+    o.output = app_text(args, OPT_OUTPUT, NULL);
+    if (!o.output)
+        return hs_fail(err, HLWQ_ERR_ARG, "convert needs the file to write: -o FILE");
+    HS_TRY(check_bits(args, OPT_BITS, err));
+    HS_TRY(check_bits(args, OPT_HEAD_BITS, err));
+    HS_TRY(check_bits(args, OPT_EMBED_BITS, err));
+    o.bits = (uint32_t)app_number(args, OPT_BITS, o.bits);
+    o.head_bits = (uint32_t)app_number(args, OPT_HEAD_BITS, o.head_bits);
+    o.embed_bits = (uint32_t)app_number(args, OPT_EMBED_BITS, o.embed_bits);
+    o.threads = (uint32_t)app_number(args, OPT_THREADS, o.threads);
+    o.overwrite = app_flag(args, OPT_FORCE);
+    o.log = app_log;
+    o.progress = app_progress_step;
+    o.user = &progress;
+    hlwq_status st = hlwq_convert(&o, err);
+    app_progress_end(&progress);
+    if (st == HLWQ_OK) {
+        struct stat s;
+        char size[32];
+        if (stat(o.output, &s) == 0)
+            app_note("%s: %s", o.output, app_size_text(size, (uint64_t)s.st_size));
+    }
+    return st;
+}
+
+int app_cmd_convert(const app_args *args)
+{
+    hlwq_error err;
+    app_watch(NULL);
+    hlwq_status st = convert(args, &err);
+    return app_finish(st, &err);
+}

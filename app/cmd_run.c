@@ -1,0 +1,225 @@
+/*
+ * app/cmd_run.c - continues one prompt: text to stdout as it is made, one summary line to stderr.
+ */
+#define _GNU_SOURCE
+#include "app/commands.h"
+#include "app/open.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum { PROMPT_MAX = 64 << 20 };
+
+typedef struct run {
+    const app_args *args;
+    char *model, *prompt;
+    hlwq_engine *engine;
+    hlwq_session *session;
+    uint32_t context;
+    uint64_t seed;
+    const char *stopped; /* why the text ended, for the report */
+    bool line_open;      /* the last byte written was no newline */
+} run;
+
+static hlwq_status read_prompt(run *r, hlwq_error *err)
+{
+    const app_args *a = r->args;
+    const char *file = app_text(a, OPT_FILE, NULL);
+    if (file && a->n_operands)
+        return hs_fail(err, HLWQ_ERR_ARG, "the prompt is given twice: as an argument and with --file");
+    if (a->n_operands) {
+        r->prompt = app_operands(a);
+        if (!r->prompt)
+            return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the prompt");
+    } else if (!file && isatty(STDIN_FILENO)) {
+        return hs_fail(err, HLWQ_ERR_ARG, "no prompt; give it as an argument, with -f FILE, or on standard input");
+    } else {
+        size_t n = 0;
+        HS_TRY(app_read(file, PROMPT_MAX, &r->prompt, &n, err));
+        if (strlen(r->prompt) != n)
+            return hs_fail(err, HLWQ_ERR_IO, "%s is not text: byte %zu is zero", file ? file : "standard input",
+                           strlen(r->prompt));
+        if (n && r->prompt[n - 1] == '\n')
+            r->prompt[n - 1] = 0;
+    }
+    if (!*r->prompt)
+        return hs_fail(err, HLWQ_ERR_ARG, "the prompt is empty");
+    return HLWQ_OK;
+}
+
+static void set_real(const app_args *a, app_option_id id, float *out)
+{
+    if (a->value[id].set)
+        *out = (float)a->value[id].real;
+}
+
+static hlwq_status open_session(run *r, hlwq_error *err)
+{
+    const app_args *a = r->args;
+    hlwq_session_options o = hlwq_session_options_default(r->engine);
+    hlwq_sampling *s = &o.sampling;
+    if (app_number(a, OPT_CTX, 0) > 0)
+        o.context = (uint32_t)app_number(a, OPT_CTX, 0);
+    o.kv = app_kv(a, HLWQ_KV_F16);
+    set_real(a, OPT_TEMPERATURE, &s->temperature);
+    set_real(a, OPT_TOP_P, &s->top_p);
+    set_real(a, OPT_MIN_P, &s->min_p);
+    set_real(a, OPT_REPEAT_PENALTY, &s->repetition_penalty);
+    set_real(a, OPT_PRESENCE_PENALTY, &s->presence_penalty);
+    set_real(a, OPT_FREQUENCY_PENALTY, &s->frequency_penalty);
+    s->top_k = (uint32_t)app_number(a, OPT_TOP_K, s->top_k);
+    s->penalty_window = (uint32_t)app_number(a, OPT_REPEAT_LAST_N, s->penalty_window);
+    int64_t seed = app_number(a, OPT_SEED, (int64_t)s->seed);
+    if (seed >= 0) {
+        s->seed = (uint64_t)seed;
+    } else {
+        /* 48 bits, so that the seed in the report can be given back with --seed. */
+        if (getrandom(&s->seed, sizeof s->seed, 0) != (ssize_t)sizeof s->seed)
+            return hs_fail(err, HLWQ_ERR_IO, "the system gives no random seed; use --seed N");
+        s->seed >>= 16;
+    }
+    r->seed = s->seed;
+    r->context = o.context;
+    return hlwq_session_open(r->engine, &o, &r->session, err);
+}
+
+static hlwq_status emit(run *r, const char *text, hlwq_error *err)
+{
+    size_t n = strlen(text);
+    if (n)
+        r->line_open = text[n - 1] != '\n';
+    return app_out(text, n, err);
+}
+
+static hlwq_status generate(run *r, hlwq_error *err)
+{
+    int64_t limit = app_number(r->args, OPT_PREDICT, 256);
+    hlwq_status st = hlwq_session_prompt(r->session, r->prompt, err);
+    r->stopped = "length";
+    for (int64_t n = 0; st == HLWQ_OK && (limit < 0 || n < limit); n++) {
+        int32_t id = -1;
+        if (hlwq_session_position(r->session) >= r->context) {
+            r->stopped = "context";
+            app_note("the context of %u positions is full; --ctx makes it larger", r->context);
+            break;
+        }
+        st = hlwq_session_next(r->session, &id, err);
+        if (st != HLWQ_OK)
+            break;
+        if (id < 0) {
+            r->stopped = "end";
+            break;
+        }
+        st = emit(r, hlwq_session_text(r->session, id), err);
+    }
+    if (app_left())
+        return st;
+    if (st == HLWQ_ERR_CANCELLED)
+        r->stopped = "interrupted";
+    else if (st != HLWQ_OK)
+        r->stopped = "error";
+    /* What was made is shown, whatever stopped it. */
+    hlwq_error later;
+    hlwq_status flush = emit(r, hlwq_session_text(r->session, -1), &later);
+    if (flush == HLWQ_OK && r->line_open)
+        flush = app_out("\n", 1, &later);
+    if (st == HLWQ_OK && flush != HLWQ_OK) {
+        *err = later;
+        return flush;
+    }
+    return st;
+}
+
+static void summary(const run *r)
+{
+    hlwq_session_stats s;
+    hlwq_model_facts f;
+    uint64_t now, peak;
+    char now_text[32], peak_text[32];
+    hlwq_session_get_stats(r->session, &s);
+    hlwq_engine_facts(r->engine, &f);
+    hlwq_engine_memory(r->engine, &now, &peak);
+    app_note("load %.2f s | prefill %" PRIu64 " tokens, %.1f tok/s | decode %" PRIu64
+             " tokens, %.1f tok/s | %.2f MB/token | memory %s, at most %s",
+             f.load_seconds, s.prompt_tokens, app_rate(s.prompt_tokens, s.prompt_seconds), s.decoded_tokens,
+             app_rate(s.decoded_tokens, s.decode_seconds), (double)f.bytes_per_token * 1e-6,
+             app_size_text(now_text, now), app_size_text(peak_text, peak));
+}
+
+static hlwq_status report(const run *r, const char *path, hlwq_error *err)
+{
+    hlwq_session_stats s;
+    hlwq_model_facts f;
+    uint64_t now, peak;
+    hlwq_session_get_stats(r->session, &s);
+    hlwq_engine_facts(r->engine, &f);
+    hlwq_engine_memory(r->engine, &now, &peak);
+    hs_text t = {0};
+    hs_text_format(
+        &t, "{\n  \"schema\": 1,\n  \"command\": \"run\",\n  \"version\": \"%s\",\n  \"model\": ", hlwq_version());
+    hs_text_json(&t, r->model, strlen(r->model));
+    hs_text_format(&t, ",\n  \"load_seconds\": %.6f,\n", f.load_seconds);
+    hs_text_format(&t, "  \"prefill\": {\"tokens\": %" PRIu64 ", \"seconds\": %.6f, \"tok_per_s\": %.3f},\n",
+                   s.prompt_tokens, s.prompt_seconds, app_rate(s.prompt_tokens, s.prompt_seconds));
+    hs_text_format(&t, "  \"decode\": {\"tokens\": %" PRIu64 ", \"seconds\": %.6f, \"tok_per_s\": %.3f},\n",
+                   s.decoded_tokens, s.decode_seconds, app_rate(s.decoded_tokens, s.decode_seconds));
+    hs_text_format(&t, "  \"stopped\": \"%s\",\n  \"seed\": %" PRIu64 ",\n  \"context\": %u,\n", r->stopped, r->seed,
+                   r->context);
+    hs_text_format(&t, "  \"weight_bytes\": %" PRIu64 ",\n  \"bytes_per_token\": %" PRIu64 ",\n", f.weight_bytes,
+                   f.bytes_per_token);
+    hs_text_format(&t, "  \"memory\": {\"now_bytes\": %" PRIu64 ", \"peak_bytes\": %" PRIu64 "},\n", now, peak);
+    hs_text_format(&t, "  \"peak_rss_bytes\": %" PRIu64 ",\n  \"logits_hash\": \"%016" PRIx64 "\"\n}\n",
+                   app_peak_rss_bytes(), s.logits_hash);
+    app_sink sink;
+    hlwq_status st =
+        t.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the report") : app_sink_open(&sink, path, err);
+    if (st == HLWQ_OK) {
+        st = app_sink_write(&sink, t.data, t.bytes, err);
+        if (st == HLWQ_OK)
+            st = app_sink_commit(&sink, err);
+        app_sink_drop(&sink);
+    }
+    hs_text_close(&t);
+    return st;
+}
+
+static hlwq_status run_it(run *r, hlwq_error *err)
+{
+    HS_TRY(read_prompt(r, err));
+    HS_TRY(app_model_path(r->args, &r->model, err));
+    HS_TRY(app_engine_open(r->args, r->model, app_flag(r->args, OPT_EXACT), &r->engine, err));
+    HS_TRY(open_session(r, err));
+    app_watch(r->session);
+    if (app_signal())
+        return hs_fail(err, HLWQ_ERR_CANCELLED, "interrupted");
+    if (app_flag(r->args, OPT_ECHO))
+        HS_TRY(emit(r, r->prompt, err));
+    hlwq_status st = generate(r, err);
+    if (app_left())
+        return st;
+    summary(r);
+    const char *path = app_text(r->args, OPT_REPORT, NULL);
+    hlwq_error later;
+    if (path && report(r, path, &later) != HLWQ_OK && (st == HLWQ_OK || st == HLWQ_ERR_CANCELLED)) {
+        *err = later;
+        return later.status;
+    }
+    return st;
+}
+
+int app_cmd_run(const app_args *args)
+{
+    hlwq_error err;
+    run r = {.args = args, .stopped = ""};
+    app_watch(NULL);
+    hlwq_status st = run_it(&r, &err);
+    app_watch(NULL);
+    hlwq_session_close(r.session);
+    hlwq_engine_close(r.engine);
+    free(r.prompt);
+    free(r.model);
+    return app_finish(st, &err);
+}

@@ -1,0 +1,90 @@
+/*
+ * app/open.c - finds the model and opens it.
+ */
+#define _GNU_SOURCE
+#include "app/open.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define DEMO "demo-q5.hlwq"
+
+/* The folder this program lies in, without a slash at the end; false if the system does not say. */
+static bool program_folder(char *out, size_t capacity)
+{
+    ssize_t n = readlink("/proc/self/exe", out, capacity - 1);
+    if (n <= 0 || (size_t)n >= capacity - 1)
+        return false;
+    out[n] = 0;
+    char *slash = strrchr(out, '/');
+    if (!slash)
+        return false;
+    *slash = 0;
+    return true;
+}
+
+hlwq_status app_model_path(const app_args *args, char **path, hlwq_error *err)
+{
+    static const char *const places[] = {"../../models/" DEMO, "../share/hlwq-stream/" DEMO};
+    char folder[4096];
+    const char *given = app_text(args, OPT_MODEL, NULL);
+    *path = NULL;
+    if (given)
+        *path = strdup(given);
+    else if (!program_folder(folder, sizeof folder))
+        return hs_fail(err, HLWQ_ERR_ARG, "no model given; use -m PATH");
+    for (size_t i = 0; !given && !*path && i < sizeof places / sizeof *places; i++) {
+        char *candidate = NULL;
+        if (asprintf(&candidate, "%s/%s", folder, places[i]) < 0)
+            break;
+        char *real = realpath(candidate, NULL);
+        free(candidate);
+        *path = real;
+    }
+    if (!*path && !given)
+        return hs_fail(err, HLWQ_ERR_IO, "no model given and the demo model %s/%s is not there; use -m PATH", folder,
+                       places[0]);
+    return *path ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a path");
+}
+
+hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, hlwq_engine **engine, hlwq_error *err)
+{
+    app_progress progress = {.label = "loading"};
+    hlwq_engine_options o = hlwq_engine_options_default();
+    o.model = path;
+    o.exact = exact;
+    o.log = app_log;
+    o.progress = app_progress_step;
+    o.user = &progress;
+    if (args->value[OPT_RAM].set)
+        o.ram_bytes = args->value[OPT_RAM].bytes;
+    if (args->value[OPT_THREADS].set)
+        o.threads = (uint32_t)args->value[OPT_THREADS].number;
+    if (args->value[OPT_VERIFY].set) {
+        static const hlwq_verify verify[] = {HLWQ_VERIFY_OFF, HLWQ_VERIFY_FIRST, HLWQ_VERIFY_ALWAYS};
+        o.verify = verify[args->value[OPT_VERIFY].number];
+    }
+    *engine = NULL;
+    hlwq_status st = hlwq_engine_open(&o, engine, err);
+    app_progress_end(&progress);
+    return st;
+}
+
+hlwq_kv app_kv(const app_args *args, hlwq_kv fallback)
+{
+    static const hlwq_kv kv[] = {HLWQ_KV_F16, HLWQ_KV_F32};
+    return args->value[OPT_KV].set ? kv[args->value[OPT_KV].number] : fallback;
+}
+
+uint64_t app_peak_rss_bytes(void)
+{
+    struct rusage use;
+    return getrusage(RUSAGE_SELF, &use) == 0 ? (uint64_t)use.ru_maxrss * 1024 : 0;
+}
+
+double app_rate(uint64_t count, double seconds)
+{
+    return count && seconds > 0 ? (double)count / seconds : 0;
+}

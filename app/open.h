@@ -1,0 +1,26 @@
+/*
+ * app/open.h - from options to an engine: the model's path, engine options, the memory of what was opened.
+ */
+#ifndef HS_APP_OPEN_H
+#define HS_APP_OPEN_H
+
+#include "app/console.h"
+
+/*
+ * --model, else the demo model: models/demo-q5.hlwq two folders above the program, or
+ * ../share/hlwq-stream/demo-q5.hlwq beside it when installed.  *path is malloc'ed.
+ */
+hlwq_status app_model_path(const app_args *args, char **path, hlwq_error *err);
+
+/* Opens `path` with the engine options of `args`; shows a bar while it loads. */
+hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, hlwq_engine **engine, hlwq_error *err);
+
+/* --kv. */
+hlwq_kv app_kv(const app_args *args, hlwq_kv fallback);
+
+/* Most bytes this process had in memory. */
+uint64_t app_peak_rss_bytes(void);
+
+double app_rate(uint64_t count, double seconds); /* 0 where there is none */
+
+#endif

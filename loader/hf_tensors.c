@@ -1,0 +1,161 @@
+/*
+ * loader/hf_tensors.c - from file tensors to the parameters of the model, under canonical names.
+ */
+#include "loader/formats/hlwq_packed.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int by_raw_name(const void *a, const void *b)
+{
+    return strcmp(((const hs_raw *)a)->entry.name, ((const hs_raw *)b)->entry.name);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const hs_tensor *)a)->name, ((const hs_tensor *)b)->name);
+}
+
+static bool begins(const char *name, const char *prefix)
+{
+    return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+/* Without the prefix of the checkpoint's class. */
+static const char *canonical(const char *name)
+{
+    static const char *const prefix[] = {"model.language_model.", "language_model.model.", "model."};
+    for (int i = 0; i < 3; i++)
+        if (begins(name, prefix[i]))
+            return name + strlen(prefix[i]);
+    return name;
+}
+
+/* Formats known by their companions' suffixes, not read by this version. */
+static const char *foreign_format(const char *name)
+{
+    static const char *const suffix[][2] = {
+        {".qweight", "GPTQ"},          {".qzeros", "GPTQ"},
+        {".weight_packed", "compressed-tensors"}, {".codes", "PolarEngine"},
+        {".codes_packed", "PolarEngine"}, {".ct_scaled", "PolarEngine"},
+        {".packed", "EOQ v3"},         {".weight_scale_inv", "block-scaled FP8"},
+        {"__codes", "HLWQ int8"},
+    };
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++) {
+        size_t s = strlen(suffix[i][0]);
+        if (n > s && strcmp(name + n - s, suffix[i][0]) == 0)
+            return suffix[i][1];
+    }
+    return NULL;
+}
+
+static const hs_raw *find_raw(const hs_raw *raw, uint32_t n, const char *base, size_t base_bytes, const char *suffix)
+{
+    char name[HS_SAFETENSORS_NAME_MAX + 16];
+    hs_raw key = {.entry = {.name = name}};
+    snprintf(name, sizeof name, "%.*s%s", (int)base_bytes, base, suffix);
+    return bsearch(&key, raw, n, sizeof *raw, by_raw_name);
+}
+
+static hlwq_status plain_tensor(const hs_hf *hf, const hs_raw *r, hs_tensor *t, hlwq_error *err)
+{
+    const hs_st_entry *e = &r->entry;
+    if (e->rank > 4)
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has %u dimensions, limit 4", hf->path[r->file], e->name,
+                       e->rank);
+    *t = (hs_tensor){.dtype = e->dtype, .encoding = HS_ENC_PLAIN, .rank = e->rank, .data = {r->file, e->offset, e->bytes}};
+    memcpy(t->dim, e->dim, e->rank * sizeof *t->dim);
+    return HLWQ_OK;
+}
+
+/* Sets *made false for file tensors that are only a companion of another. */
+static hlwq_status make_tensor(hs_hf *hf, const hs_raw *raw, uint32_t n, uint32_t i, hs_tensor *t, bool *made,
+                               hlwq_error *err)
+{
+    const char *name = raw[i].entry.name;
+    size_t base = strlen(name);
+    *made = true;
+    if (hs_hlwq_packed_name(name, &base) && strchr(name, '.')) {
+        *made = strcmp(name + base, "__packed") == 0;
+        if (!*made) {
+            if (!find_raw(raw, n, name, base, "__packed"))
+                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has no __packed beside it", hf->path[raw[i].file],
+                               name);
+            return HLWQ_OK;
+        }
+        HS_TRY(hs_hlwq_packed_tensor(hf, &raw[i], find_raw(raw, n, name, base, "__norms"),
+                                     find_raw(raw, n, name, base, "__meta"), t, err));
+    } else {
+        const char *format = foreign_format(name);
+        if (format)
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is of the %s format, which this version does not read",
+                           hf->path[raw[i].file], name, format);
+        HS_TRY(plain_tensor(hf, &raw[i], t, err));
+    }
+    char *copy;
+    const char *short_name = canonical(name);
+    HS_TRY(hs_arena_text(&hf->arena, short_name, base - (size_t)(short_name - name), &copy, err));
+    if (t->encoding == HS_ENC_HLWQ_PACKED)
+        hs_hlwq_slice_name(copy);
+    t->name = copy;
+    return HLWQ_OK;
+}
+
+static void name_format(hs_hf *hf)
+{
+    uint64_t bytes[HS_DTYPE_COUNT] = {0};
+    hs_dtype most = HS_F32;
+    for (uint32_t i = 0; i < hf->n_tensors; i++)
+        bytes[hf->tensor[i].dtype] += hf->tensor[i].data.bytes;
+    for (int d = 0; d < HS_DTYPE_COUNT; d++)
+        if (bytes[d] > bytes[most])
+            most = (hs_dtype)d;
+    static const char *const packed[] = {"HLWQ packed Q2", "HLWQ packed Q3", "HLWQ packed Q4", "HLWQ packed Q5",
+                                         "HLWQ packed Q6"};
+    hf->format = hs_dtype_packed(most) ? packed[most - HS_Q2] : hs_dtype_name(most);
+}
+
+hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, const hs_log *log, hlwq_error *err)
+{
+    void *p;
+    HS_TRY(hs_arena_array(&hf->arena, n, sizeof(hs_raw), &p, err));
+    hs_raw *raw = p;
+    if (n)
+        memcpy(raw, unsorted, n * sizeof *raw);
+    qsort(raw, n, sizeof *raw, by_raw_name);
+    HS_TRY(hs_arena_array(&hf->arena, n, sizeof(hs_tensor), &p, err));
+    hf->tensor = p;
+    for (uint32_t i = 0; i < n; i++) {
+        const char *name = raw[i].entry.name;
+        if (i && strcmp(name, raw[i - 1].entry.name) == 0)
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate, it is also in %s", hf->path[raw[i].file],
+                           name, hf->path[raw[i - 1].file]);
+        if (begins(name, "model.visual.") || begins(name, "visual.")) {
+            hf->n_skipped++;
+            hf->skipped_bytes += raw[i].entry.bytes;
+            continue;
+        }
+        bool made;
+        HS_TRY(make_tensor(hf, raw, n, i, &hf->tensor[hf->n_tensors], &made, err));
+        hf->n_tensors += made;
+    }
+    if (hf->n_skipped)
+        hs_log_line(log, HLWQ_LOG_INFO, "%s: %u vision tensors (%.1f MiB) are skipped", hf->dir, hf->n_skipped,
+                    (double)hf->skipped_bytes / 1048576.0);
+    qsort(hf->tensor, hf->n_tensors, sizeof *hf->tensor, by_name);
+    for (uint32_t i = 1; i < hf->n_tensors; i++)
+        if (strcmp(hf->tensor[i].name, hf->tensor[i - 1].name) == 0)
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate under two prefixes", hf->dir,
+                           hf->tensor[i].name);
+    name_format(hf);
+    return HLWQ_OK;
+}
+
+const hs_tensor *hs_hf_find(const hs_hf *hf, const char *name)
+{
+    hs_tensor key = {.name = name};
+    return hf->n_tensors ? bsearch(&key, hf->tensor, hf->n_tensors, sizeof key, by_name) : NULL;
+}
