@@ -287,11 +287,8 @@ void app_watch(hlwq_session *session)
     /* Once: the next one does what it does by default. No SA_RESTART: a read from the terminal must end. */
     struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&act.sa_mask);
-    struct sigaction was;
-    static const int numbers[] = {SIGINT, SIGTERM};
-    for (size_t i = 0; i < 2; i++)
-        if (sigaction(numbers[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN) /* nohup, background jobs */
-            sigaction(numbers[i], &act, NULL);
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
 }
 
 int app_signal(void)

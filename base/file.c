@@ -173,8 +173,10 @@ hlwq_status hs_output_open(hs_output *out, const char *path, bool overwrite, hlw
     *out = (hs_output){.fd = -1};
     if (!overwrite && hs_path_exists(path))
         return hs_fail(err, HLWQ_ERR_IO, "%s exists already; use --force to replace it", path);
-    if (hs_path_is_directory(path))
-        return hs_fail(err, HLWQ_ERR_IO, "%s is a directory", path);
+    struct stat s;
+    if (stat(path, &s) == 0 && !S_ISREG(s.st_mode)) /* a rename would put a file in the place of /dev/null */
+        return hs_fail(err, HLWQ_ERR_IO, "%s is %s, not a regular file", path,
+                       S_ISDIR(s.st_mode) ? "a directory" : "a device or pipe");
     remove_stale(path);
     out->path = strdup(path);
     if (asprintf(&out->temporary, "%s.tmp.%ld", path, (long)getpid()) < 0)

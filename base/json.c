@@ -39,7 +39,7 @@ hlwq_status hs_json_parse(const char *text, size_t bytes, const char *what, hs_j
     if (depth > HS_JSON_DEPTH)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: JSON nested %zu deep, limit %d", what, depth, HS_JSON_DEPTH);
     json_error_t why;
-    json_t *node = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
+    json_t *node = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
     if (!node)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: JSON line %d column %d: %s", what, why.line, why.column, why.text);
     *root = node;
@@ -218,6 +218,8 @@ hlwq_status hs_json_take_string(const hs_json *object, const char *key, hs_json_
         return HLWQ_OK;
     if (!json_is_string(node))
         return wrong_type(key, "a string", what, err);
+    if (strlen(json_string_value(node)) != json_string_length(node))
+        return wrong_type(key, "a string without NUL", what, err);
     *out = json_string_value(node);
     return HLWQ_OK;
 }

@@ -1,7 +1,7 @@
 /*
  * base/json.h - reading JSON from anywhere, strictly: the one file that knows jansson.
  *
- * Refused: duplicate keys, invalid UTF-8, NUL in strings, trailing bytes, integers outside int64,
+ * Refused: duplicate keys, invalid UTF-8, NUL in keys, trailing bytes, integers outside int64,
  * nesting deeper than HS_JSON_DEPTH.  Getters say which key of which file is wrong, and with which value.
  */
 #ifndef HS_BASE_JSON_H

@@ -163,7 +163,7 @@ hlwq_status hs_encode_rows(hs_dtype dtype, const hs_codebook *book, const float 
         for (uint64_t b = 0; b < p.blocks; b++) {
             float v[HS_BLOCK] = {0};
             uint8_t code[HS_BLOCK];
-            uint16_t norm;
+            uint16_t norm = 0;
             uint64_t n = cols - b * HS_BLOCK < HS_BLOCK ? cols - b * HS_BLOCK : HS_BLOCK;
             uint64_t at = (first_row + r) * p.blocks + b;
             memcpy(v, w + r * cols + b * HS_BLOCK, n * sizeof *v);

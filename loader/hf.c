@@ -68,9 +68,9 @@ static hlwq_status add_shard(hs_hf *hf, const char *name, uint32_t *index, hlwq_
 }
 
 /* Names of an index are file names in the same folder, nothing else. */
-static hlwq_status check_shard_name(const char *index_path, const char *name, hlwq_error *err)
+static hlwq_status check_shard_name(const char *index_path, const char *name, size_t bytes, hlwq_error *err)
 {
-    if (*name && *name != '.' && !strchr(name, '/') && !strchr(name, '\\') && strlen(name) < 256)
+    if (strlen(name) == bytes && *name && *name != '.' && !strchr(name, '/') && !strchr(name, '\\') && strlen(name) < 256)
         return HLWQ_OK;
     return hs_fail(err, HLWQ_ERR_FORMAT, "%s: shard \"%.200s\" is not a plain file name in the model's directory", index_path,
                    name);
@@ -85,8 +85,9 @@ static hlwq_status open_indexed(hs_hf *hf, const hs_json *root, const char *inde
         uint32_t file;
         if (hs_json_type_of(hs_json_value(it)) != HS_JSON_STRING)
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index places %.200s in no file", index_path, hs_json_key(it, NULL));
-        const char *name = hs_json_string(hs_json_value(it), NULL);
-        HS_TRY(check_shard_name(index_path, name, err));
+        size_t bytes;
+        const char *name = hs_json_string(hs_json_value(it), &bytes);
+        HS_TRY(check_shard_name(index_path, name, bytes, err));
         hlwq_status st = add_shard(hf, name, &file, err);
         if (st != HLWQ_OK)
             return hs_fail_in(err, st, "%s names a shard that is missing or unreadable (download not finished?)", index_path);

@@ -79,7 +79,7 @@ static hlwq_status open_source(hs_store **store, hs_mem *mem, const hlwq_convert
                                hlwq_error *err)
 {
     if (!hs_path_is_directory(o->source))
-        return hs_fail(err, HLWQ_ERR_ARG, "%s is not a model directory", o->source);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s is not a model directory", o->source);
     HS_TRY(hs_store_open(store, mem, o->source, NULL, log, err));
     hs_precision p = plan_precision(o, hs_store_table(*store)->config.tied);
     hs_store_close(*store);

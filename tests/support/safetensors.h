@@ -52,13 +52,17 @@ static inline const hs_st_entry *st_need(const st_file *f, const char *name)
     return e;
 }
 
-/* The bytes as stored. */
-static inline const void *st_raw(const st_file *f, const char *name, uint64_t *bytes)
+/* The bytes as stored, aligned; they live as long as the file. */
+static inline const void *st_raw(st_file *f, const char *name, uint64_t *bytes)
 {
     const hs_st_entry *e = st_need(f, name);
+    hlwq_error err = {0};
+    void *p;
     if (bytes)
         *bytes = e->bytes;
-    return f->text + e->offset;
+    CHECK_OK(hs_arena_alloc(&f->arena, e->bytes, &p, &err), err);
+    memcpy(p, f->text + e->offset, e->bytes);
+    return p;
 }
 
 static inline uint64_t st_count(const hs_st_entry *e)

@@ -1,0 +1,176 @@
+#!/bin/sh
+# The program as a user meets it: exit codes, sentences, closed and full outputs, interruption.
+#   tests/app/test_cli.sh PROGRAM
+set -u
+program=$1
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+export XDG_CONFIG_HOME="$dir" LC_ALL=C
+for name in $(env | sed -n 's/^\(HLWQ_[A-Z_]*\)=.*/\1/p'); do
+    [ "$name" = HLWQ_SANITIZE ] || unset "$name"
+done
+failures=0
+
+fail() {
+    failures=$((failures + 1))
+    printf 'FAILED: %s\n' "$*"
+    sed 's/^/    stderr: /' "$dir/err"
+}
+
+# expect CODE WORD ARGUMENTS...: the exit code, and WORD in what was printed to stderr ("" = any).
+expect() {
+    code=$1 word=$2
+    shift 2
+    "$program" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    got=$?
+    [ $got -eq "$code" ] || fail "$*: exit $got, wanted $code"
+    [ -z "$word" ] || grep -qF -- "$word" "$dir/err" || fail "$*: no \"$word\""
+    if [ "$code" -ne 0 ] && [ "$(grep -c 'error:' "$dir/err")" -ne 1 ]; then
+        fail "$*: not exactly one error line"
+    fi
+}
+
+# same WORDS: the last output's first line.
+same() {
+    [ "$(head -n 1 "$dir/out")" = "$1" ] || fail "wanted \"$1\", got \"$(head -n 1 "$dir/out")\""
+}
+
+# ---- usage ----
+"$program" >"$dir/out" 2>"$dir/err" </dev/null
+[ $? -eq 2 ] || fail "no arguments: not exit 2"
+expect 2 'did you mean run?' rnu
+expect 2 'did you mean --temperature?' run --temprature 1 x
+expect 2 '--top-p' run --top-p 2 x
+expect 2 '-n' run -n many x
+expect 2 'stands where a command should' -m x run
+expect 2 'SOURCE' convert
+expect 2 '-o FILE' convert x
+expect 2 '--bits' convert x -o y --bits 1
+expect 2 '--bits' convert x -o y --bits 16
+expect 2 '--ids-file' logits -o x
+expect 2 '--ppl' bench
+expect 2 'empty' run ''
+expect 0 '' --version
+same "hlwq-stream $("$program" version | cut -d ' ' -f 2)"
+expect 0 '' --help
+expect 0 '' help --man
+for command in run convert info logits tokenize bench version help; do
+    expect 0 '' $command --help
+    [ -s "$dir/out" ] || fail "$command --help: nothing on stdout"
+done
+expect 0 '' --completion bash
+if command -v bash >/dev/null; then
+    bash -n "$dir/out" || fail "completion is not bash"
+    bash -c '. "$1"; COMP_WORDS=(hlwq-stream run --top-); COMP_CWORD=2; _hlwq_stream; echo "${COMPREPLY[*]}"' \
+        x "$dir/out" >"$dir/words" 2>"$dir/err"
+    [ "$(cat "$dir/words")" = "--top-k --top-p" ] || fail "completion of --top-: $(cat "$dir/words")"
+fi
+
+# ---- files that are not there ----
+expect 1 "$dir/none" run -m "$dir/none" hello
+expect 1 "$dir/none" info "$dir/none"
+expect 1 "$dir/none" tokenize -m "$dir/none" x
+expect 1 "$dir/none" convert "$dir/none" -o "$dir/x"
+expect 1 "$dir/none" run -f "$dir/none"
+[ ! -e "$dir/x" ] || fail "a failed convert left its output"
+mkdir "$dir/hlwq-stream"
+printf '\ntop-q = 1\n' >"$dir/hlwq-stream/config.ini"
+expect 2 'config.ini:2' run x
+rm "$dir/hlwq-stream/config.ini"
+
+# ---- outputs that cannot be written ----
+if [ -w /dev/full ]; then
+    "$program" --help >/dev/full 2>"$dir/err"
+    [ $? -eq 1 ] || fail "--help >/dev/full: not exit 1"
+    grep -qF 'standard output' "$dir/err" || fail "--help >/dev/full: no sentence"
+fi
+"$program" --help >&- 2>"$dir/err"
+[ $? -eq 1 ] || fail "--help >&-: not exit 1"
+
+finish() {
+    [ $failures -eq 0 ] || exit 1
+    exit "$1"
+}
+if [ ! -f models/demo-q5.hlwq ]; then
+    echo "skipped the rest: models/demo-q5.hlwq is not there"
+    finish 77
+fi
+export HLWQ_MODEL=models/demo-q5.hlwq
+
+# ---- a model ----
+expect 0 'tok/s' run -n 8 --temp 0 "The old man"
+[ -s "$dir/out" ] || fail "run printed nothing"
+cp "$dir/out" "$dir/first"
+for threads in 1 2 7; do
+    expect 0 '' run -q -n 8 --temp 0 -t $threads "The old man"
+    cmp -s "$dir/out" "$dir/first" || fail "$threads threads: another text"
+    [ ! -s "$dir/err" ] || fail "-q is not quiet"
+done
+printf 'The old man\n' >"$dir/prompt"
+expect 0 '' run -n 8 --temp 0 -f "$dir/prompt"
+cmp -s "$dir/out" "$dir/first" || fail "-f: another text"
+"$program" run -n 8 --temp 0 <"$dir/prompt" >"$dir/out" 2>"$dir/err"
+cmp -s "$dir/out" "$dir/first" || fail "stdin: another text"
+expect 0 '' run -n 8 --temp 0 --echo "The old man"
+grep -q '^The old man' "$dir/out" || fail "--echo did not"
+LC_ALL=de_DE.UTF-8 "$program" run -n 8 --temperature 0.0 "The old man" >"$dir/out" 2>"$dir/err"
+cmp -s "$dir/out" "$dir/first" || fail "another locale: another text"
+expect 0 '' run -n 4 --report "$dir/report.json" "The old man"
+for key in load_seconds prefill decode tok_per_s logits_hash memory peak_rss_bytes; do
+    grep -qF "\"$key\"" "$dir/report.json" || fail "--report lacks $key"
+done
+expect 0 'context of 16 positions' run -c 16 -n -1 "The old man"
+expect 3 '' run --ram 1M "The old man"
+expect 0 '' info
+expect 0 '' info --json
+grep -q '^{"schema":1,' "$dir/out" || fail "info --json has no schema"
+
+text='The old man looked at the sea and'
+expect 0 '' tokenize "$text"
+ids=$(cat "$dir/out")
+printf '%s' "$ids" >"$dir/ids"
+"$program" tokenize --decode <"$dir/ids" >"$dir/out" 2>"$dir/err"
+[ "$(cat "$dir/out")" = "$text" ] || fail "tokenize --decode: $(cat "$dir/out")"
+printf '%s' "$text" | "$program" tokenize >"$dir/out" 2>"$dir/err"
+same "$ids"
+expect 0 '' logits --ids-file "$dir/ids" -o "$dir/whole" --json
+expect 0 '' logits --ids-file "$dir/ids" -o "$dir/one" --chunk 1
+expect 0 '' logits --ids-file "$dir/ids" -o "$dir/split" --split 5
+count=$(wc -w <"$dir/ids")
+for name in whole one split; do
+    [ "$(wc -c <"$dir/$name")" -eq $((count * 4096 * 4)) ] || fail "logits: $name has another size"
+done
+echo '1 2 99999' >"$dir/bad"
+expect 1 '99999' logits --ids-file "$dir/bad" -o "$dir/none"
+[ ! -e "$dir/none" ] || fail "failed logits left their output"
+echo '1 two' >"$dir/bad"
+expect 1 "$dir/bad" logits --ids-file "$dir/bad" -o "$dir/none"
+yes "$text" | head -n 60 >"$dir/text"
+expect 0 '' bench --ppl "$dir/text" --ctx 64 --max-windows 2 --ref models/demo-q5.hlwq
+grep -qF 'agreement 100.00 %' "$dir/out" || fail "a model differs from itself: $(cat "$dir/out")"
+
+# ---- endings ----
+if [ -w /dev/full ]; then
+    "$program" run -q -n 8 "The old man" >/dev/full 2>"$dir/err"
+    [ $? -eq 1 ] || fail "run >/dev/full: not exit 1"
+    expect 1 '' logits --ids-file "$dir/ids" -o /dev/full
+fi
+"$program" run -n 8 "The old man" <&- >"$dir/out" 2>"$dir/err" || fail "stdin closed: exit $?"
+"$program" run <&- >"$dir/out" 2>"$dir/err"
+[ $? -eq 1 ] || fail "stdin closed and no prompt: not exit 1"
+{ "$program" run -n 200 "The old man" 2>"$dir/err"; echo $? >"$dir/code"; } | head -c 1 >/dev/null
+[ "$(cat "$dir/code")" = 0 ] || fail "reader left: exit $(cat "$dir/code")"
+grep -q 'error' "$dir/err" && fail "reader left: not quiet"
+"$program" run -n -1 "The old man" >"$dir/out" 2>"$dir/err" &
+pid=$!
+tries=0
+while [ ! -s "$dir/out" ] && [ $tries -lt 300 ]; do
+    sleep 0.1
+    tries=$((tries + 1))
+done
+kill -INT $pid
+wait $pid
+[ $? -eq 130 ] || fail "interrupted run: not exit 130"
+grep -q 'tok/s' "$dir/err" || fail "interrupted run: no summary"
+
+finish 0
