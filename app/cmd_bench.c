@@ -1,8 +1,10 @@
 /*
  * app/cmd_bench.c - perplexity of a model on a text, and its distance from a reference model.
  *
- * The text is tokenised once and cut into windows of --ctx tokens; the incomplete last one is dropped.  Each
- * window starts from nothing; the tokens after its first are predicted.  Means are over all predictions.
+ * The text is tokenised once, added tokens such as <|endoftext|> becoming their ids, and cut into windows of
+ * --ctx tokens.  The tail is dropped: what the last token of the text closes, even if it fills a window, since
+ * the figures we compare with come from pairs of (window, window shifted by one).  Each window starts from
+ * nothing; the tokens after its first are predicted.  Means are over all predictions.
  */
 #define _GNU_SOURCE
 #include "app/commands.h"
@@ -137,13 +139,13 @@ static hlwq_status read_ids(bench *b, hlwq_error *err)
     if (!tokenizer)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s came without a tokenizer", b->model.path);
     HS_TRY(app_read(file, TEXT_MAX, &text, &bytes, err));
-    hlwq_status st = hlwq_tokenize(tokenizer, text, bytes, false, &b->ids, &b->count, err);
+    hlwq_status st = hlwq_tokenize(tokenizer, text, bytes, true, &b->ids, &b->count, err);
     free(text);
     HS_TRY(st);
-    b->windows_all = b->count / b->ctx;
+    b->windows_all = b->count ? (b->count - 1) / b->ctx : 0;
     if (b->windows_all == 0)
-        return hs_fail(err, HLWQ_ERR_ARG, "%s has %zu tokens, fewer than a window of %u; lower --ctx", file, b->count,
-                       b->ctx);
+        return hs_fail(err, HLWQ_ERR_ARG, "%s has %zu tokens, but a window of %u needs %u; lower --ctx", file, b->count,
+                       b->ctx, b->ctx + 1);
     uint64_t most = (uint64_t)app_number(b->args, OPT_MAX_WINDOWS, 0);
     if (most && most < b->windows_all)
         b->windows_all = most;

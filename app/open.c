@@ -44,8 +44,8 @@ hlwq_status app_model_path(const app_args *args, char **path, hlwq_error *err)
         *path = real;
     }
     if (!*path && !given)
-        return hs_fail(err, HLWQ_ERR_IO, "no model given and the demo model %s/%s is not there; use -m PATH", folder,
-                       places[0]);
+        return hs_fail(err, HLWQ_ERR_IO, "no model given, and the demo model is neither %s/%s nor %s/%s; use -m PATH",
+                       folder, places[0], folder, places[1]);
     return *path ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a path");
 }
 

@@ -104,7 +104,7 @@ const app_command app_command_table[APP_COMMAND_COUNT] = {
                       "Reads standard input, to the byte, when no TEXT is given. A directory that holds only a "
                       "tokenizer.json will do as the model."},
     [APP_BENCH] = {"bench", "--ppl FILE", 0, 0, "measure a model: perplexity, and distance from a reference",
-                   "Windows are cut from the whole text, tokenised once; the incomplete last one is dropped. The mean "
+                   "Windows are cut from the whole text, tokenised once; the tail is dropped. The mean "
                    "is taken over all predictions, of the second to the last token of each window."},
     [APP_VERSION] = {"version", "", 0, 0, "print the version", NULL},
     [APP_HELP] = {"help", "[COMMAND]", 0, 1, "print help", NULL},

@@ -99,7 +99,7 @@ static hlwq_status count_ids(const parsing *p, const hs_json *vocab, uint32_t *c
 {
     *count = 0;
     for (hs_json_iter *it = hs_json_first(vocab); it; it = hs_json_next(vocab, it)) {
-        uint32_t id;
+        uint32_t id = 0;
         HS_TRY(check_id(p, hs_json_value(it), hs_json_key(it, NULL), &id));
         *count = id + 1 > *count ? id + 1 : *count;
     }
@@ -256,13 +256,13 @@ static hlwq_status read_added(const parsing *p, const hs_json *list, const hs_js
 {
     hs_tokenizer *t = p->t;
     for (size_t i = 0; i < hs_json_count(list); i++) {
-        uint32_t id;
+        uint32_t id = 0;
         const hs_json *e = hs_json_at(list, i);
         HS_TRY(check_id(p, hs_json_get(e, "id"), "added", &id));
         HS_TRY(add_added(p, id, e));
     }
     for (hs_json_iter *it = hs_json_first(decoder); it; it = hs_json_next(decoder, it)) {
-        uint32_t id;
+        uint32_t id = 0;
         HS_TRY(decoder_id(p, hs_json_key(it, NULL), &id));
         HS_TRY(add_added(p, id, hs_json_value(it)));
     }
@@ -280,7 +280,7 @@ static hlwq_status make_room(const parsing *p, const hs_json *vocab, const hs_js
 {
     hs_tokenizer *t = p->t;
     void *mem;
-    uint32_t count, id;
+    uint32_t count = 0, id = 0;
     size_t added = hs_json_count(list) + hs_json_count(decoder);
     if (added > ADDED_MAX)
         return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: %zu added tokens, limit %d", p->what, added, ADDED_MAX);
