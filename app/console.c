@@ -29,6 +29,7 @@ void app_console_init(void)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
             (void)!open("/dev/null", how[fd]);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is a sentence, like a full disk */
 }
 
 void app_console_level(const app_args *args)

@@ -13,7 +13,7 @@
 
 enum { APP_EXIT_OK = 0, APP_EXIT_FAILED = 1, APP_EXIT_USAGE = 2, APP_EXIT_BUDGET = 3 };
 
-/* Makes fds 0, 1 and 2 safe if closed, ignores SIGPIPE. Call first. */
+/* Makes fds 0, 1 and 2 safe if closed, ignores SIGPIPE and SIGXFSZ. Call first. */
 void app_console_init(void);
 
 /* How much is said, from --quiet and --verbose. */

@@ -201,7 +201,7 @@ typedef struct hlwq_convert_options {
     const char *output;      /* the .hlwq file to write; appears only when complete */
     uint32_t bits;           /* 2..6; 0 = keep what the source has */
     uint32_t head_bits;      /* lm_head: 2..6, 16; 0 = 6, or as the source where `bits` is 0 */
-    uint32_t embed_bits;     /* embeddings: likewise; 0 = 6 for tied heads, else 16 */
+    uint32_t embed_bits;     /* embeddings: likewise */
     uint32_t threads;        /* 0 = one per usable core */
     bool overwrite;          /* replace an existing output */
     hlwq_log_fn log;

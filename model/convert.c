@@ -19,14 +19,14 @@ static hlwq_status check_bits(const char *what, uint32_t bits, bool sixteen, hlw
     return hs_fail(err, HLWQ_ERR_ARG, "%s is %u, but must be 2..6%s", what, bits, sixteen ? " or 16" : "");
 }
 
-/* The precision plan: matrices as asked, the head at 6 bits, embeddings as stored unless they are the head too. */
-static hs_precision plan_precision(const hlwq_convert_options *o, bool tied)
+/* The precision plan: matrices as asked, head and embeddings at 6 bits, everything small as it is. */
+static hs_precision plan_precision(const hlwq_convert_options *o)
 {
     hs_precision p = {o->bits, o->head_bits, o->embed_bits};
     if (o->bits && !p.head_bits)
         p.head_bits = 6;
     if (o->bits && !p.embed_bits)
-        p.embed_bits = tied ? 6 : 16;
+        p.embed_bits = 6;
     return p;
 }
 
@@ -74,16 +74,15 @@ static hlwq_status convert(hs_store *store, hs_mem *mem, hs_pool *pool, const hl
     return hs_container_commit(w, err);
 }
 
-/* Opened twice: whether the head is tied decides the plan. */
 static hlwq_status open_source(hs_store **store, hs_mem *mem, const hlwq_convert_options *o, const hs_log *log,
                                hlwq_error *err)
 {
+    hs_precision p = plan_precision(o);
+    if (!hs_path_exists(o->source))
+        return hs_fail(err, HLWQ_ERR_IO, "%s does not exist", o->source);
     if (!hs_path_is_directory(o->source))
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s is not a model directory", o->source);
-    HS_TRY(hs_store_open(store, mem, o->source, NULL, log, err));
-    hs_precision p = plan_precision(o, hs_store_table(*store)->config.tied);
-    hs_store_close(*store);
-    return hs_store_open(store, mem, o->source, &p, NULL, err);
+        return hs_fail(err, HLWQ_ERR_ARG, "%s is not a model directory", o->source);
+    return hs_store_open(store, mem, o->source, &p, log, err);
 }
 
 hlwq_status hlwq_convert(const hlwq_convert_options *o, hlwq_error *err)

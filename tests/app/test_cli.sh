@@ -155,6 +155,14 @@ if [ -w /dev/full ]; then
     [ $? -eq 1 ] || fail "run >/dev/full: not exit 1"
     expect 1 '' logits --ids-file "$dir/ids" -o /dev/full
 fi
+(
+    ulimit -f 8
+    "$program" logits --ids-file "$dir/ids" -o "$dir/large" 2>"$dir/err.large"
+)
+[ $? -eq 1 ] || fail "logits beyond the file size limit: not exit 1"
+grep -qF "$dir/large" "$dir/err.large" || fail "logits beyond the file size limit: no sentence"
+set -- "$dir"/large*
+[ ! -e "$1" ] || fail "logits beyond the file size limit left $1"
 "$program" run -n 8 "The old man" <&- >"$dir/out" 2>"$dir/err" || fail "stdin closed: exit $?"
 "$program" run <&- >"$dir/out" 2>"$dir/err"
 [ $? -eq 1 ] || fail "stdin closed and no prompt: not exit 1"
