@@ -166,7 +166,7 @@ hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *leve
     if (bits < 2 || bits > 6)
         return hs_fail(err, HLWQ_ERR_FORMAT, "codebook of %u bits, limit 2..6", bits);
     HS_TRY(check_levels(bits, level, err));
-    uint32_t n = 1u << bits, half = n / 2, k_max = bits == 6 ? 16383 : 127;
+    uint32_t n = 1u << bits, half = n / 2, k_max = bits == 6 ? 16255 : 126; /* a complement never is -128 */
     memcpy(book->level, level, n * sizeof *level);
 
     fit f = {.n = half, .level = level + half};

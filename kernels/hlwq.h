@@ -26,8 +26,8 @@ typedef enum hs_book_kind {
 void hs_book_levels(hs_book_kind kind, uint32_t bits, float *level);
 
 /*
- * A codebook as the kernels use it.  Level of magnitude index m: (k[m] + 1/2) * step, k in 0..127 (Q2..Q5) or
- * 0..16383 (Q6, held as 128 * hi + lo).  A negative level is the complement ~k.  The table is the search's best
+ * A codebook as the kernels use it.  Level of magnitude index m: (k[m] + 1/2) * step, k in 0..126 (Q2..Q5) or
+ * 0..16255 (Q6, held as 128 * hi + lo, hi at most 126).  A negative level is the complement ~k.  The table is the search's best
  * fit to the levels (least squared error weighted by how often a Gaussian uses each).
  */
 typedef struct hs_codebook {

@@ -522,16 +522,17 @@ uint64_t hs_backend_cpu_bytes(const hs_limits *limits, uint32_t threads)
 hlwq_status hs_backend_cpu_open(hs_backend **be, hs_mem *mem, hs_pool *pool, const hs_limits *limits,
                                 const hs_cpu_options *options, hlwq_error *err)
 {
-    const hs_cpu_ops *ops;
+    hs_cpu_ops set;
     void *p;
     *be = NULL;
-    HS_TRY(hs_cpu_choose(&ops, err));
+    HS_TRY(hs_cpu_choose(&set, err));
     HS_TRY(hs_mem_alloc(mem, HS_MEM_OTHER, sizeof(hs_cpu), "backend", &p, err));
     hs_cpu *c = p;
     c->base.ops = &cpu_ops;
     c->mem = mem;
     c->pool = pool;
-    c->ops = ops;
+    c->set = set;
+    c->ops = &c->set;
     c->lim = *limits;
     c->exact = options->exact;
     uint64_t bytes = hs_backend_cpu_bytes(limits, hs_pool_threads(pool));
@@ -548,8 +549,6 @@ hlwq_status hs_backend_cpu_open(hs_backend **be, hs_mem *mem, hs_pool *pool, con
 
 const char *hs_backend_cpu_isa(void)
 {
-    const hs_cpu_ops *ops;
-    if (hs_cpu_choose(&ops, NULL) != HLWQ_OK)
-        return "none";
-    return ops == &hs_cpu_ref_fma ? "avx2" : "ref";
+    hs_cpu_ops set;
+    return hs_cpu_choose(&set, NULL) == HLWQ_OK ? set.name : "none";
 }

@@ -1,36 +1,53 @@
 /*
  * kernels/cpu/choose.c - which set of inner loops this machine runs.
+ *
+ * A set is the plain one with the entries replaced that have a faster form; each next level keeps what it does not replace.
  */
 #include "kernels/cpu/ops.h"
 
 #include <stdlib.h>
 
-static bool has_fma(void)
+typedef enum level { LEVEL_REF, LEVEL_AVX2, LEVEL_AVX512, LEVEL_COUNT } level;
+
+static const char *const level_name[LEVEL_COUNT] = {"ref", "avx2", "avx512"};
+
+static level best_level(void)
 {
 #if defined(__x86_64__)
-    /* F16C, too: clang 14 cannot ask for it, and no processor has AVX2 without it. */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    /* Every processor with AVX2 and FMA has F16C; clang 14 cannot ask for it by name. */
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
+        return LEVEL_REF;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vnni") ||
+        !__builtin_cpu_supports("avx512vbmi"))
+        return LEVEL_AVX2;
+    return LEVEL_AVX512;
 #else
-    return false;
+    return LEVEL_REF;
 #endif
 }
 
-hlwq_status hs_cpu_choose(const hs_cpu_ops **ops, hlwq_error *err)
+hlwq_status hs_cpu_choose(hs_cpu_ops *ops, hlwq_error *err)
 {
     const char *want = getenv("HLWQ_CPU");
-    *ops = &hs_cpu_ref_base;
-    if (!want || !*want) {
-        if (has_fma())
-            *ops = &hs_cpu_ref_fma;
-        return HLWQ_OK;
+    level best = best_level(), chosen = best;
+    if (want && *want) {
+        for (chosen = LEVEL_REF; chosen < LEVEL_COUNT && strcmp(want, level_name[chosen]) != 0; chosen++)
+            ;
+        if (chosen == LEVEL_COUNT)
+            return hs_fail(err, HLWQ_ERR_ARG, "HLWQ_CPU=%s is not one of ref, avx2, avx512", want);
+        if (chosen > best)
+            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "HLWQ_CPU=%s, but this processor only has what \"%s\" needs", want,
+                           level_name[best]);
     }
-    if (strcmp(want, "ref") == 0)
-        return HLWQ_OK;
-    if (strcmp(want, "avx2") == 0) {
-        if (!has_fma())
-            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "HLWQ_CPU=avx2, but this processor has no AVX2 and FMA");
-        *ops = &hs_cpu_ref_fma;
-        return HLWQ_OK;
+    *ops = hs_cpu_ref_base;
+#if defined(__x86_64__)
+    if (chosen >= LEVEL_AVX2) {
+        *ops = hs_cpu_ref_fma;
+        hs_cpu_avx2_install(ops);
     }
-    return hs_fail(err, HLWQ_ERR_ARG, "HLWQ_CPU=%s is not one of ref, avx2", want);
+    if (chosen >= LEVEL_AVX512)
+        hs_cpu_avx512_install(ops);
+#endif
+    return HLWQ_OK;
 }

@@ -85,7 +85,11 @@ static inline size_t hs_attend_floats(uint32_t head_dim, uint32_t group)
 /* Plain C, built for any x86-64, and again for machines with AVX2 and FMA. */
 extern const hs_cpu_ops hs_cpu_ref_base, hs_cpu_ref_fma;
 
+/* Replace the entries that have a faster form with the same bits. */
+void hs_cpu_avx2_install(hs_cpu_ops *ops);
+void hs_cpu_avx512_install(hs_cpu_ops *ops);
+
 /* The set to use: the best that the machine has, or what HLWQ_CPU names. */
-hlwq_status hs_cpu_choose(const hs_cpu_ops **ops, hlwq_error *err);
+hlwq_status hs_cpu_choose(hs_cpu_ops *ops, hlwq_error *err);
 
 #endif

@@ -34,7 +34,8 @@ typedef struct hs_cpu {
     hs_backend base;
     hs_mem *mem;
     hs_pool *pool;
-    const hs_cpu_ops *ops;
+    hs_cpu_ops set;
+    const hs_cpu_ops *ops; /* = &set */
     hs_limits lim;
     bool exact;
     void *block; /* all buffers below */

@@ -1,4 +1,5 @@
 /* kernels/cpu/ref.c: the packed product follows the contract's formula, and both builds of the file give the same bits. */
+#define _POSIX_C_SOURCE 200809L
 #include "kernels/cpu/ops.h"
 #include "kernels/numeric.h"
 #include "tests/support/check.h"
@@ -163,6 +164,64 @@ static void both_builds_give_the_same_bits(void **state)
     }
 }
 
+/* Every set that this machine has, every format, sizes off every boundary, one to many tokens: the bits of the plain one. */
+static void check_set(const char *name)
+{
+    static const uint32_t rows[] = {1, 15, 16, 17, 33, 64, 100}, cols[] = {128, 96, 384, 1024, 1152, 2048, 8320, 17408};
+    static const uint32_t tokens[] = {1, 2, 3, 4, 5, 8, 9, 15, 31};
+    hs_cpu_ops set;
+    hlwq_error err;
+    setenv("HLWQ_CPU", name, 1);
+    hlwq_status st = hs_cpu_choose(&set, &err);
+    unsetenv("HLWQ_CPU");
+    if (st == HLWQ_ERR_UNSUPPORTED) {
+        print_message("skipped %s: %s\n", name, err.message);
+        return;
+    }
+    assert_int_equal(st, HLWQ_OK);
+    assert_string_equal(set.name, name);
+    for (uint32_t bits = 2; bits <= 6; bits++)
+        for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
+            uint32_t r = rows[(c + bits) % 7], n = tokens[(2 * c + bits) % 9], kind = (c + bits) % 4;
+            packed p = make(hs_dtype_of_bits(bits), r, cols[c], c % 3 ? 0.05f : 3e-6f); /* subnormal norms too */
+            p.m.book = &p.book;
+            uint32_t held = n + 3, list[40];
+            act t = activations(&hs_cpu_ref_base, cols[c], held, (int)kind);
+            for (uint32_t i = 0; i < n; i++)
+                list[i] = (i * 5 + 2) % held;
+            size_t stride = r + 5, floats = n * stride;
+            float *want = malloc(floats * sizeof *want), *got = malloc(floats * sizeof *got);
+            for (int indirect = 0; indirect < 2; indirect++) {
+                memset(want, 0xEE, floats * sizeof *want);
+                memset(got, 0xEE, floats * sizeof *got);
+                hs_cpu_ref_base.gemm(&p.m, &t.a, indirect ? list : NULL, n, 0, r, want, stride);
+                set.gemm(&p.m, &t.a, indirect ? list : NULL, n, 0, r / 2, got, stride);
+                set.gemm(&p.m, &t.a, indirect ? list : NULL, n, r / 2, r, got, stride);
+                for (size_t i = 0; i < floats; i++)
+                    if (hs_float_bits(got[i]) != hs_float_bits(want[i]))
+                        fail_msg("%s Q%u %u x %u, %u tokens, kind %u: y[%zu] is %a, ref.c says %a", name, bits, r, cols[c], n, kind,
+                                 i, (double)got[i], (double)want[i]);
+            }
+            free(want);
+            free(got);
+            free_act(&t);
+            free(p.data);
+        }
+}
+
+static void faster_sets_give_the_bits_of_the_plain_one(void **state)
+{
+    (void)state;
+    check_set("ref");
+    check_set("avx2");
+    check_set("avx512");
+    setenv("HLWQ_CPU", "mmx", 1);
+    hs_cpu_ops set;
+    hlwq_error err;
+    CHECK_FAILS(hs_cpu_choose(&set, &err), HLWQ_ERR_ARG, err, "mmx");
+    unsetenv("HLWQ_CPU");
+}
+
 static void batches_do_not_change_a_token(void **state)
 {
     (void)state;
@@ -266,6 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packed_products_follow_the_page),
         cmocka_unit_test(both_builds_give_the_same_bits),
+        cmocka_unit_test(faster_sets_give_the_bits_of_the_plain_one),
         cmocka_unit_test(batches_do_not_change_a_token),
         cmocka_unit_test(values_that_are_not_numbers_show_in_the_scale),
         cmocka_unit_test(exp_is_within_a_unit_in_the_last_place),
