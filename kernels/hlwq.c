@@ -82,12 +82,6 @@ static inline uint32_t split(uint32_t code, uint32_t bits)
     return code >= half ? code - half : half | (half - 1 - code);
 }
 
-static inline uint8_t join(uint32_t sm, uint32_t bits)
-{
-    uint32_t half = 1u << (bits - 1), m = sm & (half - 1);
-    return (uint8_t)(sm & half ? half - 1 - m : half + m);
-}
-
 /* Byte and bit of weight j in a bit plane: chunk order of base/dtype.h. */
 static inline uint32_t plane_byte(uint32_t j)
 {
@@ -134,19 +128,44 @@ void hs_pack_block(hs_dtype dtype, const uint8_t *code, uint8_t *low, uint8_t *h
     }
 }
 
+/* Level index by stored sign and magnitude. */
+static const uint8_t level_of[7][64] = {
+    [2] = {2, 3, 1, 0},
+    [3] = {4, 5, 6, 7, 3, 2, 1, 0},
+    [4] = {8, 9, 10, 11, 12, 13, 14, 15, 7, 6, 5, 4, 3, 2, 1, 0},
+    [5] = {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0},
+    [6] = {32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53,
+           54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20,
+           19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9,  8,  7,  6,  5,  4,  3,  2,  1,  0},
+};
+
+/* `bits` is a constant wherever this is called, so that places and shifts are too. */
+static inline __attribute__((always_inline)) void unpack(uint32_t bits, const uint8_t *low, const uint8_t *high, uint8_t *code)
+{
+    const uint8_t *level = level_of[bits];
+    for (uint32_t i = 0; i < 4; i++)
+        for (uint32_t c = 0; c < 16; c++)
+            for (uint32_t upper = 0; upper < 2; upper++) {
+                uint32_t j = 64 * upper + 16 * i + c, byte = 4 * i + 2 * (c & 1) + upper, bit = 7 - (c >> 1), sm;
+                sm = bits <= 3 ? low[8 * i + c % 8] >> (4 * upper + c / 8 * 2) & 3u : low[16 * i + c] >> (4 * upper) & 15u;
+                if (bits == 3)
+                    sm |= (high[byte] >> bit & 1u) << 2;
+                if (bits >= 5)
+                    sm |= (high[byte] >> bit & 1u) << 4;
+                if (bits == 6)
+                    sm |= (high[16 + byte] >> bit & 1u) << 5;
+                code[j] = level[sm];
+            }
+}
+
 void hs_unpack_block(hs_dtype dtype, const uint8_t *low, const uint8_t *high, uint8_t *code)
 {
-    uint32_t bits = hs_dtype_bits(dtype);
-    for (uint32_t j = 0; j < HS_BLOCK; j++) {
-        uint32_t sm, bit = plane_bit(j), byte = plane_byte(j);
-        sm = bits <= 3 ? low[pair_byte(j)] >> pair_shift(j) & 3u : low[j % 64] >> (j / 64 * 4) & 15u;
-        if (bits == 3)
-            sm |= (high[byte] >> bit & 1u) << 2;
-        if (bits >= 5)
-            sm |= (high[byte] >> bit & 1u) << 4;
-        if (bits == 6)
-            sm |= (high[16 + byte] >> bit & 1u) << 5;
-        code[j] = join(sm, bits);
+    switch (dtype) {
+    case HS_Q2: unpack(2, low, high, code); return;
+    case HS_Q3: unpack(3, low, high, code); return;
+    case HS_Q4: unpack(4, low, high, code); return;
+    case HS_Q5: unpack(5, low, high, code); return;
+    default: unpack(6, low, high, code);
     }
 }
 

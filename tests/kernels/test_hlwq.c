@@ -82,7 +82,7 @@ static void integer_tables_are_the_published_ones(void **state)
     }
     hs_codebook b = book_of(HS_BOOK_CONVERGED, 6);
     for (uint32_t m = 0; m < 32; m++)
-        assert_true(fabs((b.k[m] + 0.5) * b.step - b.level[32 + m]) < 1.3e-4);
+        assert_true(fabs((b.k[m] + 0.5) * b.step - b.level[32 + m]) < 1.5e-4); /* half a step, and the rounding of the step at the top */
 }
 
 static void bad_levels_are_refused(void **state)
