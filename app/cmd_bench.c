@@ -7,6 +7,7 @@
  * nothing; the tokens after its first are predicted.  Means are over all predictions.
  */
 #define _GNU_SOURCE
+#include "app/bench_speed.h"
 #include "app/commands.h"
 #include "app/open.h"
 
@@ -191,7 +192,7 @@ static hlwq_status run_bench(bench *b, hlwq_error *err)
     const app_args *a = b->args;
     const char *reference = app_text(a, OPT_REF, NULL);
     if (!a->value[OPT_PPL].set)
-        return hs_fail(err, HLWQ_ERR_ARG, "bench needs a text: --ppl FILE");
+        return hs_fail(err, HLWQ_ERR_ARG, "--ref needs a text: --ppl FILE");
     if (app_flag(a, OPT_REF_EXACT) && !reference)
         return hs_fail(err, HLWQ_ERR_ARG, "--ref-exact needs --ref PATH");
     int64_t ctx = app_number(a, OPT_CTX, CTX);
@@ -229,6 +230,8 @@ static hlwq_status run_bench(bench *b, hlwq_error *err)
 
 int app_cmd_bench(const app_args *args)
 {
+    if (!args->value[OPT_PPL].set && !args->value[OPT_REF].set)
+        return app_bench_speed(args);
     hlwq_error err;
     bench b = {.args = args};
     app_watch(NULL);

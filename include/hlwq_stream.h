@@ -212,6 +212,42 @@ typedef struct hlwq_convert_options {
 HLWQ_API hlwq_convert_options hlwq_convert_options_default(void);
 HLWQ_API hlwq_status hlwq_convert(const hlwq_convert_options *options, hlwq_error *err);
 
+/* ---- measuring ------------------------------------------------------------------------------ */
+
+typedef struct hlwq_synth_options {
+    const char *like;   /* geometry: "9b", "27b", "35b-a3b" */
+    const char *output; /* the .hlwq file to write; appears only when complete */
+    uint32_t layers;    /* 0 = all */
+    uint32_t bits;      /* 2..6 */
+    uint32_t vocab;     /* 0 = the real one */
+    uint64_t seed;
+    uint32_t threads;
+    bool overwrite;
+    hlwq_progress_fn progress;
+    void *user;
+} hlwq_synth_options;
+
+/* A container of real geometry with random weights, for measuring speed. It has no tokenizer. */
+HLWQ_API hlwq_synth_options hlwq_synth_options_default(void);
+HLWQ_API hlwq_status hlwq_synth(const hlwq_synth_options *options, hlwq_error *err);
+
+/* Rate at which the engine's threads can read this machine's memory, bytes per second, measured now. */
+HLWQ_API hlwq_status hlwq_engine_bandwidth(hlwq_engine *engine, double *bytes_per_second, hlwq_error *err);
+
+typedef enum hlwq_stage {
+    HLWQ_STAGE_EMBED,
+    HLWQ_STAGE_ATTENTION,
+    HLWQ_STAGE_DELTANET,
+    HLWQ_STAGE_ROUTER,
+    HLWQ_STAGE_EXPERTS,
+    HLWQ_STAGE_DENSE,
+    HLWQ_STAGE_HEAD,
+    HLWQ_STAGE_COUNT
+} hlwq_stage;
+
+/* Seconds spent in each stage by all sessions since the last call with `reset`. */
+HLWQ_API void hlwq_engine_stages(hlwq_engine *engine, double seconds[HLWQ_STAGE_COUNT], bool reset);
+
 #ifdef __cplusplus
 }
 #endif

@@ -4,6 +4,7 @@
 #include "model/engine.h"
 
 #include "base/clock.h"
+#include "kernels/bandwidth.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -136,4 +137,18 @@ void hlwq_engine_memory(const hlwq_engine *e, uint64_t *now_bytes, uint64_t *pea
 const hlwq_tokenizer *hlwq_engine_tokenizer(const hlwq_engine *e)
 {
     return e->text.inner ? &e->text : NULL;
+}
+
+hlwq_status hlwq_engine_bandwidth(hlwq_engine *e, double *bytes_per_second, hlwq_error *err)
+{
+    return hs_read_bandwidth(e->mem, e->pool, 512u << 20, bytes_per_second, err);
+}
+
+void hlwq_engine_stages(hlwq_engine *e, double seconds[HLWQ_STAGE_COUNT], bool reset)
+{
+    for (int i = 0; i < HLWQ_STAGE_COUNT; i++) {
+        seconds[i] = (double)e->net.stage_ns[i] * 1e-9;
+        if (reset)
+            e->net.stage_ns[i] = 0;
+    }
 }

@@ -10,7 +10,17 @@
  */
 #include "model/network.h"
 
+#include "base/clock.h"
+
 #include <string.h>
+
+/* Books the time since *mark on a stage. */
+static void spent(hs_network *net, hlwq_stage stage, uint64_t *mark)
+{
+    uint64_t now = hs_now_ns();
+    net->stage_ns[stage] += now - *mark;
+    *mark = now;
+}
 
 static hlwq_status mixer(hs_network *net, hs_states *states, uint32_t i, uint32_t first, uint32_t n, hlwq_error *err)
 {
@@ -29,11 +39,14 @@ static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, h
     const hs_backend_ops *ops = net->backend->ops;
     hs_routing routing = {net->pick, net->weight};
     hs_lease lease;
+    uint64_t mark = hs_now_ns();
     HS_TRY(ops->route(net->backend, m, n, net->x, &routing, err));
+    spent(net, HLWQ_STAGE_ROUTER, &mark);
     HS_TRY(hs_residency_acquire(net->residency, layer->experts_group, net->pick, n * m->used, &lease, err));
     hs_network_bind_experts(net, &lease);
     hlwq_status st = ops->experts(net->backend, m, net->expert, n, &routing, net->x, err);
     hs_residency_release(net->residency, &lease);
+    spent(net, HLWQ_STAGE_EXPERTS, &mark);
     return st;
 }
 
@@ -41,7 +54,10 @@ static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t
 {
     if (layer->moe)
         return mixture(net, layer, n, err);
-    return net->backend->ops->dense(net->backend, layer->ffn_norm, net->config->eps, &layer->dense, n, net->x, err);
+    uint64_t mark = hs_now_ns();
+    hlwq_status st = net->backend->ops->dense(net->backend, layer->ffn_norm, net->config->eps, &layer->dense, n, net->x, err);
+    spent(net, HLWQ_STAGE_DENSE, &mark);
+    return st;
 }
 
 static void tap_layer(const hs_network *net, const hs_tap *tap, uint32_t row, uint32_t n)
@@ -65,10 +81,14 @@ hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, u
 {
     hs_backend *be = net->backend;
     size_t hidden = net->config->hidden;
+    uint64_t mark = hs_now_ns();
     HS_TRY(be->ops->embed(be, &net->embed, ids, n, net->x, err));
+    spent(net, HLWQ_STAGE_EMBED, &mark);
     tap_layer(net, tap, 0, n);
     for (uint32_t i = 0; i < net->config->layers; i++) {
+        mark = hs_now_ns();
         HS_TRY(mixer(net, states, i, first, n, err));
+        spent(net, net->layer[i].full ? HLWQ_STAGE_ATTENTION : HLWQ_STAGE_DELTANET, &mark);
         HS_TRY(feed_forward(net, &net->layer[i], n, err));
         tap_layer(net, tap, i + 1, n);
         if (net->layer[i].moe)
@@ -77,6 +97,9 @@ hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, u
     if (mode == HS_LOGITS_NONE)
         return HLWQ_OK;
     uint32_t from = mode == HS_LOGITS_LAST ? n - 1 : 0;
-    return be->ops->head(be, net->final_norm, net->config->eps, &net->head, n - from, net->x + from * hidden,
-                         tap && tap->hidden ? tap->hidden + from * hidden : NULL, logits, err);
+    mark = hs_now_ns();
+    hlwq_status st = be->ops->head(be, net->final_norm, net->config->eps, &net->head, n - from, net->x + from * hidden,
+                                   tap && tap->hidden ? tap->hidden + from * hidden : NULL, logits, err);
+    spent(net, HLWQ_STAGE_HEAD, &mark);
+    return st;
 }

@@ -34,6 +34,7 @@ typedef struct hs_network {
     float *weight;    /* likewise */
     float *inv_freq;  /* [rotary_dims / 2] */
     float *x;         /* [HS_BATCH_MAX][hidden] residual stream */
+    uint64_t stage_ns[HLWQ_STAGE_COUNT];
 } hs_network;
 
 /* What the backend must make room for. */

@@ -48,13 +48,16 @@ expect 2 '-o FILE' convert x
 expect 2 '--bits' convert x -o y --bits 1
 expect 2 '--bits' convert x -o y --bits 16
 expect 2 '--ids-file' logits -o x
-expect 2 '--ppl' bench
+expect 2 '--ppl' bench --ref x
+expect 2 'nothing to measure' bench -p 0 -n 0
+expect 2 '--like' synth -o x
+expect 2 '-o FILE' synth --like 9b
 expect 2 'empty' run ''
 expect 0 '' --version
 same "hlwq-stream $("$program" version | cut -d ' ' -f 2)"
 expect 0 '' --help
 expect 0 '' help --man
-for command in run convert info logits tokenize bench version help; do
+for command in run convert info logits tokenize bench synth version help; do
     expect 0 '' $command --help
     [ -s "$dir/out" ] || fail "$command --help: nothing on stdout"
 done

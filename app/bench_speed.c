@@ -1,0 +1,218 @@
+/*
+ * app/bench_speed.c - tokens per second of prefill and decode, beside what the machine's memory could give.
+ *
+ * Decode starts from one token and nothing else, so that figures compare between models; tokens are drawn by a small
+ * generator, the same in every run.  The memory's read rate is measured in the same process with the same threads.
+ */
+#include "app/bench_speed.h"
+
+#include "app/open.h"
+#include "base/clock.h"
+#include "base/text.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RUNS_MAX = 100 };
+
+typedef struct speed {
+    const app_args *args;
+    char *path;
+    hlwq_engine *engine;
+    hlwq_session *session;
+    hlwq_model_facts facts;
+    uint32_t prompt, tokens, runs;
+    int32_t *ids;
+    double prefill[RUNS_MAX], decode[RUNS_MAX]; /* tokens per second */
+    double stage[2][HLWQ_STAGE_COUNT];          /* seconds over all runs */
+    double bandwidth;                           /* bytes per second */
+} speed;
+
+static const char *const stage_name[HLWQ_STAGE_COUNT] = {
+    "embed", "attention", "deltanet", "router", "experts", "dense", "head",
+};
+
+static int ascending(const void *x, const void *y)
+{
+    double a = *(const double *)x, b = *(const double *)y;
+    return a < b ? -1 : a > b;
+}
+
+static void take_stages(speed *s, double *sum)
+{
+    double seconds[HLWQ_STAGE_COUNT];
+    hlwq_engine_stages(s->engine, seconds, true);
+    for (int i = 0; i < HLWQ_STAGE_COUNT; i++)
+        sum[i] += seconds[i];
+}
+
+static hlwq_status one_run(speed *s, uint32_t run, bool warm_up, hlwq_error *err)
+{
+    double unused[HLWQ_STAGE_COUNT] = {0};
+    hlwq_session_reset(s->session);
+    take_stages(s, unused);
+    double start = hs_now_seconds();
+    if (s->prompt)
+        HS_TRY(hlwq_session_eval(s->session, s->ids, s->prompt, NULL, err));
+    s->prefill[run] = app_rate(s->prompt, hs_now_seconds() - start);
+    take_stages(s, warm_up ? unused : s->stage[0]);
+
+    hlwq_session_reset(s->session);
+    if (s->tokens)
+        HS_TRY(hlwq_session_eval(s->session, s->ids, 1, NULL, err));
+    take_stages(s, unused);
+    start = hs_now_seconds();
+    for (uint32_t i = 0; i < s->tokens; i++)
+        HS_TRY(hlwq_session_eval(s->session, s->ids + i + 1, 1, NULL, err));
+    s->decode[run] = app_rate(s->tokens, hs_now_seconds() - start);
+    take_stages(s, warm_up ? unused : s->stage[1]);
+    return HLWQ_OK;
+}
+
+static hlwq_status open_all(speed *s, hlwq_error *err)
+{
+    const app_args *a = s->args;
+    HS_TRY(app_model_path(a, &s->path, err));
+    HS_TRY(app_engine_open(a, s->path, app_flag(a, OPT_EXACT), &s->engine, err));
+    hlwq_engine_facts(s->engine, &s->facts);
+    uint32_t most = s->prompt > s->tokens + 1 ? s->prompt : s->tokens + 1;
+    hlwq_session_options o = hlwq_session_options_default(s->engine);
+    o.context = most;
+    o.kv = app_kv(a, HLWQ_KV_F16);
+    HS_TRY(hlwq_session_open(s->engine, &o, &s->session, err));
+    s->ids = malloc(((size_t)most + 1) * sizeof *s->ids);
+    if (!s->ids)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %u tokens", most);
+    uint64_t x = 88172645463325252u;
+    for (uint32_t i = 0; i <= most; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        s->ids[i] = (int32_t)(x % s->facts.vocab);
+    }
+    app_watch(s->session);
+    return HLWQ_OK;
+}
+
+static void summary(const double *rate, uint32_t n, double *median, double *low, double *high)
+{
+    double sorted[RUNS_MAX];
+    memcpy(sorted, rate, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, ascending);
+    *median = n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+    *low = sorted[0];
+    *high = sorted[n - 1];
+}
+
+static void print_stages(hs_text *t, const speed *s)
+{
+    static const char *const what[2] = {"prefill", "decode"};
+    const uint32_t count[2] = {s->prompt * s->runs, s->tokens * s->runs};
+    hs_text_format(t, "%-10s", "us/token");
+    for (int i = 0; i < HLWQ_STAGE_COUNT; i++)
+        hs_text_format(t, " %10s", stage_name[i]);
+    hs_text_format(t, " %10s\n", "together");
+    for (int k = 0; k < 2; k++) {
+        double sum = 0;
+        if (!count[k])
+            continue;
+        hs_text_format(t, "%-10s", what[k]);
+        for (int i = 0; i < HLWQ_STAGE_COUNT; i++) {
+            hs_text_format(t, " %10.2f", s->stage[k][i] / count[k] * 1e6);
+            sum += s->stage[k][i];
+        }
+        hs_text_format(t, " %10.2f\n", sum / count[k] * 1e6);
+    }
+}
+
+static void print_table(hs_text *t, const speed *s)
+{
+    double m, l, h;
+    hs_text_format(t, "%-14s %10s %10s %10s %12s %10s %10s\n", "test", "tok/s", "min", "max", "MB/token", "GB/s", "of memory");
+    if (s->prompt) {
+        summary(s->prefill, s->runs, &m, &l, &h);
+        hs_text_format(t, "prefill %-6u %10.1f %10.1f %10.1f\n", s->prompt, m, l, h);
+    }
+    if (s->tokens) {
+        summary(s->decode, s->runs, &m, &l, &h);
+        double rate = m * (double)s->facts.bytes_per_token;
+        hs_text_format(t, "decode %-7u %10.1f %10.1f %10.1f %12.2f %10.2f %9.1f%%\n", s->tokens, m, l, h,
+                       (double)s->facts.bytes_per_token * 1e-6, rate * 1e-9, 100.0 * rate / s->bandwidth);
+    }
+    hs_text_format(t, "memory read at %.2f GB/s by the same threads; %u runs, medians\n", s->bandwidth * 1e-9, s->runs);
+    if (app_flag(s->args, OPT_STAGES))
+        print_stages(t, s);
+}
+
+static void print_rates(hs_text *t, const char *name, uint32_t tokens, const double *rate, uint32_t runs)
+{
+    double m, l, h;
+    summary(rate, runs, &m, &l, &h);
+    hs_text_format(t, ",\"%s\":{\"tokens\":%u,\"tok_per_s\":%.3f,\"min\":%.3f,\"max\":%.3f}", name, tokens, m, l, h);
+}
+
+static void print_json(hs_text *t, const speed *s)
+{
+    static const char *const what[2] = {"prefill", "decode"};
+    const uint32_t count[2] = {s->prompt * s->runs, s->tokens * s->runs};
+    hs_text_format(t, "{\"schema\":1,\"model\":");
+    hs_text_json(t, s->path, strlen(s->path));
+    if (s->prompt)
+        print_rates(t, "prefill", s->prompt, s->prefill, s->runs);
+    if (s->tokens)
+        print_rates(t, "decode", s->tokens, s->decode, s->runs);
+    hs_text_format(t, ",\"runs\":%u,\"bytes_per_token\":%" PRIu64 ",\"memory_bytes_per_second\":%.0f", s->runs,
+                   s->facts.bytes_per_token, s->bandwidth);
+    for (int k = 0; k < 2; k++) {
+        const char *comma = "";
+        if (!count[k])
+            continue;
+        hs_text_format(t, ",\"%s_stage_us\":{", what[k]);
+        for (int i = 0; i < HLWQ_STAGE_COUNT; i++, comma = ",")
+            hs_text_format(t, "%s\"%s\":%.3f", comma, stage_name[i], s->stage[k][i] / count[k] * 1e6);
+        hs_text_format(t, "}");
+    }
+    hs_text_format(t, "}\n");
+}
+
+static hlwq_status run(speed *s, hlwq_error *err)
+{
+    const app_args *a = s->args;
+    s->prompt = (uint32_t)app_number(a, OPT_PROMPT_TOKENS, 512);
+    s->tokens = (uint32_t)app_number(a, OPT_PREDICT, 128);
+    s->runs = (uint32_t)app_number(a, OPT_RUNS, 5);
+    if (s->prompt == 0 && s->tokens == 0)
+        return hs_fail(err, HLWQ_ERR_ARG, "-p 0 and -n 0 leave nothing to measure");
+    HS_TRY(open_all(s, err));
+    HS_TRY(one_run(s, 0, true, err));
+    for (uint32_t i = 0; i < s->runs; i++)
+        HS_TRY(one_run(s, i, false, err));
+    HS_TRY(hlwq_engine_bandwidth(s->engine, &s->bandwidth, err));
+    hs_text t = {0};
+    if (app_flag(a, OPT_JSON))
+        print_json(&t, s);
+    else
+        print_table(&t, s);
+    return app_out_text(&t, err);
+}
+
+int app_bench_speed(const app_args *args)
+{
+    hlwq_error err;
+    speed *s = calloc(1, sizeof *s);
+    hlwq_status st = s ? HLWQ_OK : hs_fail(&err, HLWQ_ERR_NOMEM, "no memory to measure");
+    app_watch(NULL);
+    if (s) {
+        s->args = args;
+        st = run(s, &err);
+        app_watch(NULL);
+        hlwq_session_close(s->session);
+        hlwq_engine_close(s->engine);
+        free(s->ids);
+        free(s->path);
+        free(s);
+    }
+    return app_finish(st, &err);
+}

@@ -1,0 +1,39 @@
+/*
+ * app/cmd_synth.c - a container of real geometry with random weights.
+ */
+#include "app/commands.h"
+#include "app/console.h"
+
+static hlwq_status synth(const app_args *args, hlwq_error *err)
+{
+    app_progress progress = {.label = "writing"};
+    hlwq_synth_options o = hlwq_synth_options_default();
+    o.like = app_text(args, OPT_LIKE, NULL);
+    o.output = app_text(args, OPT_OUTPUT, NULL);
+    if (!o.like || !o.output)
+        return hs_fail(err, HLWQ_ERR_ARG, "synth needs %s", o.like ? "the file to write: -o FILE" : "a geometry: --like 9b|27b|35b-a3b");
+    o.layers = (uint32_t)app_number(args, OPT_LAYERS, 0);
+    o.vocab = (uint32_t)app_number(args, OPT_VOCAB, 0);
+    o.bits = (uint32_t)app_number(args, OPT_BITS, o.bits);
+    o.seed = (uint64_t)app_number(args, OPT_SEED, 0);
+    o.threads = (uint32_t)app_number(args, OPT_THREADS, 0);
+    o.overwrite = app_flag(args, OPT_FORCE);
+    o.progress = app_progress_step;
+    o.user = &progress;
+    hlwq_status st = hlwq_synth(&o, err);
+    app_progress_end(&progress);
+    if (st == HLWQ_OK) {
+        struct stat s;
+        char size[32];
+        if (stat(o.output, &s) == 0)
+            app_note("%s: %s", o.output, app_size_text(size, (uint64_t)s.st_size));
+    }
+    return st;
+}
+
+int app_cmd_synth(const app_args *args)
+{
+    hlwq_error err;
+    app_watch(NULL);
+    return app_finish(synth(args, &err), &err);
+}
