@@ -68,23 +68,35 @@ static hlwq_status read_layers(hs_config *c, const hs_json *j, const char *what,
     return HLWQ_OK;
 }
 
+/* One object that speaks of RoPE. A kind other than "default" would change tokens silently, so it is refused. */
+static hlwq_status read_rope_object(const hs_json *rope, const char *key, double *partial, double *theta, const char *what,
+                                    hlwq_error *err)
+{
+    static const char *const type_key[] = {"rope_type", "type"}; /* the second is the older spelling */
+    if (hs_json_type_of(rope) <= HS_JSON_NULL)
+        return HLWQ_OK;
+    if (hs_json_type_of(rope) != HS_JSON_OBJECT)
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: \"%s\" is not an object", what, key);
+    for (int i = 0; i < 2; i++) {
+        const char *type = "default";
+        HS_TRY(hs_json_take_string(rope, type_key[i], HS_OPTIONAL, &type, what, err));
+        if (strcmp(type, "default") != 0)
+            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s: %s \"%s\" of %s is not supported, only \"default\"", what,
+                           type_key[i], type, key);
+    }
+    HS_TRY(hs_json_take_real(rope, "partial_rotary_factor", HS_OPTIONAL, 0, 1, partial, what, err));
+    return hs_json_take_real(rope, "rope_theta", HS_OPTIONAL, 1, 1e15, theta, what, err);
+}
+
+/* Later spellings win: flat keys, then rope_scaling, then rope_parameters. */
 static hlwq_status read_rope(hs_config *c, const hs_json *j, const char *what, hlwq_error *err)
 {
-    const hs_json *rope = hs_json_get(j, "rope_parameters");
+    static const char *const key[] = {"rope_scaling", "rope_parameters"};
     double partial = 0.25, theta = 0;
-    if (hs_json_type_of(rope) > HS_JSON_NULL && hs_json_type_of(rope) != HS_JSON_OBJECT)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: \"rope_parameters\" is not an object", what);
-    const hs_json *scaling = hs_json_get(j, "rope_scaling");
-    const hs_json *type = hs_json_get(rope, "rope_type");
-    if (hs_json_type_of(scaling) == HS_JSON_OBJECT && !type)
-        type = hs_json_get(scaling, "rope_type");
-    if (type && !is_string(type, "default"))
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s: rope_type \"%s\" is not supported, only \"default\"", what,
-                       hs_json_type_of(type) == HS_JSON_STRING ? hs_json_string(type, NULL) : "?");
     HS_TRY(hs_json_take_real(j, "partial_rotary_factor", HS_OPTIONAL, 0, 1, &partial, what, err));
-    HS_TRY(hs_json_take_real(rope, "partial_rotary_factor", HS_OPTIONAL, 0, 1, &partial, what, err));
     HS_TRY(hs_json_take_real(j, "rope_theta", HS_OPTIONAL, 1, 1e15, &theta, what, err));
-    HS_TRY(hs_json_take_real(rope, "rope_theta", HS_OPTIONAL, 1, 1e15, &theta, what, err));
+    for (int i = 0; i < 2; i++)
+        HS_TRY(read_rope_object(hs_json_get(j, key[i]), key[i], &partial, &theta, what, err));
     if (theta == 0)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: key \"rope_theta\" is missing", what);
     c->rope_theta = theta;
@@ -191,8 +203,10 @@ static hlwq_status read_all(hs_config *c, const hs_json *root, const char *what,
     bool moe = false;
     if (hs_json_type_of(root) != HS_JSON_OBJECT)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: not a JSON object", what);
-    if (hs_json_type_of(j) != HS_JSON_OBJECT)
+    if (hs_json_type_of(j) <= HS_JSON_NULL)
         j = root;
+    if (hs_json_type_of(j) != HS_JSON_OBJECT)
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: \"text_config\" is not an object", what);
     HS_TRY(check_family(root, j, &moe, what, err));
     HS_TRY(check_activation(j, what, err));
     HS_TRY(hs_json_take_u32(j, "hidden_size", HS_REQUIRED, 1, HS_HIDDEN_MAX, &c->hidden, what, err));
@@ -232,6 +246,8 @@ hlwq_status hs_config_parse(hs_config *config, const char *text, size_t bytes, c
 static hlwq_status read_generation(hs_config *c, hs_generation *g, const hs_json *j, const char *what, hlwq_error *err)
 {
     bool sample = true;
+    if (hs_json_type_of(j) != HS_JSON_OBJECT)
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: not a JSON object", what);
     double temperature = g->temperature, top_p = g->top_p, min_p = g->min_p, repetition = g->repetition_penalty;
     HS_TRY(hs_json_take_bool(j, "do_sample", HS_OPTIONAL, &sample, what, err));
     HS_TRY(hs_json_take_real(j, "temperature", HS_OPTIONAL, 0, 100, &temperature, what, err));

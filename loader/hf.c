@@ -48,15 +48,28 @@ static hlwq_status read_texts(hs_hf *hf, const hs_log *log, hlwq_error *err)
 
 /* ---- shards --------------------------------------------------------------------------------- */
 
+static const char *shard_name(const hs_hf *hf, uint32_t i)
+{
+    return strrchr(hf->path[i], '/') + 1; /* paths are dir + "/" + name, and names hold no slash */
+}
+
+/* *index comes with a guess: neighbours in an index are mostly in the same shard. */
+static bool find_shard(const hs_hf *hf, const char *name, uint32_t *index)
+{
+    if (*index < hf->n_files && strcmp(shard_name(hf, *index), name) == 0)
+        return true;
+    for (*index = 0; *index < hf->n_files; ++*index)
+        if (strcmp(shard_name(hf, *index), name) == 0)
+            return true;
+    return false;
+}
+
 static hlwq_status add_shard(hs_hf *hf, const char *name, uint32_t *index, hlwq_error *err)
 {
     char *path;
+    if (find_shard(hf, name, index))
+        return HLWQ_OK;
     HS_TRY(hs_path_join(&hf->arena, hf->dir, name, &path, err));
-    for (uint32_t i = 0; i < hf->n_files; i++)
-        if (strcmp(hf->path[i], path) == 0) {
-            *index = i;
-            return HLWQ_OK;
-        }
     if (hf->n_files == SHARDS_MAX)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: more than %d shards", hf->dir, SHARDS_MAX);
     hlwq_status st = hs_file_open(&hf->file[hf->n_files], path, err);
@@ -81,8 +94,8 @@ static hlwq_status open_indexed(hs_hf *hf, const hs_json *root, const char *inde
     const hs_json *map = hs_json_get(root, "weight_map");
     if (hs_json_type_of(map) != HS_JSON_OBJECT)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index has no \"weight_map\" object", index_path);
+    uint32_t file = 0;
     for (hs_json_iter *it = hs_json_first(map); it; it = hs_json_next(map, it)) {
-        uint32_t file;
         if (hs_json_type_of(hs_json_value(it)) != HS_JSON_STRING)
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index places %.200s in no file", index_path, hs_json_key(it, NULL));
         size_t bytes;
@@ -95,6 +108,12 @@ static hlwq_status open_indexed(hs_hf *hf, const hs_json *root, const char *inde
     return HLWQ_OK;
 }
 
+static bool ends_with(const char *text, const char *suffix)
+{
+    size_t n = strlen(text), s = strlen(suffix);
+    return n > s && strcmp(text + n - s, suffix) == 0;
+}
+
 static int by_text(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -105,7 +124,8 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
 {
     char *path, **name;
     void *p;
-    uint32_t n = 0, file;
+    uint32_t n = 0, file = 0;
+    bool unfinished = false;
     HS_TRY(hs_path_join(&hf->arena, hf->dir, "model.safetensors", &path, err));
     if (hs_path_exists(path))
         return add_shard(hf, "model.safetensors", &file, err);
@@ -113,16 +133,21 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     name = p;
     DIR *d = opendir(hf->dir);
     hlwq_status st = HLWQ_OK;
-    for (struct dirent *e; d && st == HLWQ_OK && n < SHARDS_MAX && (e = readdir(d));) {
-        size_t len = strlen(e->d_name);
-        if (len > 12 && strcmp(e->d_name + len - 12, ".safetensors") == 0)
-            st = hs_arena_text(&hf->arena, e->d_name, len, &name[n++], err);
+    for (struct dirent *e; d && st == HLWQ_OK && (e = readdir(d));) {
+        unfinished = unfinished || ends_with(e->d_name, ".incomplete");
+        if (*e->d_name == '.' || !ends_with(e->d_name, ".safetensors")) /* "._x.safetensors" is macOS's own */
+            continue;
+        if (n == SHARDS_MAX)
+            st = hs_fail(err, HLWQ_ERR_FORMAT, "%s: more than %d shards", hf->dir, SHARDS_MAX);
+        else
+            st = hs_arena_text(&hf->arena, e->d_name, strlen(e->d_name), &name[n++], err);
     }
     if (d)
         closedir(d);
     HS_TRY(st);
     if (n == 0)
-        return hs_fail(err, HLWQ_ERR_IO, "%s has no model.safetensors and no other weights that can be read", hf->dir);
+        return hs_fail(err, HLWQ_ERR_IO, "%s has no model.safetensors and no other weights that can be read%s", hf->dir,
+                       unfinished ? "; a file ends in .incomplete, so the download is not finished" : "");
     qsort(name, n, sizeof *name, by_text);
     for (uint32_t i = 0; i < n; i++)
         HS_TRY(add_shard(hf, name[i], &file, err));
@@ -152,22 +177,33 @@ static hlwq_status read_header(hs_hf *hf, uint32_t file, hs_st_entry **entry, ui
     return st;
 }
 
+static int by_raw_name(const void *a, const void *b)
+{
+    return strcmp((*(const hs_raw *const *)a)->entry.name, (*(const hs_raw *const *)b)->entry.name);
+}
+
 /* Every tensor that the index names must be in the shard it names. */
 static hlwq_status check_index(hs_hf *hf, const hs_json *root, const char *index_path, const hs_raw *raw, uint32_t n,
                                hlwq_error *err)
 {
     const hs_json *map = hs_json_get(root, "weight_map");
     void *p;
-    HS_TRY(hs_arena_array(&hf->arena, n, sizeof(char *), &p, err));
-    const char **name = p;
+    uint32_t file = 0;
+    HS_TRY(hs_arena_array(&hf->arena, n, sizeof(hs_raw *), &p, err));
+    const hs_raw **sorted = p;
     for (uint32_t i = 0; i < n; i++)
-        name[i] = raw[i].entry.name;
-    qsort(name, n, sizeof *name, by_text);
+        sorted[i] = &raw[i];
+    qsort(sorted, n, sizeof *sorted, by_raw_name);
     for (hs_json_iter *it = hs_json_first(map); it; it = hs_json_next(map, it)) {
-        const char *key = hs_json_key(it, NULL);
-        if (!bsearch(&key, name, n, sizeof *name, by_text))
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is not found in %.200s", index_path, key,
-                           hs_json_string(hs_json_value(it), NULL));
+        const char *shard = hs_json_string(hs_json_value(it), NULL);
+        hs_raw wanted = {.entry = {.name = hs_json_key(it, NULL)}};
+        const hs_raw *key = &wanted, **found = bsearch(&key, sorted, n, sizeof *sorted, by_raw_name);
+        if (!found)
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is not found in %.200s", index_path, key->entry.name,
+                           shard);
+        if (!find_shard(hf, shard, &file) || (*found)->file != file)
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is not found in %.200s but in %.200s", index_path,
+                           key->entry.name, shard, shard_name(hf, (*found)->file));
     }
     return HLWQ_OK;
 }

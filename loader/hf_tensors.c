@@ -26,23 +26,33 @@ static bool begins(const char *name, const char *prefix)
 /* Without the prefix of the checkpoint's class. */
 static const char *canonical(const char *name)
 {
-    static const char *const prefix[] = {"model.language_model.", "language_model.model.", "model."};
-    for (int i = 0; i < 3; i++)
+    static const char *const prefix[] = {"model.language_model.", "model."};
+    for (int i = 0; i < 2; i++)
         if (begins(name, prefix[i]))
             return name + strlen(prefix[i]);
     return name;
 }
 
-/* Formats known by their companions' suffixes, not read by this version. */
+/* Formats known by a prefix or by their companions' suffixes, not read by this version. */
 static const char *foreign_format(const char *name)
 {
     static const char *const suffix[][2] = {
-        {".qweight", "GPTQ"},          {".qzeros", "GPTQ"},
-        {".weight_packed", "compressed-tensors"}, {".codes", "PolarEngine"},
-        {".codes_packed", "PolarEngine"}, {".ct_scaled", "PolarEngine"},
-        {".packed", "EOQ v3"},         {".weight_scale_inv", "block-scaled FP8"},
+        {".qweight", "GPTQ"},
+        {".qzeros", "GPTQ"},
+        {".weight_packed", "compressed-tensors"},
+        {".weight_scale", "compressed-tensors or scaled FP8"},
+        {".weight_scale_inv", "block-scaled FP8"},
+        {".absmax", "bitsandbytes"},
+        {".biases", "MLX"},
+        {".codes", "PolarEngine"},
+        {".codes_packed", "PolarEngine"},
+        {".ct_scaled", "PolarEngine"},
+        {".packed", "EOQ v3"},
         {"__codes", "HLWQ int8"},
+        {"__packed", "PQ-multi"}, /* those with dots in front never come here */
     };
+    if (begins(name, "language_model.model.")) /* its norms have 1 added: right shapes, wrong numbers */
+        return "MLX";
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++) {
         size_t s = strlen(suffix[i][0]);
@@ -151,7 +161,7 @@ hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, co
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate under two prefixes", hf->dir,
                            hf->tensor[i].name);
     name_format(hf);
-    return HLWQ_OK;
+    return hs_hlwq_check_config(hf, err);
 }
 
 const hs_tensor *hs_hf_find(const hs_hf *hf, const char *name)

@@ -135,6 +135,9 @@ static hlwq_status read_entries(const context *c, const hs_json *root, hs_st_ent
         if (e[i].offset < e[i - 1].offset + e[i - 1].bytes)
             return hs_fail(c->err, HLWQ_ERR_FORMAT, "%s: tensors %.200s and %.200s overlap", c->path, e[i - 1].name,
                            e[i].name);
+    uint64_t end = *n ? e[*n - 1].offset + e[*n - 1].bytes : c->data, file_end = c->data + c->data_bytes;
+    if (end != file_end) /* a header of another file, or a file with another appended */
+        return hs_fail(c->err, HLWQ_ERR_FORMAT, "%s: %" PRIu64 " bytes lie beyond the last tensor", c->path, file_end - end);
     *entry = e;
     return HLWQ_OK;
 }
@@ -150,6 +153,11 @@ hlwq_status hs_safetensors_parse(const char *header, uint64_t header_bytes, uint
                        path, header_bytes, file_bytes, HS_SAFETENSORS_HEADER_MAX);
     if (header_bytes < 2 || header[0] != '{')
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: header does not begin with '{': not a safetensors file", path);
+    uint64_t last = header_bytes - 1;
+    while (header[last] == ' ') /* stops at the '{' at the latest */
+        last--;
+    if (header[last] != '}')
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: header JSON does not end with '}' and spaces", path);
     HS_TRY(hs_json_parse(header, header_bytes, path, &root, err));
     context c = {path, 8 + header_bytes, file_bytes - 8 - header_bytes, arena, err};
     hlwq_status st = read_entries(&c, root, entry, n);

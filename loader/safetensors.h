@@ -20,7 +20,8 @@ typedef struct hs_st_entry {
 
 /*
  * `header` are the bytes after the 8-byte length; file_bytes the size of the whole file.  Entries come in order of
- * offset; every range is inside the file, has exactly the bytes its shape asks for, and overlaps no other.
+ * offset; every range is inside the file, has exactly the bytes its shape asks for, and overlaps no other; the last one
+ * ends where the file ends.  Holes between tensors are let pass: nobody reads them.
  */
 hlwq_status hs_safetensors_parse(const char *header, uint64_t header_bytes, uint64_t file_bytes, const char *path,
                                  hs_arena *arena, hs_st_entry **entry, uint32_t *n, hlwq_error *err);

@@ -3,6 +3,7 @@
  */
 #include "loader/formats/hlwq_packed.h"
 
+#include "base/json.h"
 #include "base/size.h"
 
 #include <inttypes.h>
@@ -97,4 +98,49 @@ hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw 
     if (out->dim[1] == 0)
         out->dim[1] = blocks * HS_BLOCK; /* narrowed when the schema says how wide it is */
     return book_of(hf, (uint32_t)bits, &out->book, err);
+}
+
+/* The width that the config states, 0 if none. */
+static hlwq_status stated_bits(const hs_json *root, uint32_t *bits, const char *path, hlwq_error *err)
+{
+    const char *format = "";
+    uint32_t in_format = 0, block = HS_BLOCK;
+    *bits = 0;
+    if (hs_json_type_of(root) != HS_JSON_OBJECT)
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: not a JSON object", path);
+    HS_TRY(hs_json_take_u32(root, "block_size", HS_OPTIONAL, HS_BLOCK, HS_BLOCK, &block, path, err));
+    HS_TRY(hs_json_take_u32(root, "bits", HS_OPTIONAL, 2, 6, bits, path, err));
+    HS_TRY(hs_json_take_string(root, "format", HS_OPTIONAL, &format, path, err));
+    if (strlen(format) == 7 && memcmp(format, "hlwq-q", 6) == 0 && format[6] >= '2' && format[6] <= '6')
+        in_format = (uint32_t)(format[6] - '0');
+    if (*bits && in_format && *bits != in_format)
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: \"format\" is %s, but \"bits\" is %" PRIu32, path, format, *bits);
+    if (in_format)
+        *bits = in_format;
+    return HLWQ_OK;
+}
+
+hlwq_status hs_hlwq_check_config(hs_hf *hf, hlwq_error *err)
+{
+    char *path, *text;
+    uint64_t bytes;
+    uint32_t bits;
+    hs_json *root;
+    if (hf->n_books == 0)
+        return HLWQ_OK;
+    HS_TRY(hs_path_join(&hf->arena, hf->dir, "polar_config.json", &path, err));
+    if (!hs_path_exists(path))
+        return HLWQ_OK;
+    HS_TRY(hs_file_text(&hf->arena, path, HS_POLAR_CONFIG_MAX, &text, &bytes, err));
+    HS_TRY(hs_json_parse(text, bytes, path, &root, err));
+    hlwq_status st = stated_bits(root, &bits, path, err);
+    hs_json_free(root);
+    HS_TRY(st);
+    for (uint32_t i = 0; bits && i < hf->n_tensors; i++) {
+        const hs_tensor *t = &hf->tensor[i];
+        if (t->encoding == HS_ENC_HLWQ_PACKED && hs_dtype_bits(t->dtype) != bits)
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has codes of %" PRIu32 " bits, but %s states %" PRIu32,
+                           hf->path[t->data.file], t->name, hs_dtype_bits(t->dtype), path, bits);
+    }
+    return HLWQ_OK;
 }

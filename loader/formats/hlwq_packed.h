@@ -9,12 +9,20 @@
 
 #include "loader/hf_private.h"
 
+#define HS_POLAR_CONFIG_MAX (16u << 20)
+
 /* True for the name of one of the three tensors; *base_bytes is the length of P. */
 bool hs_hlwq_packed_name(const char *name, size_t *base_bytes);
 
 /* Makes the logical tensor of `packed` (its name ends __packed); dim[1] is 0 where the file does not say. */
 hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw *norms, const hs_raw *meta, hs_tensor *out,
                                   hlwq_error *err);
+
+/*
+ * polar_config.json, where there is one: every packed tensor must have the width that `bits` or `format` ("hlwq-q5")
+ * states, and blocks are of 128.  Nothing to do without packed tensors.
+ */
+hlwq_status hs_hlwq_check_config(hs_hf *hf, hlwq_error *err);
 
 /* Canonical form of an expert slice: "...gate_up_proj_e3" whatever side of ".weight" the suffix stands on. */
 void hs_hlwq_slice_name(char *name);

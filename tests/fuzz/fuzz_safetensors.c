@@ -14,10 +14,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint32_t n;
     hs_arena_init(&arena, mem, HS_MEM_TABLE);
     if (hs_safetensors_parse((const char *)data + 2, size - 2, 8 + size - 2 + more, "fuzz", &arena, &entry, &n, NULL) ==
-        HLWQ_OK)
-        for (uint32_t i = 0; i < n; i++)
-            if (entry[i].offset + entry[i].bytes > 8 + size - 2 + more)
+        HLWQ_OK) {
+        uint64_t end = 8 + size - 2; /* of the header, then of each tensor: in order, apart, up to the end of the file */
+        for (uint32_t i = 0; i < n; i++) {
+            if (entry[i].offset < end)
                 __builtin_trap();
+            end = entry[i].offset + entry[i].bytes;
+        }
+        if (end != 8 + size - 2 + more)
+            __builtin_trap();
+    }
     hs_arena_close(&arena);
     hs_mem_close(mem);
     return 0;
