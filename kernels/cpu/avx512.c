@@ -101,17 +101,21 @@ static inline __attribute__((always_inline)) void row_sums(uint32_t bits, const 
     const uint8_t *low = w->low + at * low_block, *high = high_block ? w->high + at * high_block : NULL;
     for (uint32_t g = 0; g < nb; g += 8) {
         __m512i v[8];
-        for (uint32_t b = 0; b < 8; b++) {
-            uint32_t i = g + b;
-            if (i >= nb) {
-                v[b] = _mm512_setzero_si512();
-                continue;
+        const uint8_t *l = low + (size_t)g * low_block, *h = high_block ? high + (size_t)g * high_block : NULL;
+        const int8_t *x = q + (size_t)g * HS_BLOCK;
+        if (nb - g >= 8) {
+#pragma GCC unroll 8
+            for (uint32_t b = 0; b < 8; b++) {
+                if (b % (64 / low_block) == 0)
+                    _mm_prefetch((const char *)l + b * low_block + AHEAD, _MM_HINT_T0);
+                if (high_block && b % (64 / (high_block ? high_block : 64)) == 0)
+                    _mm_prefetch((const char *)h + b * high_block + AHEAD / 4, _MM_HINT_T0);
+                v[b] = block_dot(bits, t, l + b * low_block, high_block ? h + b * high_block : NULL, x + b * HS_BLOCK);
             }
-            _mm_prefetch((const char *)low + (size_t)i * low_block + AHEAD, _MM_HINT_T0);
-            if (high_block && i % (64 / high_block) == 0)
-                _mm_prefetch((const char *)high + (size_t)i * high_block + AHEAD / 4, _MM_HINT_T0);
-            v[b] = block_dot(bits, t, low + (size_t)i * low_block, high_block ? high + (size_t)i * high_block : NULL,
-                             q + (size_t)i * HS_BLOCK);
+        } else {
+            for (uint32_t b = 0; b < 8; b++)
+                v[b] = g + b < nb ? block_dot(bits, t, l + b * low_block, high_block ? h + b * high_block : NULL, x + b * HS_BLOCK)
+                                  : _mm512_setzero_si512();
         }
         _mm256_storeu_si256((__m256i *)(void *)(isum + g), sum8(v));
     }
