@@ -46,7 +46,7 @@ typedef struct hs_delta {
 /* What a DeltaNet layer remembers. */
 typedef struct hs_delta_state {
     float *s;    /* [v_heads][k_dim][v_dim] */
-    float *conv; /* [channels][taps - 1]: raw inputs, oldest first */
+    float *conv; /* [taps - 1][channels]: raw inputs, oldest first */
 } hs_delta_state;
 
 typedef struct hs_ffn {

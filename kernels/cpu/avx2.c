@@ -200,7 +200,7 @@ static void avx2_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token
     case HS_Q4: gemm_q4(w, a, token, n, first, last, y, stride); return;
     case HS_Q5: gemm_q5(w, a, token, n, first, last, y, stride); return;
     case HS_Q6: gemm_q6(w, a, token, n, first, last, y, stride); return;
-    default: hs_cpu_ref_fma.gemm(w, a, token, n, first, last, y, stride);
+    default: assert(!"packed");
     }
 }
 

@@ -108,17 +108,6 @@ static void rope_table(hs_cpu *c, const hs_attention *w, uint32_t first, uint32_
     c->rope_n = n;
 }
 
-/* Pairs (j, j + half) of the first rotary_dims dimensions. */
-static void rotate(float *v, const float *table, uint32_t rotary_dims)
-{
-    uint32_t half = rotary_dims / 2;
-    for (uint32_t j = 0; j < half; j++) {
-        float a = v[j], b = v[j + half], cs = table[j], sn = table[half + j];
-        v[j] = fmaf(a, cs, -(b * sn));
-        v[j + half] = fmaf(b, cs, a * sn);
-    }
-}
-
 typedef struct attn_job {
     hs_cpu *c;
     const hs_attention *w;
@@ -126,8 +115,8 @@ typedef struct attn_job {
     uint32_t first, n, width; /* width: of a row of proj */
 } attn_job;
 
-static void store_kv(const hs_kv_view *kv, uint32_t kv_dim, uint32_t pos, uint32_t at, uint32_t n, const float *k,
-                     const float *v)
+static void store_kv(const hs_cpu *c, const hs_kv_view *kv, uint32_t kv_dim, uint32_t pos, uint32_t at, uint32_t n,
+                     const float *k, const float *v)
 {
     uint8_t *page = kv->page[pos / HS_GRID];
     size_t row = (size_t)(pos % HS_GRID) * kv_dim + at, values = (size_t)HS_GRID * kv_dim;
@@ -137,10 +126,8 @@ static void store_kv(const hs_kv_view *kv, uint32_t kv_dim, uint32_t pos, uint32
         return;
     }
     uint16_t *h = (uint16_t *)(void *)page;
-    for (uint32_t i = 0; i < n; i++) {
-        h[row + i] = hs_f32_to_f16(k[i]);
-        h[values + row + i] = hs_f32_to_f16(v[i]);
-    }
+    c->ops->to_half(h + row, k, n);
+    c->ops->to_half(h + values + row, v, n);
 }
 
 /* Per token: norm and rotate the queries and keys, append to the cache. */
@@ -157,13 +144,13 @@ static void prepare_tokens(void *user, uint32_t first, uint32_t last, uint32_t w
         for (uint32_t h = 0; h < w->q_heads; h++) { /* query rows come first in each head, its gate after */
             float *q = row + (size_t)h * 2 * d;
             j->c->ops->rms_norm(q, w->q_norm, d, w->eps, q);
-            rotate(q, table, w->rotary_dims);
+            j->c->ops->rotate(q, table, w->rotary_dims);
         }
         for (uint32_t h = 0; h < w->kv_heads; h++) {
             float *kh = k + (size_t)h * d;
             j->c->ops->rms_norm(kh, w->k_norm, d, w->eps, kh);
-            rotate(kh, table, w->rotary_dims);
-            store_kv(j->kv, w->kv_heads * d, j->first + t, h * d, d, kh, v + (size_t)h * d);
+            j->c->ops->rotate(kh, table, w->rotary_dims);
+            store_kv(j->c, j->kv, w->kv_heads * d, j->first + t, h * d, d, kh, v + (size_t)h * d);
         }
     }
 }
@@ -184,12 +171,8 @@ static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t work
         j->c->ops->attend(j->kv, w->kv_heads, head, d, group, j->first + t, n, q, j->width, 2 * (size_t)d, out,
                           out_width, scale, hs_cpu_scratch(j->c, worker));
         for (uint32_t k = 0; k < n; k++)
-            for (uint32_t h = 0; h < group; h++) {
-                const float *gate = q + (size_t)k * j->width + (size_t)h * 2 * d + d;
-                float *o = out + k * out_width + (size_t)h * d;
-                for (uint32_t x = 0; x < d; x++)
-                    o[x] *= hs_sigmoid(gate[x]);
-            }
+            for (uint32_t h = 0; h < group; h++)
+                j->c->ops->gate(out + k * out_width + (size_t)h * d, q + (size_t)k * j->width + (size_t)h * 2 * d + d, d);
     }
 }
 
@@ -361,22 +344,18 @@ static void combine(void *user, uint32_t first, uint32_t last, uint32_t worker)
     uint32_t used = j->w->used, hidden = c->lim.hidden;
     (void)worker;
     for (uint32_t t = first; t < last; t++) {
-        float *sum = c->y + (size_t)t * hidden, *x = j->x + (size_t)t * hidden;
-        memset(sum, 0, hidden * sizeof *sum);
+        const float *y[HS_EXPERTS_PER_TOKEN_MAX + 1];
+        float p[HS_EXPERTS_PER_TOKEN_MAX + 1];
+        uint32_t n = used;
         for (uint32_t r = 0; r < used; r++) {
-            const float *y = c->expert_y + (size_t)c->slot[t * used + r] * hidden;
-            float p = j->routing->weight[t * used + r];
-            for (uint32_t i = 0; i < hidden; i++)
-                sum[i] = fmaf(p, y[i], sum[i]);
+            y[r] = c->expert_y + (size_t)c->slot[t * used + r] * hidden;
+            p[r] = j->routing->weight[t * used + r];
         }
         if (j->w->shared.gate.rows) {
-            const float *y = c->expert_y + ((size_t)j->n * used + t) * hidden;
-            float p = hs_sigmoid(c->shared[t]);
-            for (uint32_t i = 0; i < hidden; i++)
-                sum[i] = fmaf(p, y[i], sum[i]);
+            y[n] = c->expert_y + ((size_t)j->n * used + t) * hidden;
+            p[n++] = hs_sigmoid(c->shared[t]);
         }
-        for (uint32_t i = 0; i < hidden; i++)
-            x[i] += sum[i];
+        c->ops->combine(j->x + (size_t)t * hidden, y, p, n, hidden);
     }
 }
 

@@ -45,9 +45,14 @@ hlwq_status hs_cpu_choose(hs_cpu_ops *ops, hlwq_error *err)
     if (chosen >= LEVEL_AVX2) {
         *ops = hs_cpu_ref_fma;
         hs_cpu_avx2_install(ops);
+        hs_cpu_wide_avx2_install(ops);
+        hs_cpu_mixer_avx2_install(ops);
     }
-    if (chosen >= LEVEL_AVX512)
+    if (chosen >= LEVEL_AVX512) {
         hs_cpu_avx512_install(ops);
+        hs_cpu_wide_avx512_install(ops);
+        hs_cpu_mixer_avx512_install(ops);
+    }
 #endif
     return HLWQ_OK;
 }

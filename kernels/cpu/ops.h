@@ -23,9 +23,13 @@ typedef struct hs_cpu_ops {
     /* One row: WHT per block of 128 (the last padded with zeros), q8. */
     void (*q8)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum);
 
-    /* y[t][r] for rows first..last-1 and tokens token[0..n-1] (NULL = 0..n-1) of `a`; y row stride in floats. */
+    /* y[t][r] for rows first..last-1 and tokens token[0..n-1] (NULL = 0..n-1) of `a`; y row stride in floats. Packed. */
     void (*gemm)(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
                  float *y, size_t stride);
+
+    /* The same for F32, F16 and BF16 weights, from the fp32 activations. */
+    void (*gemm_plain)(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                       uint32_t last, float *y, size_t stride);
 
     /* The same from dequantised fp32 weights; `row` is scratch of cols floats. Packed types only. */
     void (*gemm_exact)(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
@@ -43,7 +47,21 @@ typedef struct hs_cpu_ops {
     /* h = silu(gate) * up */
     void (*swiglu)(const float *gate, const float *up, uint32_t n, float *h);
 
-    /* Causal convolution of n tokens on channels first..last-1, then SiLU; c and y [n][channels]; updates state. */
+    /* o *= sigmoid(g) */
+    void (*gate)(float *o, const float *g, uint32_t n);
+
+    /* Pairs (j, j + rotary_dims / 2) by the angle whose cosines and then sines are in `table`. */
+    void (*rotate)(float *v, const float *table, uint32_t rotary_dims);
+
+    void (*to_half)(uint16_t *h, const float *x, uint32_t n);
+
+    /* x += p[0] y[0] + p[1] y[1] + ..: summed from zero in this order, then added. */
+    void (*combine)(float *x, const float *const *y, const float *p, uint32_t count, uint32_t n);
+
+    /*
+     * Causal convolution of n tokens on channels first..last-1, then SiLU; c and y [n][channels], w [channels][taps];
+     * updates state [taps - 1][channels].
+     */
     void (*conv)(const float *c, const float *w, uint32_t taps, uint32_t channels, uint32_t first, uint32_t last,
                  uint32_t n, float *state, float *y);
 
@@ -87,7 +105,11 @@ extern const hs_cpu_ops hs_cpu_ref_base, hs_cpu_ref_fma;
 
 /* Replace the entries that have a faster form with the same bits. */
 void hs_cpu_avx2_install(hs_cpu_ops *ops);
+void hs_cpu_wide_avx2_install(hs_cpu_ops *ops);
+void hs_cpu_mixer_avx2_install(hs_cpu_ops *ops);
 void hs_cpu_avx512_install(hs_cpu_ops *ops);
+void hs_cpu_wide_avx512_install(hs_cpu_ops *ops);
+void hs_cpu_mixer_avx512_install(hs_cpu_ops *ops);
 
 /* The set to use: the best that the machine has, or what HLWQ_CPU names. */
 hlwq_status hs_cpu_choose(hs_cpu_ops *ops, hlwq_error *err);

@@ -112,9 +112,10 @@ static inline int32_t block_sum(const int16_t *restrict w, const int8_t *restric
     return s;
 }
 
-static void gemm_packed(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
-                        uint32_t last, float *y, size_t stride)
+static void ref_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                     uint32_t last, float *y, size_t stride)
 {
+    assert(n <= HS_BATCH_MAX && a->cols == w->cols);
     int16_t value[64], v[8][HS_BLOCK];
     float total[HS_BATCH_MAX];
     code_values(w->book, value);
@@ -162,9 +163,10 @@ static inline void row_to_f32(const hs_matrix *w, uint32_t r, uint32_t first, ui
     }
 }
 
-static void gemm_plain(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
-                       uint32_t last, float *y, size_t stride)
+static void ref_gemm_plain(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                           uint32_t last, float *y, size_t stride)
 {
+    assert(n <= HS_BATCH_MAX && a->cols == w->cols);
     float row[SEGMENT], total[HS_BATCH_MAX];
     for (uint32_t r = first; r < last; r++) {
         for (uint32_t t = 0; t < n; t++)
@@ -178,16 +180,6 @@ static void gemm_plain(const hs_matrix *w, const hs_act *a, const uint32_t *toke
         for (uint32_t t = 0; t < n; t++)
             y[t * stride + r] = total[t];
     }
-}
-
-static void ref_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
-                     uint32_t last, float *y, size_t stride)
-{
-    assert(n <= HS_BATCH_MAX && a->cols == w->cols);
-    if (hs_dtype_packed(w->dtype))
-        gemm_packed(w, a, token, n, first, last, y, stride);
-    else
-        gemm_plain(w, a, token, n, first, last, y, stride);
 }
 
 static void ref_gemm_exact(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
@@ -234,6 +226,38 @@ static void ref_swiglu(const float *gate, const float *up, uint32_t n, float *h)
         h[i] = hs_silu(gate[i]) * up[i];
 }
 
+static void ref_gate(float *o, const float *g, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        o[i] *= hs_sigmoid(g[i]);
+}
+
+static void ref_rotate(float *v, const float *table, uint32_t rotary_dims)
+{
+    uint32_t half = rotary_dims / 2;
+    for (uint32_t j = 0; j < half; j++) {
+        float a = v[j], b = v[j + half], c = table[j], s = table[half + j];
+        v[j] = fmaf(a, c, -(b * s));
+        v[j + half] = fmaf(b, c, a * s);
+    }
+}
+
+static void ref_to_half(uint16_t *h, const float *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        h[i] = hs_f32_to_f16(x[i]);
+}
+
+static void ref_combine(float *x, const float *const *y, const float *p, uint32_t count, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float sum = 0.0f;
+        for (uint32_t r = 0; r < count; r++)
+            sum = fmaf(p[r], y[r][i], sum);
+        x[i] += sum;
+    }
+}
+
 /* ---- Gated DeltaNet ------------------------------------------------------------------------- */
 
 static void ref_conv(const float *c, const float *w, uint32_t taps, uint32_t channels, uint32_t first, uint32_t last,
@@ -242,19 +266,20 @@ static void ref_conv(const float *c, const float *w, uint32_t taps, uint32_t cha
     uint32_t kept = taps - 1;
     for (uint32_t ch = first; ch < last; ch++) {
         const float *wc = w + (size_t)ch * taps;
-        float *past = state + (size_t)ch * kept;
+        float *past = state + ch; /* [kept], channels apart, oldest first */
         for (uint32_t t = 0; t < n; t++) {
             float sum = 0.0f;
             for (uint32_t j = 0; j < taps; j++) {
                 uint32_t back = kept - j; /* tokens before t */
-                float in = back <= t ? c[(size_t)(t - back) * channels + ch] : past[kept - back + t];
+                float in = back <= t ? c[(size_t)(t - back) * channels + ch] : past[(size_t)(kept - back + t) * channels];
                 sum = fmaf(wc[j], in, sum);
             }
             y[(size_t)t * channels + ch] = hs_silu(sum);
         }
         /* The last taps - 1 raw inputs, ascending so that nothing is overwritten before it is read. */
         for (uint32_t i = 0; i < kept; i++)
-            past[i] = i + n >= kept ? c[(size_t)(i + n - kept) * channels + ch] : past[i + n];
+            past[(size_t)i * channels] =
+                i + n >= kept ? c[(size_t)(i + n - kept) * channels + ch] : past[(size_t)(i + n) * channels];
     }
 }
 
@@ -432,11 +457,16 @@ const hs_cpu_ops HS_REF_TABLE = {
     .name = "ref",
     .q8 = ref_q8,
     .gemm = ref_gemm,
+    .gemm_plain = ref_gemm_plain,
     .gemm_exact = ref_gemm_exact,
     .rms_norm = ref_rms_norm,
     .l2_norm = ref_l2_norm,
     .gated_norm = ref_gated_norm,
     .swiglu = ref_swiglu,
+    .gate = ref_gate,
+    .rotate = ref_rotate,
+    .to_half = ref_to_half,
+    .combine = ref_combine,
     .conv = ref_conv,
     .delta_step = ref_delta_step,
     .delta_chunk = ref_delta_chunk,

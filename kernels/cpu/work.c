@@ -46,7 +46,9 @@ static void bands(void *user, uint32_t first, uint32_t last, uint32_t worker)
         const hs_task *t = &c->task[i];
         uint32_t row = (band - c->task_band[i]) * HS_BAND;
         uint32_t end = t->w->rows - row < HS_BAND ? t->w->rows : row + HS_BAND;
-        if (c->exact && hs_dtype_packed(t->w->dtype))
+        if (!hs_dtype_packed(t->w->dtype))
+            c->ops->gemm_plain(t->w, &t->act, t->token, t->n, row, end, t->y, t->stride);
+        else if (c->exact)
             c->ops->gemm_exact(t->w, &t->act, t->token, t->n, row, end, t->y, t->stride, hs_cpu_scratch(c, worker));
         else
             c->ops->gemm(t->w, &t->act, t->token, t->n, row, end, t->y, t->stride);

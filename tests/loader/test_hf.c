@@ -3,7 +3,8 @@
 #include "loader/safetensors.h"
 #include "tests/support/tiny_model.h"
 
-static void open_dir(hs_hf *hf, hs_mem *mem, const char *name)
+/* Opens a golden directory and the memory it lives in; skips the test where it is not there. */
+static hs_mem *open_dir(hs_hf *hf, const char *name)
 {
     char file[256], dir[4096];
     hlwq_error err;
@@ -12,15 +13,16 @@ static void open_dir(hs_hf *hf, hs_mem *mem, const char *name)
     if (!path)
         skip();
     snprintf(dir, sizeof dir, "%.*s", (int)(strlen(path) - strlen("/config.json")), path);
+    hs_mem *mem = hs_mem_open(0);
     CHECK_OK(hs_hf_open(hf, mem, dir, NULL, &err), err);
+    return mem;
 }
 
 static void flat_and_tied_directory_opens(void **state)
 {
     (void)state;
-    hs_mem *mem = hs_mem_open(0);
     hs_hf hf;
-    open_dir(&hf, mem, "qwen35/dense-tied");
+    hs_mem *mem = open_dir(&hf, "qwen35/dense-tied");
     assert_int_equal(hf.config.hidden, 128);
     assert_int_equal(hf.config.layers, 4);
     assert_true(hf.config.tied && hf.config.full[3] && !hf.config.full[0]);
@@ -35,14 +37,14 @@ static void flat_and_tied_directory_opens(void **state)
 static void nested_config_with_vision_and_draft_head_opens(void **state)
 {
     (void)state;
-    hs_mem *mem = hs_mem_open(0);
     hs_hf hf;
-    open_dir(&hf, mem, "qwen35/dense");
+    hs_mem *mem = open_dir(&hf, "qwen35/dense");
     assert_int_equal(hf.config.hidden, 256); /* not vision_config's 64 */
     assert_int_equal(hf.n_skipped, 3);
     assert_true(hf.has_mtp);
     hs_hf_close(&hf);
-    open_dir(&hf, mem, "qwen35/moe");
+    hs_mem_close(mem);
+    mem = open_dir(&hf, "qwen35/moe");
     assert_int_equal(hf.config.experts, 16);
     assert_int_equal(hf.config.experts_used, 4);
     assert_true(hf.config.full[1] && !hf.config.full[2]); /* layer_types beats full_attention_interval */
@@ -56,12 +58,11 @@ static void packed_directories_have_packed_parts(void **state)
     (void)state;
     static const char *const name[] = {"hlwq-models/hlwq-q5-dense", "hlwq-models/hlwq-q5-moe"};
     for (int i = 0; i < 2; i++) {
-        hs_mem *mem = hs_mem_open(0);
         hs_arena arena;
         hs_hf hf;
         hs_table t;
         hlwq_error err;
-        open_dir(&hf, mem, name[i]);
+        hs_mem *mem = open_dir(&hf, name[i]);
         assert_string_equal(hf.format, "HLWQ packed Q5");
         hs_arena_init(&arena, mem, HS_MEM_TABLE);
         CHECK_OK(hs_hf_table(&hf, &t, &arena, &err), err);
