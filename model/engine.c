@@ -4,7 +4,7 @@
 #include "model/engine.h"
 
 #include "base/clock.h"
-#include "kernels/bandwidth.h"
+#include "kernels/measure.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -40,7 +40,8 @@ hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *
         return HLWQ_OK;
     snprintf(what, sizeof what, "%s%s", hs_store_path(store),
              hs_store_is_container(store) ? " (tokenizer)" : "/tokenizer.json");
-    return hs_tokenizer_parse(out, mem, text, bytes, config, config_bytes, hs_store_table(store)->config.vocab, what, err);
+    return hs_tokenizer_parse(out, mem, text, bytes, config, config_bytes, hs_store_table(store)->config.vocab, what,
+                              err);
 }
 
 /* Everything resident must fit, and the sentence says what would. */
@@ -51,11 +52,12 @@ static hlwq_status check_budget(const hlwq_engine *e, const hlwq_engine_options 
     uint64_t weights = hs_residency_bytes(t), scratch = hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool));
     uint64_t need = weights + scratch + hs_mem_now_bytes(e->mem) + (8u << 20);
     if (o->ram_bytes && need > o->ram_bytes)
-        return hs_fail(err, HLWQ_ERR_BUDGET,
-                       "%s needs %.1f MiB (weights %.1f, activations %.1f), but --ram is %.1f MiB; the smallest that works is "
-                       "%" PRIu64 "M and the context's memory",
-                       hs_store_path(e->store), (double)need / 1048576.0, (double)weights / 1048576.0,
-                       (double)scratch / 1048576.0, (double)o->ram_bytes / 1048576.0, (need + 1048575) / 1048576);
+        return hs_fail(
+            err, HLWQ_ERR_BUDGET,
+            "%s needs %.1f MiB (weights %.1f, activations %.1f), but --ram is %.1f MiB; the smallest that works is "
+            "%" PRIu64 "M and the context's memory",
+            hs_store_path(e->store), (double)need / 1048576.0, (double)weights / 1048576.0, (double)scratch / 1048576.0,
+            (double)o->ram_bytes / 1048576.0, (need + 1048575) / 1048576);
     return HLWQ_OK;
 }
 

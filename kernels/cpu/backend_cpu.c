@@ -172,7 +172,8 @@ static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t work
                           out_width, scale, hs_cpu_scratch(j->c, worker));
         for (uint32_t k = 0; k < n; k++)
             for (uint32_t h = 0; h < group; h++)
-                j->c->ops->gate(out + k * out_width + (size_t)h * d, q + (size_t)k * j->width + (size_t)h * 2 * d + d, d);
+                j->c->ops->gate(out + k * out_width + (size_t)h * d, q + (size_t)k * j->width + (size_t)h * 2 * d + d,
+                                d);
     }
 }
 
@@ -253,8 +254,8 @@ static void delta_heads(void *user, uint32_t first, uint32_t last, uint32_t work
             n = j->n - t < to_edge ? j->n - t : to_edge;
             const float *q = j->c->mix + (size_t)t * j->channels + (size_t)kh * w->k_dim;
             const float *k = q + (size_t)w->k_heads * w->k_dim;
-            const float *v = j->c->mix + (size_t)t * j->channels + 2 * (size_t)w->k_heads * w->k_dim +
-                             (size_t)h * w->v_dim;
+            const float *v =
+                j->c->mix + (size_t)t * j->channels + 2 * (size_t)w->k_heads * w->k_dim + (size_t)h * w->v_dim;
             const float *g = j->a + (size_t)t * w->v_heads + h, *beta = j->b + (size_t)t * w->v_heads + h;
             float *o = j->c->out + (size_t)t * v_width + (size_t)h * w->v_dim;
             if (n == 1)
@@ -504,7 +505,7 @@ hlwq_status hs_backend_cpu_open(hs_backend **be, hs_mem *mem, hs_pool *pool, con
     hs_cpu_ops set;
     void *p;
     *be = NULL;
-    HS_TRY(hs_cpu_choose(&set, err));
+    HS_TRY(hs_cpu_choose(&set, NULL, err));
     HS_TRY(hs_mem_alloc(mem, HS_MEM_OTHER, sizeof(hs_cpu), "backend", &p, err));
     hs_cpu *c = p;
     c->base.ops = &cpu_ops;
@@ -529,5 +530,5 @@ hlwq_status hs_backend_cpu_open(hs_backend **be, hs_mem *mem, hs_pool *pool, con
 const char *hs_backend_cpu_isa(void)
 {
     hs_cpu_ops set;
-    return hs_cpu_choose(&set, NULL) == HLWQ_OK ? set.name : "none";
+    return hs_cpu_choose(&set, NULL, NULL) == HLWQ_OK ? set.name : "none";
 }

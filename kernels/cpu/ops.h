@@ -11,10 +11,10 @@
 /* Rows of activations as the matrix kernels take them; a NULL part is not needed by the caller. */
 typedef struct hs_act {
     uint32_t cols, blocks;
-    const float *x;       /* [n][cols] */
-    const int8_t *q;      /* [n][blocks * 128], rotated */
-    const float *scale;   /* [n][blocks] */
-    const int32_t *sum;   /* [n][blocks]: of q */
+    const float *x;     /* [n][cols] */
+    const int8_t *q;    /* [n][blocks * 128], rotated */
+    const float *scale; /* [n][blocks] */
+    const int32_t *sum; /* [n][blocks]: of q */
 } hs_act;
 
 typedef struct hs_cpu_ops {
@@ -23,7 +23,8 @@ typedef struct hs_cpu_ops {
     /* One row: WHT per block of 128 (the last padded with zeros), q8. */
     void (*q8)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum);
 
-    /* y[t][r] for rows first..last-1 and tokens token[0..n-1] (NULL = 0..n-1) of `a`; y row stride in floats. Packed. */
+    /* y[t][r] for rows first..last-1 and tokens token[0..n-1] (NULL = 0..n-1) of `a`; y row stride in floats. Packed.
+     */
     void (*gemm)(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
                  float *y, size_t stride);
 
@@ -111,7 +112,7 @@ void hs_cpu_avx512_install(hs_cpu_ops *ops);
 void hs_cpu_wide_avx512_install(hs_cpu_ops *ops);
 void hs_cpu_mixer_avx512_install(hs_cpu_ops *ops);
 
-/* The set to use: the best that the machine has, or what HLWQ_CPU names. */
-hlwq_status hs_cpu_choose(hs_cpu_ops *ops, hlwq_error *err);
+/* The set `want` names; NULL = what HLWQ_CPU names, else the best that the machine has. */
+hlwq_status hs_cpu_choose(hs_cpu_ops *ops, const char *want, hlwq_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* kernels/cpu/ref.c: the packed product follows the contract's formula, and both builds of the file give the same bits. */
+/* kernels/cpu/ref.c: the packed product follows the contract's formula, and both builds of the file give the same bits.
+ */
 #define _POSIX_C_SOURCE 200809L
 #include "kernels/cpu/ops.h"
 #include "kernels/numeric.h"
@@ -60,7 +61,9 @@ static act activations(const hs_cpu_ops *ops, uint32_t cols, uint32_t n, int kin
     t.sum = malloc((size_t)n * blocks * sizeof(int32_t));
     for (size_t i = 0; i < (size_t)n * cols; i++)
         t.x[i] = kind == 0   ? uniform()
-                 : kind == 1 ? (i % 300 < 128 ? 0.0f : i % 131 == 0 ? 1e4f : uniform() * 1e-3f)
+                 : kind == 1 ? (i % 300 < 128  ? 0.0f
+                                : i % 131 == 0 ? 1e4f
+                                               : uniform() * 1e-3f)
                  : kind == 2 ? uniform() * 1e-38f
                              : (i & 1 ? 1.0f : -1.0f);
     for (uint32_t r = 0; r < n; r++)
@@ -120,8 +123,8 @@ static void packed_products_follow_the_page(void **state)
                     for (uint32_t k = 0; k < n; k++) {
                         float want = by_the_page(&p.m, &p.book, &t.a, r, k);
                         if (hs_float_bits(y[k * rows + r]) != hs_float_bits(want))
-                            fail_msg("Q%u %u x %u kind %d row %u token %u: %a, the page says %a", bits, rows, cols, kind, r, k,
-                                     (double)y[k * rows + r], (double)want);
+                            fail_msg("Q%u %u x %u kind %d row %u token %u: %a, the page says %a", bits, rows, cols,
+                                     kind, r, k, (double)y[k * rows + r], (double)want);
                     }
                 free(y);
                 free_act(&t);
@@ -164,7 +167,8 @@ static void both_builds_give_the_same_bits(void **state)
     }
 }
 
-/* Every set that this machine has, every format, sizes off every boundary, one to many tokens: the bits of the plain one. */
+/* Every set that this machine has, every format, sizes off every boundary, one to many tokens: the bits of the plain
+ * one. */
 static void check_set(const char *name)
 {
     static const uint32_t rows[] = {1, 15, 16, 17, 33, 64, 100}, cols[] = {128, 96, 384, 1024, 1152, 2048, 8320, 17408};
@@ -172,7 +176,7 @@ static void check_set(const char *name)
     hs_cpu_ops set;
     hlwq_error err;
     setenv("HLWQ_CPU", name, 1);
-    hlwq_status st = hs_cpu_choose(&set, &err);
+    hlwq_status st = hs_cpu_choose(&set, NULL, &err);
     unsetenv("HLWQ_CPU");
     if (st == HLWQ_ERR_UNSUPPORTED) {
         print_message("skipped %s: %s\n", name, err.message);
@@ -199,8 +203,8 @@ static void check_set(const char *name)
                 set.gemm(&p.m, &t.a, indirect ? list : NULL, n, r / 2, r, got, stride);
                 for (size_t i = 0; i < floats; i++)
                     if (hs_float_bits(got[i]) != hs_float_bits(want[i]))
-                        fail_msg("%s Q%u %u x %u, %u tokens, kind %u: y[%zu] is %a, ref.c says %a", name, bits, r, cols[c], n, kind,
-                                 i, (double)got[i], (double)want[i]);
+                        fail_msg("%s Q%u %u x %u, %u tokens, kind %u: y[%zu] is %a, ref.c says %a", name, bits, r,
+                                 cols[c], n, kind, i, (double)got[i], (double)want[i]);
             }
             free(want);
             free(got);
@@ -218,7 +222,7 @@ static void faster_sets_give_the_bits_of_the_plain_one(void **state)
     setenv("HLWQ_CPU", "mmx", 1);
     hs_cpu_ops set;
     hlwq_error err;
-    CHECK_FAILS(hs_cpu_choose(&set, &err), HLWQ_ERR_ARG, err, "mmx");
+    CHECK_FAILS(hs_cpu_choose(&set, NULL, &err), HLWQ_ERR_ARG, err, "mmx");
     unsetenv("HLWQ_CPU");
 }
 
@@ -290,8 +294,10 @@ static void delta_rule_gives_the_published_vector(void **state)
     (void)state;
     static const float q[3][2] = {{1, 2}, {-1, 0.5f}, {0.3f, -0.7f}}, k[3][2] = {{0.5f, -1}, {2, 1}, {-0.2f, 0.4f}};
     static const float v[3][2] = {{1, 0.5f}, {-0.5f, 2}, {0.25f, -1}};
-    static const float g[3] = {-0.986164277f, -0.397355764f, -3.079458556f}, beta[3] = {0.5f, 0.731058579f, 0.119202922f};
-    static const float want[3][2] = {{-0.212131928f, -0.106065964f}, {-0.03501612f, -0.715371957f}, {-0.010730232f, 0.086155562f}};
+    static const float g[3] = {-0.986164277f, -0.397355764f, -3.079458556f},
+                       beta[3] = {0.5f, 0.731058579f, 0.119202922f};
+    static const float want[3][2] = {
+        {-0.212131928f, -0.106065964f}, {-0.03501612f, -0.715371957f}, {-0.010730232f, 0.086155562f}};
     static const float end[4] = {-0.022274334f, 0.11648861f, 0.006963605f, -0.082636967f};
     float scratch[8192], qn[3][2], kn[3][2], s[4] = {0}, o[3][2];
     for (int t = 0; t < 3; t++) {
@@ -311,7 +317,8 @@ static void delta_rule_gives_the_published_vector(void **state)
             assert_true(fabsf(s[i] - end[i]) < 2e-6f);
     }
     static const float z[3][2] = {{0.2f, -1.5f}, {1, 0.3f}, {-0.4f, 2}}, w[2] = {1.25f, 0.75f};
-    static const float gated[3][2] = {{-0.173869686f, 0.129795728f}, {-0.063181918f, -0.182567556f}, {0.035066571f, 1.85388209f}};
+    static const float gated[3][2] = {
+        {-0.173869686f, 0.129795728f}, {-0.063181918f, -0.182567556f}, {0.035066571f, 1.85388209f}};
     for (int t = 0; t < 3; t++) {
         float y[2];
         hs_cpu_ref_base.gated_norm(want[t], w, z[t], 2, 1e-6f, y);

@@ -239,7 +239,7 @@ static void faster_loops_give_the_bits_of_the_plain_ones(void **state)
         hs_cpu_ops set;
         hlwq_error err;
         setenv("HLWQ_CPU", name[i], 1);
-        hlwq_status st = hs_cpu_choose(&set, &err);
+        hlwq_status st = hs_cpu_choose(&set, NULL, &err);
         unsetenv("HLWQ_CPU");
         if (st != HLWQ_OK) {
             print_message("skipped %s: %s\n", name[i], err.message);
