@@ -130,7 +130,8 @@ static void print_stages(hs_text *t, const speed *s)
 static void print_table(hs_text *t, const speed *s)
 {
     double m, l, h;
-    hs_text_format(t, "%-14s %10s %10s %10s %12s %10s %10s\n", "test", "tok/s", "min", "max", "MB/token", "GB/s", "of memory");
+    hs_text_format(t, "%-14s %10s %10s %10s %12s %10s %10s\n", "test", "tok/s", "min", "max", "MB/token", "GB/s",
+                   "of memory");
     if (s->prompt) {
         summary(s->prefill, s->runs, &m, &l, &h);
         hs_text_format(t, "prefill %-6u %10.1f %10.1f %10.1f\n", s->prompt, m, l, h);
@@ -177,6 +178,22 @@ static void print_json(hs_text *t, const speed *s)
     hs_text_format(t, "}\n");
 }
 
+static void print_csv(hs_text *t, const speed *s)
+{
+    static const char *const what[2] = {"prefill", "decode"};
+    const uint32_t tokens[2] = {s->prompt, s->tokens};
+    const double *rate[2] = {s->prefill, s->decode};
+    hs_text_format(t, "test,tokens,runs,tok_per_s,min,max,bytes_per_token,memory_bytes_per_second\n");
+    for (int k = 0; k < 2; k++) {
+        double m, l, h;
+        if (!tokens[k])
+            continue;
+        summary(rate[k], s->runs, &m, &l, &h);
+        hs_text_format(t, "%s,%u,%u,%.3f,%.3f,%.3f,%" PRIu64 ",%.0f\n", what[k], tokens[k], s->runs, m, l, h,
+                       s->facts.bytes_per_token, s->bandwidth);
+    }
+}
+
 static hlwq_status run(speed *s, hlwq_error *err)
 {
     const app_args *a = s->args;
@@ -193,6 +210,8 @@ static hlwq_status run(speed *s, hlwq_error *err)
     hs_text t = {0};
     if (app_flag(a, OPT_JSON))
         print_json(&t, s);
+    else if (app_flag(a, OPT_CSV))
+        print_csv(&t, s);
     else
         print_table(&t, s);
     return app_out_text(&t, err);

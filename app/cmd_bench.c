@@ -7,6 +7,7 @@
  * nothing; the tokens after its first are predicted.  Means are over all predictions.
  */
 #define _GNU_SOURCE
+#include "app/bench_kernels.h"
 #include "app/bench_speed.h"
 #include "app/commands.h"
 #include "app/open.h"
@@ -230,9 +231,16 @@ static hlwq_status run_bench(bench *b, hlwq_error *err)
 
 int app_cmd_bench(const app_args *args)
 {
+    hlwq_error err;
+    if (args->n_operands && strcmp(args->operand[0], "kernels") != 0)
+        return app_finish(hs_fail(&err, HLWQ_ERR_ARG,
+                                  "bench: \"%s\" is not something to measure; there is only \"kernels\"",
+                                  args->operand[0]),
+                          &err);
+    if (args->n_operands)
+        return app_bench_kernels(args);
     if (!args->value[OPT_PPL].set && !args->value[OPT_REF].set)
         return app_bench_speed(args);
-    hlwq_error err;
     bench b = {.args = args};
     app_watch(NULL);
     hlwq_status st = run_bench(&b, &err);

@@ -46,7 +46,8 @@ static hlwq_status read_prompt(run *r, hlwq_error *err)
             r->prompt[n - 1] = 0;
     }
     if (!*r->prompt)
-        return hs_fail(err, HLWQ_ERR_ARG, "the prompt is empty");
+        return hs_fail(err, HLWQ_ERR_ARG,
+                       "the prompt is empty; give it as an argument, with -f FILE, or on standard input");
     return HLWQ_OK;
 }
 

@@ -15,8 +15,8 @@ const app_option app_option_table[OPT_COUNT] = {
     [OPT_FILE] = {"file", NULL, 'f', APP_PATH, "FILE", 0, 0, NULL,
                   "read the prompt from FILE (- for standard input); one final newline is dropped", ON(RUN), true},
     [OPT_PREDICT] = {"predict", "max-tokens n-predict", 'n', APP_NUMBER, "N", -1, MANY, "256; bench: 128",
-                     "make at most N tokens; -1 = until the model ends its text or the context is full", ON(RUN) | ON(BENCH),
-                     false},
+                     "make at most N tokens; -1 = until the model ends its text or the context is full",
+                     ON(RUN) | ON(BENCH), false},
     [OPT_CTX] = {"ctx", "ctx-size max-model-len", 'c', APP_NUMBER, "N", 0, MANY, "0; bench: 256",
                  "positions of the context; 0 = the model's own, at most 8192", ON(RUN) | ON(BENCH), false},
     [OPT_THREADS] = {"threads", NULL, 't', APP_NUMBER, "N", 0, 256, "0",
@@ -60,7 +60,8 @@ const app_option app_option_table[OPT_COUNT] = {
                        "bits of the output head, 2 to 6 or 16", ON(CONVERT), false},
     [OPT_EMBED_BITS] = {"embed-bits", NULL, 0, APP_NUMBER, "N", 0, 16, "6, or the source's with --bits 0",
                         "bits of the embeddings, 2 to 6 or 16", ON(CONVERT), false},
-    [OPT_FORCE] = {"force", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "replace an output that exists", ON(CONVERT) | ON(SYNTH), true},
+    [OPT_FORCE] = {"force", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "replace an output that exists",
+                   ON(CONVERT) | ON(SYNTH), true},
     [OPT_IDS_FILE] = {"ids-file", NULL, 0, APP_PATH, "FILE", 0, 0, NULL,
                       "token ids in decimal, separated by white space (- for standard input); required", ON(LOGITS),
                       true},
@@ -76,7 +77,8 @@ const app_option app_option_table[OPT_COUNT] = {
                            "prefill N tokens at once; 0 = do not measure it", ON(BENCH), true},
     [OPT_RUNS] = {"runs", "repetitions", 'r', APP_NUMBER, "N", 1, 100, "5", "measure N times, after one run unmeasured",
                   ON(BENCH), true},
-    [OPT_STAGES] = {"stages", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "also print the time of each stage", ON(BENCH), true},
+    [OPT_STAGES] = {"stages", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "also print the time of each stage", ON(BENCH),
+                    true},
     [OPT_LIKE] = {"like", NULL, 0, APP_CHOICE, "9b|27b|35b-a3b", 0, 0, NULL, "the geometry; required", ON(SYNTH), true},
     [OPT_LAYERS] = {"layers", NULL, 0, APP_NUMBER, "N", 0, 512, "0", "number of layers; 0 = all", ON(SYNTH), true},
     [OPT_VOCAB] = {"vocab", NULL, 0, APP_NUMBER, "N", 0, 4194304, "0", "size of the vocabulary; 0 = the real one",
@@ -91,6 +93,8 @@ const app_option app_option_table[OPT_COUNT] = {
     [OPT_REF_EXACT] = {"ref-exact", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "--exact for the reference", ON(BENCH), true},
     [OPT_JSON] = {"json", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print JSON",
                   ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH), false},
+    [OPT_CSV] = {"csv", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print comma-separated values with a heading", ON(BENCH),
+                 true},
     [OPT_QUIET] = {"quiet", NULL, 'q', APP_FLAG, NULL, 0, 0, NULL, "print errors only, beside the result",
                    ENGINE_COMMANDS | ON(CONVERT) | ON(SYNTH), false},
     [OPT_VERBOSE] = {"verbose", NULL, 'v', APP_FLAG, NULL, 0, 0, NULL, "say what is being done; twice: everything",
@@ -112,10 +116,12 @@ const app_command app_command_table[APP_COMMAND_COUNT] = {
     [APP_TOKENIZE] = {"tokenize", "[TEXT...]", 0, -1, "turn text into token ids, or back",
                       "Reads standard input, to the byte, when no TEXT is given. A directory that holds only a "
                       "tokenizer.json will do as the model."},
-    [APP_BENCH] = {"bench", "", 0, 0, "measure a model: speed, or perplexity and distance from a reference",
-                   "Without --ppl: prefill and decode in tokens per second, and the share of this machine's memory rate that "
-                   "decode reads. With --ppl: windows are cut from the whole text, tokenised once; the tail is dropped. The mean "
-                   "is taken over all predictions, of the second to the last token of each window."},
+    [APP_BENCH] =
+        {"bench", "[kernels [FORMAT] [ISA]]", 0, 3,
+         "measure a model: speed, or perplexity and distance from a reference",
+         "bench kernels: every product of this build, format by shape by instruction set, or one format and set, without a model. Without --ppl: prefill and decode in tokens per second, and the share of this machine's memory rate that "
+         "decode reads. With --ppl: windows are cut from the whole text, tokenised once; the tail is dropped. The mean "
+         "is taken over all predictions, of the second to the last token of each window."},
     [APP_SYNTH] = {"synth", "--like GEOMETRY -o FILE", 0, 0, "make a container of real geometry with random weights",
                    "For measuring speed without a download. What such a model says is noise."},
     [APP_VERSION] = {"version", "", 0, 0, "print the version", NULL},

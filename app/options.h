@@ -67,6 +67,7 @@ typedef enum app_option_id {
     OPT_REF,
     OPT_REF_EXACT,
     OPT_JSON,
+    OPT_CSV,
     OPT_QUIET,
     OPT_VERBOSE,
     OPT_MAN,
@@ -85,24 +86,24 @@ typedef enum app_kind {
 } app_kind;
 
 typedef struct app_option {
-    const char *name;     /* long name; HLWQ_<NAME> and the config key follow from it */
-    const char *alias;    /* other long names, separated by spaces; NULL = none */
-    char letter;          /* 0 = none */
+    const char *name;  /* long name; HLWQ_<NAME> and the config key follow from it */
+    const char *alias; /* other long names, separated by spaces; NULL = none */
+    char letter;       /* 0 = none */
     app_kind kind;
     const char *argument; /* in help: "FILE", "N"; for APP_CHOICE the choices */
     double min, max;      /* NUMBER and REAL */
     const char *fallback; /* in help; NULL = says nothing */
     const char *help;
-    unsigned commands;    /* bits 1 << app_command_id */
-    bool line_only;       /* of no use in the environment or the config file */
+    unsigned commands; /* bits 1 << app_command_id */
+    bool line_only;    /* of no use in the environment or the config file */
 } app_option;
 
 typedef struct app_command {
     const char *name;
-    const char *operands; /* in usage: "[PROMPT...]"; "" = none */
+    const char *operands;           /* in usage: "[PROMPT...]"; "" = none */
     int min_operands, max_operands; /* max -1 = any number */
-    const char *summary;  /* one line */
-    const char *details;  /* more, for --help and the manual; NULL = none */
+    const char *summary;            /* one line */
+    const char *details;            /* more, for --help and the manual; NULL = none */
 } app_command;
 
 extern const app_option app_option_table[OPT_COUNT];

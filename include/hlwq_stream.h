@@ -70,14 +70,14 @@ HLWQ_API void hlwq_free(void *p);
 typedef enum hlwq_verify { HLWQ_VERIFY_OFF, HLWQ_VERIFY_FIRST, HLWQ_VERIFY_ALWAYS } hlwq_verify;
 
 typedef struct hlwq_engine_options {
-    const char *model;     /* a .hlwq container or a Hugging Face directory; required */
-    uint64_t ram_bytes;    /* hard cap on what the engine and its sessions hold; 0 = no cap */
-    uint32_t threads;      /* 0 = one per usable physical core */
-    bool exact;            /* quantised matrices compute from dequantised fp32 weights (slow) */
-    hlwq_verify verify;    /* extent checksums: on first read by default */
-    hlwq_log_fn log;       /* NULL = silent */
+    const char *model;         /* a .hlwq container or a Hugging Face directory; required */
+    uint64_t ram_bytes;        /* hard cap on what the engine and its sessions hold; 0 = no cap */
+    uint32_t threads;          /* 0 = one per usable physical core */
+    bool exact;                /* quantised matrices compute from dequantised fp32 weights (slow) */
+    hlwq_verify verify;        /* extent checksums: on first read by default */
+    hlwq_log_fn log;           /* NULL = silent */
     hlwq_progress_fn progress; /* loading; NULL = none */
-    void *user;            /* handed to both */
+    void *user;                /* handed to both */
 } hlwq_engine_options;
 
 HLWQ_API hlwq_engine_options hlwq_engine_options_default(void);
@@ -87,11 +87,11 @@ HLWQ_API hlwq_status hlwq_engine_open(const hlwq_engine_options *options, hlwq_e
 HLWQ_API void hlwq_engine_close(hlwq_engine *engine);
 
 typedef struct hlwq_model_facts {
-    uint32_t vocab;        /* rows of the logits */
+    uint32_t vocab; /* rows of the logits */
     uint32_t hidden;
     uint32_t layers;
-    uint32_t context_max;  /* tokens the model was made for */
-    uint64_t weight_bytes; /* held in memory */
+    uint32_t context_max;     /* tokens the model was made for */
+    uint64_t weight_bytes;    /* held in memory */
     uint64_t bytes_per_token; /* weights read to decode one token */
     double load_seconds;
 } hlwq_model_facts;
@@ -144,7 +144,7 @@ typedef struct hlwq_sampling {
 typedef enum hlwq_kv { HLWQ_KV_F16, HLWQ_KV_F32 } hlwq_kv;
 
 typedef struct hlwq_session_options {
-    uint32_t context;      /* positions; 0 = the model's own, at most 8,192 */
+    uint32_t context; /* positions; 0 = the model's own, at most 8,192 */
     hlwq_kv kv;
     hlwq_sampling sampling;
 } hlwq_session_options;
@@ -152,8 +152,8 @@ typedef struct hlwq_session_options {
 /* The model's generation_config where it has one. `engine` may be NULL: built-in defaults. */
 HLWQ_API hlwq_session_options hlwq_session_options_default(const hlwq_engine *engine);
 
-HLWQ_API hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *options,
-                                       hlwq_session **session, hlwq_error *err);
+HLWQ_API hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *options, hlwq_session **session,
+                                       hlwq_error *err);
 HLWQ_API void hlwq_session_close(hlwq_session *session);
 
 /* Forget everything; memory stays. */
@@ -197,13 +197,13 @@ HLWQ_API void hlwq_session_get_stats(const hlwq_session *session, hlwq_session_s
 /* ---- convert -------------------------------------------------------------------------------- */
 
 typedef struct hlwq_convert_options {
-    const char *source;      /* a Hugging Face directory */
-    const char *output;      /* the .hlwq file to write; appears only when complete */
-    uint32_t bits;           /* 2..6; 0 = keep what the source has */
-    uint32_t head_bits;      /* lm_head: 2..6, 16; 0 = 6, or as the source where `bits` is 0 */
-    uint32_t embed_bits;     /* embeddings: likewise */
-    uint32_t threads;        /* 0 = one per usable core */
-    bool overwrite;          /* replace an existing output */
+    const char *source;  /* a Hugging Face directory */
+    const char *output;  /* the .hlwq file to write; appears only when complete */
+    uint32_t bits;       /* 2..6; 0 = keep what the source has */
+    uint32_t head_bits;  /* lm_head: 2..6, 16; 0 = 6, or as the source where `bits` is 0 */
+    uint32_t embed_bits; /* embeddings: likewise */
+    uint32_t threads;    /* 0 = one per usable core */
+    bool overwrite;      /* replace an existing output */
     hlwq_log_fn log;
     hlwq_progress_fn progress;
     void *user;
@@ -233,6 +233,31 @@ HLWQ_API hlwq_status hlwq_synth(const hlwq_synth_options *options, hlwq_error *e
 
 /* Rate at which the engine's threads can read this machine's memory, bytes per second, measured now. */
 HLWQ_API hlwq_status hlwq_engine_bandwidth(hlwq_engine *engine, double *bytes_per_second, hlwq_error *err);
+
+/* One line of a sweep over the products of this build: `tokens` tokens against a matrix of `rows` x `cols` weights. */
+typedef struct hlwq_product_speed {
+    const char *isa;    /* "ref", "avx2", "avx512" */
+    const char *format; /* "Q5" */
+    uint32_t rows, cols, tokens;
+    double seconds;                 /* of one product */
+    double bytes_per_second;        /* of weights read */
+    double weights_per_second;      /* times tokens */
+    double memory_bytes_per_second; /* this machine's read rate, measured before the sweep */
+} hlwq_product_speed;
+
+typedef struct hlwq_product_options {
+    const char *isa;         /* one of them only; NULL = all that this machine has */
+    const char *format;      /* likewise */
+    uint32_t threads;        /* 0 = one per usable core */
+    uint32_t tokens;         /* 0 = 1, 4 and 64 */
+    uint64_t resident_bytes; /* weights per pass: 256 MiB reads main memory */
+    /* Called after each measurement; false stops the sweep. */
+    bool (*each)(void *user, const hlwq_product_speed *speed);
+    void *user;
+} hlwq_product_options;
+
+HLWQ_API hlwq_product_options hlwq_product_options_default(void);
+HLWQ_API hlwq_status hlwq_measure_products(const hlwq_product_options *options, hlwq_error *err);
 
 typedef enum hlwq_stage {
     HLWQ_STAGE_EMBED,

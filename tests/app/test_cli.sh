@@ -152,6 +152,15 @@ yes "$text" | head -n 60 >"$dir/text"
 expect 0 '' bench --ppl "$dir/text" --ctx 64 --max-windows 2 --ref models/demo-q5.hlwq
 grep -qF 'agreement 100.00 %' "$dir/out" || fail "a model differs from itself: $(cat "$dir/out")"
 
+expect 0 '' bench -p 16 -n 4 -r 1 --csv
+grep -q '^prefill,16,1,[0-9.]*,' "$dir/out" || fail "bench --csv: $(cat "$dir/out")"
+expect 0 '' bench kernels Q5 ref -p 1 -t 1 --csv
+[ "$(grep -c '^ref,Q5,.*,1,' "$dir/out")" -eq 4 ] || fail "bench kernels: $(cat "$dir/out")"
+expect 0 '' bench kernels q3 ref -p 2 -t 1 --json
+grep -q '"tokens":2,' "$dir/out" || fail "bench kernels --json: $(cat "$dir/out")"
+expect 1 'Q9' bench kernels Q9
+expect 2 'speed of light' bench 'speed of light'
+
 # ---- endings ----
 if [ -w /dev/full ]; then
     "$program" run -q -n 8 "The old man" >/dev/full 2>"$dir/err"
