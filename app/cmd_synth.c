@@ -11,7 +11,8 @@ static hlwq_status synth(const app_args *args, hlwq_error *err)
     o.like = app_text(args, OPT_LIKE, NULL);
     o.output = app_text(args, OPT_OUTPUT, NULL);
     if (!o.like || !o.output)
-        return hs_fail(err, HLWQ_ERR_ARG, "synth needs %s", o.like ? "the file to write: -o FILE" : "a geometry: --like 9b|27b|35b-a3b");
+        return hs_fail(err, HLWQ_ERR_ARG, "synth needs %s",
+                       o.like ? "the file to write: -o FILE" : "a geometry: --like 9b|27b|35b-a3b");
     o.layers = (uint32_t)app_number(args, OPT_LAYERS, 0);
     o.vocab = (uint32_t)app_number(args, OPT_VOCAB, 0);
     o.bits = (uint32_t)app_number(args, OPT_BITS, o.bits);

@@ -11,13 +11,13 @@ static const struct {
     const char *name;
     uint8_t bytes, low_block, high_block;
 } info[HS_DTYPE_COUNT] = {
-    [HS_F32] = {"F32", 4, 0, 0},       [HS_F16] = {"F16", 2, 0, 0},       [HS_BF16] = {"BF16", 2, 0, 0},
-    [HS_F64] = {"F64", 8, 0, 0},       [HS_I8] = {"I8", 1, 0, 0},         [HS_U8] = {"U8", 1, 0, 0},
-    [HS_I16] = {"I16", 2, 0, 0},       [HS_U16] = {"U16", 2, 0, 0},       [HS_I32] = {"I32", 4, 0, 0},
-    [HS_U32] = {"U32", 4, 0, 0},       [HS_I64] = {"I64", 8, 0, 0},       [HS_U64] = {"U64", 8, 0, 0},
-    [HS_BOOL] = {"BOOL", 1, 0, 0},     [HS_F8_E4M3] = {"F8_E4M3", 1, 0, 0}, [HS_F8_E5M2] = {"F8_E5M2", 1, 0, 0},
-    [HS_Q2] = {"Q2", 0, 32, 0},        [HS_Q3] = {"Q3", 0, 32, 16},       [HS_Q4] = {"Q4", 0, 64, 0},
-    [HS_Q5] = {"Q5", 0, 64, 16},       [HS_Q6] = {"Q6", 0, 64, 32},
+    [HS_F32] = {"F32", 4, 0, 0},   [HS_F16] = {"F16", 2, 0, 0},         [HS_BF16] = {"BF16", 2, 0, 0},
+    [HS_F64] = {"F64", 8, 0, 0},   [HS_I8] = {"I8", 1, 0, 0},           [HS_U8] = {"U8", 1, 0, 0},
+    [HS_I16] = {"I16", 2, 0, 0},   [HS_U16] = {"U16", 2, 0, 0},         [HS_I32] = {"I32", 4, 0, 0},
+    [HS_U32] = {"U32", 4, 0, 0},   [HS_I64] = {"I64", 8, 0, 0},         [HS_U64] = {"U64", 8, 0, 0},
+    [HS_BOOL] = {"BOOL", 1, 0, 0}, [HS_F8_E4M3] = {"F8_E4M3", 1, 0, 0}, [HS_F8_E5M2] = {"F8_E5M2", 1, 0, 0},
+    [HS_Q2] = {"Q2", 0, 32, 0},    [HS_Q3] = {"Q3", 0, 32, 16},         [HS_Q4] = {"Q4", 0, 64, 0},
+    [HS_Q5] = {"Q5", 0, 64, 16},   [HS_Q6] = {"Q6", 0, 64, 32},
 };
 
 const char *hs_dtype_name(hs_dtype dtype)
@@ -115,9 +115,7 @@ void hs_to_f32(float *out, const void *in, hs_dtype dtype, uint64_t n)
 {
     const uint8_t *p = in;
     switch (dtype) {
-    case HS_F32:
-        memcpy(out, in, n * 4);
-        return;
+    case HS_F32: memcpy(out, in, n * 4); return;
     case HS_F16:
     case HS_BF16:
         for (uint64_t i = 0; i < n; i++) {
@@ -133,7 +131,6 @@ void hs_to_f32(float *out, const void *in, hs_dtype dtype, uint64_t n)
             out[i] = (float)d;
         }
         return;
-    default:
-        assert(!"a plain float type");
+    default: assert(!"a plain float type");
     }
 }

@@ -85,8 +85,8 @@ static inline hs_dtype hs_dtype_of_bits(uint32_t bits)
 typedef struct hs_planes {
     uint64_t low, high, norms; /* offsets */
     uint64_t low_bytes, high_bytes, norms_bytes;
-    uint64_t bytes; /* all, a multiple of 64 */
-    uint32_t blocks; /* per row; 0 for plain types */
+    uint64_t bytes;                 /* all, a multiple of 64 */
+    uint32_t blocks;                /* per row; 0 for plain types */
     uint32_t low_block, high_block; /* bytes per block */
 } hs_planes;
 

@@ -82,8 +82,8 @@ hlwq_status hs_file_unchanged(const hs_file *file, const char *path, hlwq_error 
     if (fstat(file->fd, &s) != 0)
         return hs_fail(err, HLWQ_ERR_IO, "%s: %s", path, strerror(errno));
     if ((uint64_t)s.st_size != file->bytes || mtime_ns(&s) != file->mtime_ns)
-        return hs_fail(err, HLWQ_ERR_IO, "%s changed while it was in use: %" PRIu64 " bytes then, %" PRIu64 " now", path,
-                       file->bytes, (uint64_t)s.st_size);
+        return hs_fail(err, HLWQ_ERR_IO, "%s changed while it was in use: %" PRIu64 " bytes then, %" PRIu64 " now",
+                       path, file->bytes, (uint64_t)s.st_size);
     return HLWQ_OK;
 }
 

@@ -47,7 +47,7 @@ const hs_json *hs_json_value(hs_json_iter *it);
 /* Values of a node; asserts the type. */
 bool hs_json_bool(const hs_json *node);
 int64_t hs_json_int(const hs_json *node);
-double hs_json_real(const hs_json *node); /* INTEGER or REAL */
+double hs_json_real(const hs_json *node);                       /* INTEGER or REAL */
 const char *hs_json_string(const hs_json *node, size_t *bytes); /* bytes may be NULL */
 
 /*

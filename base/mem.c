@@ -75,8 +75,9 @@ static hlwq_status charge(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char 
         m->fail_in = UINT64_MAX;
         st = hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s (%" PRIu64 " bytes)", what, bytes);
     } else if (bytes > m->cap - m->now) {
-        st = hs_fail(err, HLWQ_ERR_BUDGET, "%s needs %.1f MiB, but the budget of %.1f MiB has %.1f MiB left; raise --ram",
-                     what, (double)bytes / 1048576.0, (double)m->cap / 1048576.0, (double)(m->cap - m->now) / 1048576.0);
+        st = hs_fail(err, HLWQ_ERR_BUDGET,
+                     "%s needs %.1f MiB, but the budget of %.1f MiB has %.1f MiB left; raise --ram", what,
+                     (double)bytes / 1048576.0, (double)m->cap / 1048576.0, (double)(m->cap - m->now) / 1048576.0);
     } else {
         m->now += bytes;
         m->tag[tag] += bytes;

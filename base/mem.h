@@ -20,7 +20,7 @@ typedef enum hs_mem_tag {
     HS_MEM_ACT,     /* activations of one step */
     HS_MEM_IO,      /* transfer buffers */
     HS_MEM_TOKENIZER,
-    HS_MEM_TABLE,   /* tensor tables, indexes, configuration */
+    HS_MEM_TABLE, /* tensor tables, indexes, configuration */
     HS_MEM_OTHER,
     HS_MEM_TAG_COUNT
 } hs_mem_tag;

@@ -25,7 +25,7 @@ typedef struct hs_kv_view {
 } hs_kv_view;
 
 typedef struct hs_attention {
-    const float *norm;           /* [hidden], zero-centred, as all norms here but delta's */
+    const float *norm; /* [hidden], zero-centred, as all norms here but delta's */
     hs_matrix q, k, v, o;
     const float *q_norm, *k_norm; /* [head_dim] */
     uint32_t q_heads, kv_heads, head_dim, rotary_dims;
@@ -36,9 +36,9 @@ typedef struct hs_attention {
 typedef struct hs_delta {
     const float *norm; /* [hidden] */
     hs_matrix qkv, z, b, a, out;
-    const float *conv;    /* [channels][taps] */
+    const float *conv;            /* [channels][taps] */
     const float *a_log, *dt_bias; /* [v_heads] */
-    const float *out_norm; /* [v_dim], plain */
+    const float *out_norm;        /* [v_dim], plain */
     uint32_t k_heads, v_heads, k_dim, v_dim, taps;
     float eps;
 } hs_delta;
@@ -56,8 +56,8 @@ typedef struct hs_ffn {
 typedef struct hs_mixture {
     const float *norm; /* [hidden] */
     hs_matrix router;
-    hs_ffn shared;         /* shared.gate.rows 0 = none */
-    hs_matrix shared_mix;  /* [1][hidden] */
+    hs_ffn shared;        /* shared.gate.rows 0 = none */
+    hs_matrix shared_mix; /* [1][hidden] */
     uint32_t experts, used;
     float eps;
 } hs_mixture;
@@ -71,9 +71,9 @@ typedef struct hs_routing {
 /* Largest dimensions of a model: what scratch memory is sized by. */
 typedef struct hs_limits {
     uint32_t hidden, vocab;
-    uint32_t q_width;       /* rows of the q projection */
-    uint32_t kv_width;      /* kv_heads * head_dim */
-    uint32_t group;         /* q heads per kv head */
+    uint32_t q_width;  /* rows of the q projection */
+    uint32_t kv_width; /* kv_heads * head_dim */
+    uint32_t group;    /* q heads per kv head */
     uint32_t head_dim;
     uint32_t channels, v_width, v_heads, k_dim, v_dim; /* DeltaNet */
     uint32_t ffn_rows;      /* feed-forwards that a token visits: 1, or used experts and the shared one */
@@ -107,7 +107,8 @@ typedef struct hs_backend_ops {
     hlwq_status (*route)(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                          hlwq_error *err);
 
-    /* x += sum over rank of weight * expert + sigmoid(shared gate) * shared. expert[id] is valid where id was chosen. */
+    /* x += sum over rank of weight * expert + sigmoid(shared gate) * shared. expert[id] is valid where id was chosen.
+     */
     hlwq_status (*experts)(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, uint32_t n,
                            const hs_routing *routing, float *x, hlwq_error *err);
 

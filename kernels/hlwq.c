@@ -133,21 +133,24 @@ static const uint8_t level_of[7][64] = {
     [2] = {2, 3, 1, 0},
     [3] = {4, 5, 6, 7, 3, 2, 1, 0},
     [4] = {8, 9, 10, 11, 12, 13, 14, 15, 7, 6, 5, 4, 3, 2, 1, 0},
-    [5] = {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0},
+    [5] = {16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+           15, 14, 13, 12, 11, 10, 9,  8,  7,  6,  5,  4,  3,  2,  1,  0},
     [6] = {32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53,
            54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20,
            19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9,  8,  7,  6,  5,  4,  3,  2,  1,  0},
 };
 
 /* `bits` is a constant wherever this is called, so that places and shifts are too. */
-static inline __attribute__((always_inline)) void unpack(uint32_t bits, const uint8_t *low, const uint8_t *high, uint8_t *code)
+static inline __attribute__((always_inline)) void unpack(uint32_t bits, const uint8_t *low, const uint8_t *high,
+                                                         uint8_t *code)
 {
     const uint8_t *level = level_of[bits];
     for (uint32_t i = 0; i < 4; i++)
         for (uint32_t c = 0; c < 16; c++)
             for (uint32_t upper = 0; upper < 2; upper++) {
                 uint32_t j = 64 * upper + 16 * i + c, byte = 4 * i + 2 * (c & 1) + upper, bit = 7 - (c >> 1), sm;
-                sm = bits <= 3 ? low[8 * i + c % 8] >> (4 * upper + c / 8 * 2) & 3u : low[16 * i + c] >> (4 * upper) & 15u;
+                sm = bits <= 3 ? low[8 * i + c % 8] >> (4 * upper + c / 8 * 2) & 3u
+                               : low[16 * i + c] >> (4 * upper) & 15u;
                 if (bits == 3)
                     sm |= (high[byte] >> bit & 1u) << 2;
                 if (bits >= 5)

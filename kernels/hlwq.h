@@ -27,15 +27,15 @@ void hs_book_levels(hs_book_kind kind, uint32_t bits, float *level);
 
 /*
  * A codebook as the kernels use it.  Level of magnitude index m: (k[m] + 1/2) * step, k in 0..126 (Q2..Q5) or
- * 0..16255 (Q6, held as 128 * hi + lo, hi at most 126).  A negative level is the complement ~k.  The table is the search's best
- * fit to the levels (least squared error weighted by how often a Gaussian uses each).
+ * 0..16255 (Q6, held as 128 * hi + lo, hi at most 126).  A negative level is the complement ~k.  The table is the
+ * search's best fit to the levels (least squared error weighted by how often a Gaussian uses each).
  */
 typedef struct hs_codebook {
     uint32_t bits;
-    float level[64];  /* exact, ascending, as the file has them */
+    float level[64]; /* exact, ascending, as the file has them */
     float step;
-    uint16_t k[32];   /* by magnitude index, 2^(bits - 1) of them, ascending */
-    float scale;      /* step / 256: what a sum over (2k + 1) x codes is multiplied by (rotation included) */
+    uint16_t k[32];     /* by magnitude index, 2^(bits - 1) of them, ascending */
+    float scale;        /* step / 256: what a sum over (2k + 1) x codes is multiplied by (rotation included) */
     uint8_t start[256]; /* encoder: a code near r, for r cut into 256 equal cells over +-reach */
     float reach;
 } hs_codebook;
@@ -53,11 +53,13 @@ hlwq_status hs_encode_block(const hs_codebook *book, const float *v, bool refit,
 /* Decodes one block with the exact levels (not the int8 table): w [128]. */
 void hs_decode_block(const hs_codebook *book, const uint8_t *code, uint16_t norm, float *w);
 
-/* One block of ascending codes [128] to and from the planes of base/dtype.h. low and high point at this block's bytes. */
+/* One block of ascending codes [128] to and from the planes of base/dtype.h. low and high point at this block's bytes.
+ */
 void hs_pack_block(hs_dtype dtype, const uint8_t *code, uint8_t *low, uint8_t *high);
 void hs_unpack_block(hs_dtype dtype, const uint8_t *low, const uint8_t *high, uint8_t *code);
 
-/* Rows of fp32 weights [rows][cols] into the planes of a part at `part` (whole matrix of total_rows), from first_row on. */
+/* Rows of fp32 weights [rows][cols] into the planes of a part at `part` (whole matrix of total_rows), from first_row
+ * on. */
 hlwq_status hs_encode_rows(hs_dtype dtype, const hs_codebook *book, const float *w, uint64_t first_row, uint64_t rows,
                            uint64_t total_rows, uint64_t cols, uint8_t *part, hlwq_error *err);
 

@@ -10,11 +10,11 @@
 typedef struct hs_matrix {
     hs_dtype dtype; /* F32, F16, BF16 or Q2..Q6 */
     uint32_t rows, cols;
-    uint32_t blocks;        /* per row; packed types */
+    uint32_t blocks; /* per row; packed types */
     uint32_t low_block, high_block;
-    const uint8_t *low;     /* packed low plane, or the elements [rows][cols] */
-    const uint8_t *high;    /* packed high plane or NULL */
-    const uint8_t *norms;   /* fp16 [rows][blocks] */
+    const uint8_t *low;   /* packed low plane, or the elements [rows][cols] */
+    const uint8_t *high;  /* packed high plane or NULL */
+    const uint8_t *norms; /* fp16 [rows][blocks] */
     const hs_codebook *book;
 } hs_matrix;
 

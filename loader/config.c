@@ -28,8 +28,8 @@ static hlwq_status check_family(const hs_json *root, const hs_json *text, bool *
             *moe = i >= 2;
             return HLWQ_OK;
         }
-    return hs_fail(err, HLWQ_ERR_FORMAT, "%s: model_type is \"%s\"; only the Qwen3.5 family is supported (qwen3_5, qwen3_5_moe)",
-                   what, type);
+    return hs_fail(err, HLWQ_ERR_FORMAT,
+                   "%s: model_type is \"%s\"; only the Qwen3.5 family is supported (qwen3_5, qwen3_5_moe)", what, type);
 }
 
 /* The class in `architectures` decides which of two flags counts; a missing flag is false. */
@@ -62,15 +62,15 @@ static hlwq_status read_layers(hs_config *c, const hs_json *j, const char *what,
         const hs_json *type = hs_json_at(types, i);
         c->full[i] = is_string(type, "full_attention") || is_string(type, "attention");
         if (!c->full[i] && !is_string(type, "linear_attention") && !is_string(type, "mamba"))
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: layer_types[%u] is neither linear_attention nor full_attention", what,
-                           i);
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: layer_types[%u] is neither linear_attention nor full_attention",
+                           what, i);
     }
     return HLWQ_OK;
 }
 
 /* One object that speaks of RoPE. A kind other than "default" would change tokens silently, so it is refused. */
-static hlwq_status read_rope_object(const hs_json *rope, const char *key, double *partial, double *theta, const char *what,
-                                    hlwq_error *err)
+static hlwq_status read_rope_object(const hs_json *rope, const char *key, double *partial, double *theta,
+                                    const char *what, hlwq_error *err)
 {
     static const char *const type_key[] = {"rope_type", "type"}; /* the second is the older spelling */
     if (hs_json_type_of(rope) <= HS_JSON_NULL)
@@ -102,8 +102,9 @@ static hlwq_status read_rope(hs_config *c, const hs_json *j, const char *what, h
     c->rope_theta = theta;
     c->rotary_dims = (uint32_t)(c->head_dim * partial);
     if (c->rotary_dims == 0 || c->rotary_dims % 2)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: head_dim %u times partial_rotary_factor %g is not a positive even number",
-                       what, c->head_dim, partial);
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s: head_dim %u times partial_rotary_factor %g is not a positive even number", what,
+                       c->head_dim, partial);
     return HLWQ_OK;
 }
 
@@ -139,8 +140,8 @@ static hlwq_status read_delta(hs_config *c, const hs_json *j, const char *what, 
     c->conv_taps = 4;
     HS_TRY(hs_json_take_u32(j, "linear_conv_kernel_dim", HS_OPTIONAL, 2, HS_CONV_TAPS_MAX, &c->conv_taps, what, err));
     if (c->v_heads % c->k_heads)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: linear_num_key_heads %u does not divide linear_num_value_heads %u", what,
-                       c->k_heads, c->v_heads);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: linear_num_key_heads %u does not divide linear_num_value_heads %u",
+                       what, c->k_heads, c->v_heads);
     return HLWQ_OK;
 }
 
@@ -149,7 +150,8 @@ static hlwq_status read_ffn(hs_config *c, const hs_json *j, bool moe, const char
     if (!moe)
         return hs_json_take_u32(j, "intermediate_size", HS_REQUIRED, 1, HS_WIDTH_MAX, &c->intermediate, what, err);
     HS_TRY(hs_json_take_u32(j, "num_experts", HS_REQUIRED, 1, HS_EXPERTS_MAX, &c->experts, what, err));
-    HS_TRY(hs_json_take_u32(j, "num_experts_per_tok", HS_REQUIRED, 1, HS_EXPERTS_USED_MAX, &c->experts_used, what, err));
+    HS_TRY(
+        hs_json_take_u32(j, "num_experts_per_tok", HS_REQUIRED, 1, HS_EXPERTS_USED_MAX, &c->experts_used, what, err));
     HS_TRY(hs_json_take_u32(j, "moe_intermediate_size", HS_REQUIRED, 1, HS_WIDTH_MAX, &c->expert_width, what, err));
     HS_TRY(hs_json_take_u32(j, "shared_expert_intermediate_size", HS_OPTIONAL, 0, HS_WIDTH_MAX, &c->shared_width, what,
                             err));

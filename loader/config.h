@@ -23,9 +23,9 @@ enum {
 
 typedef struct hs_config {
     uint32_t vocab, hidden, layers;
-    bool tied;                   /* the head is the embedding */
-    bool full[HS_LAYERS_MAX];    /* layer i: gated attention (true) or Gated DeltaNet */
-    float eps;                   /* of every RMS norm */
+    bool tied;                /* the head is the embedding */
+    bool full[HS_LAYERS_MAX]; /* layer i: gated attention (true) or Gated DeltaNet */
+    float eps;                /* of every RMS norm */
 
     /* Gated attention. */
     uint32_t q_heads, kv_heads, head_dim; /* kv_heads divides q_heads */

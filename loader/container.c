@@ -63,8 +63,8 @@ hlwq_status hs_header_decode(hs_header *h, const uint8_t *page, const char *path
         .tail_offset = get(page + 48, 8),
     };
     if (h->version > HS_CONTAINER_VERSION || h->version == 0)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s has format version %u, this program reads up to version %d", path, h->version,
-                       HS_CONTAINER_VERSION);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s has format version %u, this program reads up to version %d", path,
+                       h->version, HS_CONTAINER_VERSION);
     if (get(page + 56, 8) != hs_hash(page, 56) || get(page + 12, 4) != HS_HEADER_BYTES)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: the header is damaged, its checksum is wrong", path);
     for (int i = 64; i < HS_HEADER_BYTES; i++)
@@ -91,19 +91,23 @@ static hlwq_status read_header(hs_container *c, hs_header *h, hlwq_error *err)
 {
     uint8_t page[HS_HEADER_BYTES];
     if (c->file.bytes < HS_HEADER_BYTES)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s is too short for a .hlwq container: %" PRIu64 " bytes", c->path, c->file.bytes);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s is too short for a .hlwq container: %" PRIu64 " bytes", c->path,
+                       c->file.bytes);
     HS_TRY(hs_file_read(&c->file, 0, page, sizeof page, c->path, err));
     HS_TRY(hs_header_decode(h, page, c->path, err));
     if (h->file_bytes != c->file.bytes)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s is truncated or has grown: %" PRIu64 " bytes, its header says %" PRIu64, c->path,
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s is truncated or has grown: %" PRIu64 " bytes, its header says %" PRIu64, c->path,
                        c->file.bytes, h->file_bytes);
     uint64_t head_end, tail_end;
     if (h->index_bytes == 0 || h->index_bytes > HS_INDEX_MAX || h->index_offset != HS_HEADER_BYTES ||
-        !hs_add_u64(h->index_offset, h->index_bytes, &head_end) || !hs_add_u64(h->tail_offset, h->index_bytes, &tail_end) ||
-        head_end > h->tail_offset || tail_end != h->file_bytes)
+        !hs_add_u64(h->index_offset, h->index_bytes, &head_end) ||
+        !hs_add_u64(h->tail_offset, h->index_bytes, &tail_end) || head_end > h->tail_offset ||
+        tail_end != h->file_bytes)
         return hs_fail(err, HLWQ_ERR_FORMAT,
-                       "%s: index of %" PRIu64 " bytes at %" PRIu64 " and %" PRIu64 " does not fit the file of %" PRIu64, c->path,
-                       h->index_bytes, h->index_offset, h->tail_offset, h->file_bytes);
+                       "%s: index of %" PRIu64 " bytes at %" PRIu64 " and %" PRIu64
+                       " does not fit the file of %" PRIu64,
+                       c->path, h->index_bytes, h->index_offset, h->tail_offset, h->file_bytes);
     return HLWQ_OK;
 }
 
@@ -118,7 +122,8 @@ static hlwq_status read_index(hs_container *c, const hs_header *h, char **text, 
     HS_TRY(hs_mem_alloc(c->arena.mem, HS_MEM_TABLE, h->index_bytes, "index", &tail, err));
     hlwq_status st = hs_file_read(&c->file, h->tail_offset, tail, h->index_bytes, c->path, err);
     if (st == HLWQ_OK && memcmp(p, tail, h->index_bytes) != 0)
-        st = hs_fail(err, HLWQ_ERR_FORMAT, "%s: the two copies of the index differ, the end of the file is damaged", c->path);
+        st = hs_fail(err, HLWQ_ERR_FORMAT, "%s: the two copies of the index differ, the end of the file is damaged",
+                     c->path);
     hs_mem_free(c->arena.mem, tail);
     *text = p;
     return st;
@@ -135,10 +140,9 @@ static hlwq_status read_blob(hs_container *c, int which, const hs_blob_range *b,
                      hs_blob_name[which], b->offset);
     if (st == HLWQ_OK && !b->lz4)
         memcpy(out, stored, b->bytes);
-    if (st == HLWQ_OK && b->lz4 &&
-        LZ4_decompress_safe(stored, out, (int)b->stored, (int)b->bytes) != (int)b->bytes)
-        st = hs_fail(err, HLWQ_ERR_FORMAT, "%s: %s does not expand to its %" PRIu64 " bytes", c->path, hs_blob_name[which],
-                     b->bytes);
+    if (st == HLWQ_OK && b->lz4 && LZ4_decompress_safe(stored, out, (int)b->stored, (int)b->bytes) != (int)b->bytes)
+        st = hs_fail(err, HLWQ_ERR_FORMAT, "%s: %s does not expand to its %" PRIu64 " bytes", c->path,
+                     hs_blob_name[which], b->bytes);
     hs_mem_free(c->arena.mem, stored);
     if (st == HLWQ_OK) {
         c->blob[which] = out;
@@ -158,8 +162,8 @@ static hlwq_status read_config(hs_container *c, const hs_log *log, hlwq_error *e
     c->generation = hs_generation_default();
     snprintf(what, sizeof what, "%s (generation)", c->path);
     if (c->blob[HS_BLOB_GENERATION])
-        HS_TRY(hs_generation_parse(config, &c->generation, c->blob[HS_BLOB_GENERATION], c->blob_bytes[HS_BLOB_GENERATION], what,
-                                   err));
+        HS_TRY(hs_generation_parse(config, &c->generation, c->blob[HS_BLOB_GENERATION],
+                                   c->blob_bytes[HS_BLOB_GENERATION], what, err));
     return HLWQ_OK;
 }
 
@@ -212,13 +216,16 @@ uint64_t hs_container_offset(const hs_container *c, uint32_t group, uint32_t ext
     return g->file_offset + extent * g->bytes;
 }
 
-hlwq_status hs_container_verify(const hs_container *c, uint32_t group, uint32_t extent, const void *data, hlwq_error *err)
+hlwq_status hs_container_verify(const hs_container *c, uint32_t group, uint32_t extent, const void *data,
+                                hlwq_error *err)
 {
     const hs_group *g = &c->table.group[group];
     uint64_t got = hs_hash(data, g->bytes);
     if (got == g->xxh[extent])
         return HLWQ_OK;
     return hs_fail(err, HLWQ_ERR_FORMAT,
-                   "%s: extent %u of %s (layer %u) at %" PRIu64 " is damaged: checksum %016" PRIx64 ", recorded %016" PRIx64, c->path,
-                   extent, hs_group_kind_name(g->kind), g->layer, hs_container_offset(c, group, extent), got, g->xxh[extent]);
+                   "%s: extent %u of %s (layer %u) at %" PRIu64 " is damaged: checksum %016" PRIx64
+                   ", recorded %016" PRIx64,
+                   c->path, extent, hs_group_kind_name(g->kind), g->layer, hs_container_offset(c, group, extent), got,
+                   g->xxh[extent]);
 }

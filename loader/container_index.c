@@ -26,19 +26,21 @@ static hlwq_status read_books(hs_index *x, hlwq_error *err)
     const hs_json *books = hs_json_get(x->root, "books");
     size_t n = hs_json_count(books);
     if (hs_json_type_of(books) != HS_JSON_ARRAY || n > sizeof t->book / sizeof *t->book)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: \"books\" is not an array of at most 16 codebooks", x->c->path);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: \"books\" is not an array of at most 16 codebooks",
+                       x->c->path);
     for (size_t i = 0; i < n; i++) {
         const hs_json *b = hs_json_at(books, i), *levels = hs_json_get(b, "levels");
         hs_levels *out = &t->book[i];
         HS_TRY(hs_json_take_u32(b, "bits", HS_REQUIRED, 2, 6, &out->bits, x->c->path, err));
         if (hs_json_type_of(levels) != HS_JSON_ARRAY || hs_json_count(levels) != 1u << out->bits)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: codebook %zu has %zu levels, %u bits need %u", x->c->path, i,
-                           hs_json_count(levels), out->bits, 1u << out->bits);
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: codebook %zu has %zu levels, %u bits need %u", x->c->path,
+                           i, hs_json_count(levels), out->bits, 1u << out->bits);
         for (uint32_t k = 0; k < 1u << out->bits; k++) {
             const hs_json *v = hs_json_at(levels, k);
             hs_json_type type = hs_json_type_of(v);
             if ((type != HS_JSON_REAL && type != HS_JSON_INTEGER) || !(fabs(hs_json_real(v)) < 1e6))
-                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: codebook %zu, level %u is not a finite number", x->c->path, i, k);
+                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: codebook %zu, level %u is not a finite number",
+                               x->c->path, i, k);
             out->level[k] = (float)hs_json_real(v);
         }
     }
@@ -84,7 +86,9 @@ static hlwq_status read_blobs(hs_index *x, hs_blob_range *blob, hlwq_error *err)
         /* lz4 expands at most 255 times, so a small file cannot ask for a large buffer. */
         if (!inside(x, r->offset, r->stored) || strlen(hash) != 16 || !read_hex(hash, &r->hash) ||
             (r->lz4 ? r->bytes > r->stored * 255 + 64 : r->bytes != r->stored))
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: blob %s (%" PRIu64 " bytes stored at %" PRIu64 ") is outside the file or has a wrong size",
+            return hs_fail(err, HLWQ_ERR_FORMAT,
+                           "%s: index: blob %s (%" PRIu64 " bytes stored at %" PRIu64
+                           ") is outside the file or has a wrong size",
                            path, hs_blob_name[i], r->stored, r->offset);
         r->present = true;
     }
@@ -123,10 +127,12 @@ void hs_index_free(hs_index *x)
 
 static hlwq_status mismatch(const hs_index *x, uint32_t g, const char *what, hlwq_error *err)
 {
-    return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: group %u: %s is not what the config asks for", x->c->path, g, what);
+    return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: group %u: %s is not what the config asks for", x->c->path, g,
+                   what);
 }
 
-static hlwq_status read_part(hs_index *x, uint32_t g, const hs_json *j, hs_part *part, uint64_t *offset, hlwq_error *err)
+static hlwq_status read_part(hs_index *x, uint32_t g, const hs_json *j, hs_part *part, uint64_t *offset,
+                             hlwq_error *err)
 {
     const char *path = x->c->path, *name = "", *dtype = "";
     uint32_t rows = 0, cols = 0;
@@ -136,8 +142,9 @@ static hlwq_status read_part(hs_index *x, uint32_t g, const hs_json *j, hs_part 
     HS_TRY(hs_json_take_u32(j, "cols", HS_REQUIRED, 1, UINT32_MAX, &cols, path, err));
     HS_TRY(hs_json_take_u64(j, "offset", HS_REQUIRED, 0, INT64_MAX, offset, path, err));
     if (strcmp(name, hs_role_name(part->role)) != 0 || rows != part->rows || cols != part->cols)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: group %u holds %.60s of %u x %u, the config asks for %s of %u x %u", path, g,
-                       name, rows, cols, hs_role_name(part->role), part->rows, part->cols);
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s: index: group %u holds %.60s of %u x %u, the config asks for %s of %u x %u", path, g, name,
+                       rows, cols, hs_role_name(part->role), part->rows, part->cols);
     bool known = hs_dtype_parse(dtype, &part->dtype), vector = hs_role_class_of(part->role) == HS_CLASS_VECTOR;
     if (!known || (!hs_dtype_packed(part->dtype) && !hs_dtype_float(part->dtype)) || (vector && part->dtype != HS_F32))
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: %s has the dtype \"%.20s\", which it cannot have", path,
@@ -147,8 +154,8 @@ static hlwq_status read_part(hs_index *x, uint32_t g, const hs_json *j, hs_part 
         const hs_table *t = &x->c->table;
         HS_TRY(hs_json_take_u32(j, "book", HS_REQUIRED, 0, 15, &part->book, path, err));
         if (part->book >= t->n_books || t->book[part->book].bits != hs_dtype_bits(part->dtype))
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: %s is %s with codebook %u, which is not of that width", path,
-                           hs_role_name(part->role), dtype, part->book);
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: %s is %s with codebook %u, which is not of that width",
+                           path, hs_role_name(part->role), dtype, part->book);
     }
     return HLWQ_OK;
 }
@@ -194,7 +201,9 @@ static hlwq_status read_group(hs_index *x, uint32_t g, const hs_json *j, hs_grou
     uint64_t all; /* both factors are capped: hs_group_place refuses products that overflow */
     all = group->bytes * group->count;
     if (group->file_offset % HS_EXTENT_ALIGN || !inside(x, group->file_offset, all))
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: group %u, %" PRIu64 " bytes at %" PRIu64 ", is outside the file or not on a 4096-byte boundary",
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s: index: group %u, %" PRIu64 " bytes at %" PRIu64
+                       ", is outside the file or not on a 4096-byte boundary",
                        path, g, all, group->file_offset);
     return read_hashes(x, g, j, group, err);
 }
@@ -211,8 +220,8 @@ hlwq_status hs_index_groups(hs_index *x, hlwq_error *err)
     HS_TRY(hs_schema_build(t, &config, t->has_mtp, &x->c->arena, err));
     HS_TRY(read_books(x, err));
     if (hs_json_count(groups) != t->n_groups)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: %zu groups, the config asks for %u", x->c->path, hs_json_count(groups),
-                       t->n_groups);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: %zu groups, the config asks for %u", x->c->path,
+                       hs_json_count(groups), t->n_groups);
     uint64_t before = 0;
     for (uint32_t g = 0; g < t->n_groups; g++) {
         HS_TRY(read_group(x, g, hs_json_at(groups, g), &t->group[g], err));

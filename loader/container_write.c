@@ -1,7 +1,8 @@
 /*
  * loader/container_write.c - writes a container front to back; the index goes in last, into room kept for it.
  *
- * The size of the index does not depend on the checksums in it (16 digits each), so it is known before the first extent.
+ * The size of the index does not depend on the checksums in it (16 digits each), so it is known before the first
+ * extent.
  */
 #include "loader/container_private.h"
 
@@ -31,8 +32,8 @@ static void write_parts(hs_text *t, const hs_group *g)
 {
     for (uint32_t i = 0; i < g->n_parts; i++) {
         const hs_part *p = &g->part[i];
-        hs_text_format(t, "%s\n  {\"name\":\"%s\",\"dtype\":\"%s\",\"rows\":%u,\"cols\":%u,\"offset\":%" PRIu64, i ? "," : "",
-                       hs_role_name(p->role), hs_dtype_name(p->dtype), p->rows, p->cols, p->offset);
+        hs_text_format(t, "%s\n  {\"name\":\"%s\",\"dtype\":\"%s\",\"rows\":%u,\"cols\":%u,\"offset\":%" PRIu64,
+                       i ? "," : "", hs_role_name(p->role), hs_dtype_name(p->dtype), p->rows, p->cols, p->offset);
         if (hs_dtype_packed(p->dtype))
             hs_text_format(t, ",\"book\":%u", p->book);
         hs_text_add(t, "}", 1);
@@ -73,7 +74,9 @@ static void write_index(const hs_container_writer *w, hs_text *t)
     hs_text_format(t, "],\n\"groups\":[");
     for (uint32_t i = 0; i < table->n_groups; i++) {
         const hs_group *g = &table->group[i];
-        hs_text_format(t, "%s\n {\"kind\":\"%s\",\"layer\":%u,\"count\":%u,\"offset\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"parts\":[",
+        hs_text_format(t,
+                       "%s\n {\"kind\":\"%s\",\"layer\":%u,\"count\":%u,\"offset\":%" PRIu64 ",\"bytes\":%" PRIu64
+                       ",\"parts\":[",
                        i ? "," : "", hs_group_kind_name(g->kind), g->layer, g->count, g->file_offset, g->bytes);
         write_parts(t, g);
         hs_text_format(t, "],\n  \"xxh3\":\"");
@@ -125,8 +128,8 @@ static hlwq_status copy_table(hs_container_writer *w, const hs_table *table, hlw
 }
 
 /*
- * Offsets of everything.  Numbers in the index have more digits the further things lie, and things lie further the longer
- * the index is, so it is laid out until its size no longer changes.
+ * Offsets of everything.  Numbers in the index have more digits the further things lie, and things lie further the
+ * longer the index is, so it is laid out until its size no longer changes.
  */
 static hlwq_status lay_out(hs_container_writer *w, hlwq_error *err)
 {
@@ -248,8 +251,8 @@ static hlwq_status finish(hs_container_writer *w, hlwq_error *err)
         hs_text_add(&t, " ", 1);
     hlwq_status st = t.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the index") : HLWQ_OK;
     if (st == HLWQ_OK) {
-        hs_header h = {HS_CONTAINER_VERSION, hs_container_total_bytes(w), HS_HEADER_BYTES, w->index_bytes,
-                       hs_hash(t.data, w->index_bytes), w->tail_offset};
+        hs_header h = {HS_CONTAINER_VERSION, hs_container_total_bytes(w),     HS_HEADER_BYTES,
+                       w->index_bytes,       hs_hash(t.data, w->index_bytes), w->tail_offset};
         hs_header_encode(&h, page);
         st = write_zeros_to(w, w->tail_offset, err);
     }

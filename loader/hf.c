@@ -33,7 +33,8 @@ static hlwq_status read_texts(hs_hf *hf, const hs_log *log, hlwq_error *err)
     HS_TRY(read_text(hf, "config.json", TEXT_MAX, &hf->config_text, &hf->config_bytes, err));
     HS_TRY(read_text(hf, "generation_config.json", TEXT_MAX, &hf->generation_text, &hf->generation_bytes, err));
     HS_TRY(read_text(hf, "tokenizer.json", TOKENIZER_MAX, &hf->tokenizer_text, &hf->tokenizer_bytes, err));
-    HS_TRY(read_text(hf, "tokenizer_config.json", TEXT_MAX, &hf->tokenizer_config_text, &hf->tokenizer_config_bytes, err));
+    HS_TRY(
+        read_text(hf, "tokenizer_config.json", TEXT_MAX, &hf->tokenizer_config_text, &hf->tokenizer_config_bytes, err));
     HS_TRY(read_text(hf, "chat_template.jinja", TEXT_MAX, &hf->template_text, &hf->template_bytes, err));
     HS_TRY(hs_path_join(&hf->arena, hf->dir, "config.json", &path, err));
     if (!hf->config_text)
@@ -83,10 +84,11 @@ static hlwq_status add_shard(hs_hf *hf, const char *name, uint32_t *index, hlwq_
 /* Names of an index are file names in the same folder, nothing else. */
 static hlwq_status check_shard_name(const char *index_path, const char *name, size_t bytes, hlwq_error *err)
 {
-    if (strlen(name) == bytes && *name && *name != '.' && !strchr(name, '/') && !strchr(name, '\\') && strlen(name) < 256)
+    if (strlen(name) == bytes && *name && *name != '.' && !strchr(name, '/') && !strchr(name, '\\') &&
+        strlen(name) < 256)
         return HLWQ_OK;
-    return hs_fail(err, HLWQ_ERR_FORMAT, "%s: shard \"%.200s\" is not a plain file name in the model's directory", index_path,
-                   name);
+    return hs_fail(err, HLWQ_ERR_FORMAT, "%s: shard \"%.200s\" is not a plain file name in the model's directory",
+                   index_path, name);
 }
 
 static hlwq_status open_indexed(hs_hf *hf, const hs_json *root, const char *index_path, hlwq_error *err)
@@ -97,13 +99,15 @@ static hlwq_status open_indexed(hs_hf *hf, const hs_json *root, const char *inde
     uint32_t file = 0;
     for (hs_json_iter *it = hs_json_first(map); it; it = hs_json_next(map, it)) {
         if (hs_json_type_of(hs_json_value(it)) != HS_JSON_STRING)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index places %.200s in no file", index_path, hs_json_key(it, NULL));
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index places %.200s in no file", index_path,
+                           hs_json_key(it, NULL));
         size_t bytes;
         const char *name = hs_json_string(hs_json_value(it), &bytes);
         HS_TRY(check_shard_name(index_path, name, bytes, err));
         hlwq_status st = add_shard(hf, name, &file, err);
         if (st != HLWQ_OK)
-            return hs_fail_in(err, st, "%s names a shard that is missing or unreadable (download not finished?)", index_path);
+            return hs_fail_in(err, st, "%s names a shard that is missing or unreadable (download not finished?)",
+                              index_path);
     }
     return HLWQ_OK;
 }
@@ -166,8 +170,9 @@ static hlwq_status read_header(hs_hf *hf, uint32_t file, hs_st_entry **entry, ui
     for (int i = 7; i >= 0; i--)
         bytes = bytes << 8 | length[i];
     if (bytes > HS_SAFETENSORS_HEADER_MAX || bytes > f->bytes - 8)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: header of %" PRIu64 " bytes, but the file has %" PRIu64 " and the limit is %u",
-                       path, bytes, f->bytes, HS_SAFETENSORS_HEADER_MAX);
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s: header of %" PRIu64 " bytes, but the file has %" PRIu64 " and the limit is %u", path, bytes,
+                       f->bytes, HS_SAFETENSORS_HEADER_MAX);
     void *p;
     HS_TRY(hs_mem_alloc(hf->arena.mem, HS_MEM_TABLE, bytes + 1, "header", &p, err));
     hlwq_status st = hs_file_read(f, 8, p, bytes, path, err);
@@ -199,8 +204,8 @@ static hlwq_status check_index(hs_hf *hf, const hs_json *root, const char *index
         hs_raw wanted = {.entry = {.name = hs_json_key(it, NULL)}};
         const hs_raw *key = &wanted, **found = bsearch(&key, sorted, n, sizeof *sorted, by_raw_name);
         if (!found)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is not found in %.200s", index_path, key->entry.name,
-                           shard);
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is not found in %.200s", index_path,
+                           key->entry.name, shard);
         if (!find_shard(hf, shard, &file) || (*found)->file != file)
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is not found in %.200s but in %.200s", index_path,
                            key->entry.name, shard, shard_name(hf, (*found)->file));

@@ -42,7 +42,7 @@ typedef struct hs_hf {
     hs_file *file;
     char **path;
     uint32_t n_tensors;
-    hs_tensor *tensor; /* sorted by name */
+    hs_tensor *tensor;  /* sorted by name */
     uint32_t n_skipped; /* vision tensors */
     uint64_t skipped_bytes;
     bool has_mtp;       /* mtp.* complete */
@@ -80,7 +80,8 @@ hlwq_status hs_hf_source(const hs_hf *hf, const hs_group *group, uint32_t extent
 hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, void *out,
                             hlwq_error *err);
 
-/* The same for HLWQ_PACKED: codes [rows][blocks * 16 * bits] bytes, norms [rows][blocks] fp16; checks norms are finite. */
+/* The same for HLWQ_PACKED: codes [rows][blocks * 16 * bits] bytes, norms [rows][blocks] fp16; checks norms are finite.
+ */
 hlwq_status hs_hf_read_packed(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, uint8_t *codes,
                               uint16_t *norms, hlwq_error *err);
 

@@ -33,7 +33,8 @@ static hlwq_status wrong_shape(const hs_hf *hf, const hs_tensor *t, uint64_t row
 {
     char got[200];
     hs_shape_text(got, sizeof got, t->dim, t->rank);
-    return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has the shape %s, the config asks for [%" PRIu64 ", %" PRIu64 "]",
+    return hs_fail(err, HLWQ_ERR_FORMAT,
+                   "%s: tensor %.200s has the shape %s, the config asks for [%" PRIu64 ", %" PRIu64 "]",
                    hf->path[t->data.file], t->name, got, rows, cols);
 }
 
@@ -101,10 +102,11 @@ static hlwq_status check_group(const hs_hf *hf, const hs_group *g, bool *used, h
             hs_source s;
             HS_TRY(hs_hf_source(hf, g, e, &g->part[i], &s, err));
             if (!hs_dtype_packed(s.tensor->dtype) && !hs_dtype_float(s.tensor->dtype) && s.tensor->dtype != HS_F64)
-                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s holds %s, not weights", hf->path[s.tensor->data.file],
-                               s.tensor->name, hs_dtype_name(s.tensor->dtype));
+                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s holds %s, not weights",
+                               hf->path[s.tensor->data.file], s.tensor->name, hs_dtype_name(s.tensor->dtype));
             if (hs_role_class_of(g->part[i].role) == HS_CLASS_VECTOR && s.tensor->encoding != HS_ENC_PLAIN)
-                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is quantised, which norms and vectors cannot be",
+                return hs_fail(err, HLWQ_ERR_FORMAT,
+                               "%s: tensor %.200s is quantised, which norms and vectors cannot be",
                                hf->path[s.tensor->data.file], s.tensor->name);
             used[s.tensor - hf->tensor] = true;
         }
@@ -132,7 +134,8 @@ static hlwq_status check_left_over(const hs_hf *hf, const bool *used, hlwq_error
         bool spare_head = hf->config.tied && strcmp(name, "lm_head.weight") == 0;
         bool spare_mtp = !hf->has_mtp && strncmp(name, "mtp.", 4) == 0;
         if (!used[i] && !spare_head && !spare_mtp)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is unknown", hf->path[hf->tensor[i].data.file], name);
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is unknown", hf->path[hf->tensor[i].data.file],
+                           name);
     }
     return HLWQ_OK;
 }
@@ -187,8 +190,8 @@ hlwq_status hs_hf_table(const hs_hf *hf, hs_table *t, hs_arena *arena, hlwq_erro
                 uint32_t book;
                 HS_TRY(part_dtype(hf, group, e, part, &dtype, &book, err));
                 if (dtype != part->dtype || book != part->book)
-                    return hs_fail(err, HLWQ_ERR_FORMAT, "%s: experts 0 and %u of layer %u are stored as %s and %s", hf->dir,
-                                   e, group->layer, hs_dtype_name(part->dtype), hs_dtype_name(dtype));
+                    return hs_fail(err, HLWQ_ERR_FORMAT, "%s: experts 0 and %u of layer %u are stored as %s and %s",
+                                   hf->dir, e, group->layer, hs_dtype_name(part->dtype), hs_dtype_name(dtype));
             }
         }
         HS_TRY(hs_group_place(group, err));

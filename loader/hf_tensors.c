@@ -76,7 +76,8 @@ static hlwq_status plain_tensor(const hs_hf *hf, const hs_raw *r, hs_tensor *t, 
     if (e->rank > 4)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has %u dimensions, limit 4", hf->path[r->file], e->name,
                        e->rank);
-    *t = (hs_tensor){.dtype = e->dtype, .encoding = HS_ENC_PLAIN, .rank = e->rank, .data = {r->file, e->offset, e->bytes}};
+    *t = (hs_tensor){
+        .dtype = e->dtype, .encoding = HS_ENC_PLAIN, .rank = e->rank, .data = {r->file, e->offset, e->bytes}};
     memcpy(t->dim, e->dim, e->rank * sizeof *t->dim);
     return HLWQ_OK;
 }
@@ -92,8 +93,8 @@ static hlwq_status make_tensor(hs_hf *hf, const hs_raw *raw, uint32_t n, uint32_
         *made = strcmp(name + base, "__packed") == 0;
         if (!*made) {
             if (!find_raw(raw, n, name, base, "__packed"))
-                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has no __packed beside it", hf->path[raw[i].file],
-                               name);
+                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has no __packed beside it",
+                               hf->path[raw[i].file], name);
             return HLWQ_OK;
         }
         HS_TRY(hs_hlwq_packed_tensor(hf, &raw[i], find_raw(raw, n, name, base, "__norms"),
@@ -101,7 +102,8 @@ static hlwq_status make_tensor(hs_hf *hf, const hs_raw *raw, uint32_t n, uint32_
     } else {
         const char *format = foreign_format(name);
         if (format)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is of the %s format, which this version does not read",
+            return hs_fail(err, HLWQ_ERR_FORMAT,
+                           "%s: tensor %.200s is of the %s format, which this version does not read",
                            hf->path[raw[i].file], name, format);
         HS_TRY(plain_tensor(hf, &raw[i], t, err));
     }
@@ -141,8 +143,8 @@ hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, co
     for (uint32_t i = 0; i < n; i++) {
         const char *name = raw[i].entry.name;
         if (i && strcmp(name, raw[i - 1].entry.name) == 0)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate, it is also in %s", hf->path[raw[i].file],
-                           name, hf->path[raw[i - 1].file]);
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate, it is also in %s",
+                           hf->path[raw[i].file], name, hf->path[raw[i - 1].file]);
         if (begins(name, "model.visual.") || begins(name, "visual.")) {
             hf->n_skipped++;
             hf->skipped_bytes += raw[i].entry.bytes;

@@ -67,7 +67,8 @@ static hlwq_status read_range(const context *c, const hs_json *j, hs_st_entry *e
         char shape[200];
         hs_shape_text(shape, sizeof shape, e->dim, e->rank);
         return hs_fail(c->err, HLWQ_ERR_FORMAT,
-                       "%s: tensor %.200s: size mismatch, %s of shape %s does not take the %" PRId64 " bytes of data_offsets",
+                       "%s: tensor %.200s: size mismatch, %s of shape %s does not take the %" PRId64
+                       " bytes of data_offsets",
                        c->path, e->name, hs_dtype_name(e->dtype), shape, end - begin);
     }
     e->offset = c->data + (uint64_t)begin;
@@ -137,7 +138,8 @@ static hlwq_status read_entries(const context *c, const hs_json *root, hs_st_ent
                            e[i].name);
     uint64_t end = *n ? e[*n - 1].offset + e[*n - 1].bytes : c->data, file_end = c->data + c->data_bytes;
     if (end != file_end) /* a header of another file, or a file with another appended */
-        return hs_fail(c->err, HLWQ_ERR_FORMAT, "%s: %" PRIu64 " bytes lie beyond the last tensor", c->path, file_end - end);
+        return hs_fail(c->err, HLWQ_ERR_FORMAT, "%s: %" PRIu64 " bytes lie beyond the last tensor", c->path,
+                       file_end - end);
     *entry = e;
     return HLWQ_OK;
 }
@@ -149,8 +151,9 @@ hlwq_status hs_safetensors_parse(const char *header, uint64_t header_bytes, uint
     *entry = NULL;
     *n = 0;
     if (header_bytes > HS_SAFETENSORS_HEADER_MAX || header_bytes + 8 > file_bytes)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: header of %" PRIu64 " bytes, but the file has %" PRIu64 " and the limit is %u",
-                       path, header_bytes, file_bytes, HS_SAFETENSORS_HEADER_MAX);
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s: header of %" PRIu64 " bytes, but the file has %" PRIu64 " and the limit is %u", path,
+                       header_bytes, file_bytes, HS_SAFETENSORS_HEADER_MAX);
     if (header_bytes < 2 || header[0] != '{')
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: header does not begin with '{': not a safetensors file", path);
     uint64_t last = header_bytes - 1;

@@ -1,5 +1,6 @@
 /*
- * loader/safetensors.h - the header of a safetensors file: names, types, shapes, byte ranges; all hostile until checked.
+ * loader/safetensors.h - the header of a safetensors file: names, types, shapes, byte ranges; all hostile until
+ * checked.
  */
 #ifndef HS_LOADER_SAFETENSORS_H
 #define HS_LOADER_SAFETENSORS_H

@@ -78,20 +78,13 @@ void hs_part_name(char *out, size_t capacity, const hs_group *group, uint32_t ex
     const char *name = hs_role_name(role);
     bool mtp_own = role >= HS_MTP_FC;
     switch (group->kind) {
-    case HS_GROUP_LAYER:
-        snprintf(out, capacity, "layers.%u.%s", group->layer, name);
-        return;
+    case HS_GROUP_LAYER: snprintf(out, capacity, "layers.%u.%s", group->layer, name); return;
     case HS_GROUP_EXPERTS: /* "mlp." is 4 long */
         snprintf(out, capacity, "layers.%u.mlp.experts.%u.%s", group->layer, extent, name + 4);
         return;
-    case HS_GROUP_MTP_LAYER:
-        snprintf(out, capacity, mtp_own ? "mtp.%s" : "mtp.layers.0.%s", name);
-        return;
-    case HS_GROUP_MTP_EXPERTS:
-        snprintf(out, capacity, "mtp.layers.0.mlp.experts.%u.%s", extent, name + 4);
-        return;
-    default:
-        snprintf(out, capacity, "%s", name);
+    case HS_GROUP_MTP_LAYER: snprintf(out, capacity, mtp_own ? "mtp.%s" : "mtp.layers.0.%s", name); return;
+    case HS_GROUP_MTP_EXPERTS: snprintf(out, capacity, "mtp.layers.0.mlp.experts.%u.%s", extent, name + 4); return;
+    default: snprintf(out, capacity, "%s", name);
     }
 }
 
@@ -204,8 +197,8 @@ hlwq_status hs_group_place(hs_group *g, hlwq_error *err)
         uint64_t align = !experts && p->planes.bytes > HS_EXTENT_ALIGN ? HS_EXTENT_ALIGN : 64;
         if (!fits || !hs_align_u64(at, align, &p->offset) || !hs_add_u64(p->offset, p->planes.bytes, &at) ||
             at > INT64_MAX / 2)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s of %u x %u is larger than any file", hs_role_name(p->role), p->rows,
-                           p->cols);
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s of %u x %u is larger than any file", hs_role_name(p->role),
+                           p->rows, p->cols);
     }
     g->bytes = hs_align_up(at, HS_EXTENT_ALIGN);
     uint64_t all;

@@ -11,12 +11,12 @@
 enum { SHORT_PIECE = 24 };
 
 typedef struct hs_bpe_node {
-    int32_t id;     /* -1 = merged away */
+    int32_t id; /* -1 = merged away */
     uint32_t before, after;
 } hs_bpe_node;
 
 typedef struct hs_bpe_pair {
-    uint32_t rank, at;   /* order: rank, then position */
+    uint32_t rank, at; /* order: rank, then position */
     int32_t left, right, result;
 } hs_bpe_pair;
 

@@ -72,8 +72,8 @@ static void describe(hs_text *t, const hs_store *store)
     }
     hs_text_format(t, ",\"architecture\":\"%s\",\"layers\":%u,\"hidden\":%u,\"vocab\":%u,\"context_max\":%u",
                    c->experts ? "moe" : "dense", c->layers, c->hidden, c->vocab, c->context_max);
-    hs_text_format(t, ",\"parameters\":%" PRIu64 ",\"experts\":%u,\"experts_used\":%u,\"tied\":%s,\"mtp\":%s", parameters,
-                   c->experts, c->experts ? c->experts_used : 0, c->tied ? "true" : "false",
+    hs_text_format(t, ",\"parameters\":%" PRIu64 ",\"experts\":%u,\"experts_used\":%u,\"tied\":%s,\"mtp\":%s",
+                   parameters, c->experts, c->experts ? c->experts_used : 0, c->tied ? "true" : "false",
                    table->has_mtp ? "true" : "false");
     hs_text_format(t, ",\"skipped_vision_tensors\":%u,\"bytes\":%" PRIu64 ",\"bytes_per_token\":%" PRIu64,
                    hs_store_skipped(store), bytes, hs_network_token_bytes(table));

@@ -21,7 +21,7 @@ struct hlwq_engine {
     hs_residency *residency;
     hs_backend *backend;
     hs_network net;
-    hlwq_tokenizer text;     /* inner NULL if the model has none */
+    hlwq_tokenizer text; /* inner NULL if the model has none */
     uint32_t sessions;
     double load_seconds;
 };

@@ -55,7 +55,8 @@ static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t
     if (layer->moe)
         return mixture(net, layer, n, err);
     uint64_t mark = hs_now_ns();
-    hlwq_status st = net->backend->ops->dense(net->backend, layer->ffn_norm, net->config->eps, &layer->dense, n, net->x, err);
+    hlwq_status st =
+        net->backend->ops->dense(net->backend, layer->ffn_norm, net->config->eps, &layer->dense, n, net->x, err);
     spent(net, HLWQ_STAGE_DENSE, &mark);
     return st;
 }

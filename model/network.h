@@ -28,12 +28,12 @@ typedef struct hs_network {
     hs_arena arena;
     hs_matrix embed, head;
     const float *final_norm;
-    hs_layer *layer;  /* [config->layers] */
-    hs_ffn *expert;   /* [experts]: those of the lease in hand */
-    int32_t *pick;    /* [HS_BATCH_MAX][used] */
-    float *weight;    /* likewise */
-    float *inv_freq;  /* [rotary_dims / 2] */
-    float *x;         /* [HS_BATCH_MAX][hidden] residual stream */
+    hs_layer *layer; /* [config->layers] */
+    hs_ffn *expert;  /* [experts]: those of the lease in hand */
+    int32_t *pick;   /* [HS_BATCH_MAX][used] */
+    float *weight;   /* likewise */
+    float *inv_freq; /* [rotary_dims / 2] */
+    float *x;        /* [HS_BATCH_MAX][hidden] residual stream */
     uint64_t stage_ns[HLWQ_STAGE_COUNT];
 } hs_network;
 
@@ -69,15 +69,15 @@ uint64_t hs_states_bytes(const hs_config *config, hs_dtype kv, uint32_t position
 
 /* What a test looks at on the way; NULL fields are not wanted. */
 typedef struct hs_tap {
-    float *layer;   /* [layers + 1][n][hidden]: embeddings, then after each layer */
-    int32_t *pick;  /* [layers][n][used] */
-    float *weight;  /* likewise */
-    float *hidden;  /* [n][hidden] after the final norm */
+    float *layer;  /* [layers + 1][n][hidden]: embeddings, then after each layer */
+    int32_t *pick; /* [layers][n][used] */
+    float *weight; /* likewise */
+    float *hidden; /* [n][hidden] after the final norm */
 } hs_tap;
 
 /*
- * Feeds n <= HS_BATCH_MAX tokens at positions first... logits [n][vocab] for each token, or with last_only [1][vocab] for
- * the last one, or NULL for none.  `tap` may be NULL.
+ * Feeds n <= HS_BATCH_MAX tokens at positions first... logits [n][vocab] for each token, or with last_only [1][vocab]
+ * for the last one, or NULL for none.  `tap` may be NULL.
  */
 typedef enum hs_logits_mode { HS_LOGITS_NONE, HS_LOGITS_LAST, HS_LOGITS_ALL } hs_logits_mode;
 hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,

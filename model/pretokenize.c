@@ -1,8 +1,8 @@
 /*
  * model/pretokenize.c - the one file that knows PCRE2 and utf8proc.
  *
- * PCRE2 sees only valid UTF-8 (NO_UTF_CHECK is set), its match limit bounds hostile patterns, and U+180E, which it takes
- * for white space and Hugging Face does not, is hidden behind a private-use character of the same length.
+ * PCRE2 sees only valid UTF-8 (NO_UTF_CHECK is set), its match limit bounds hostile patterns, and U+180E, which it
+ * takes for white space and Hugging Face does not, is hidden behind a private-use character of the same length.
  */
 #define _GNU_SOURCE
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -13,8 +13,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-const char hs_pattern_gpt2[] =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+const char hs_pattern_gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 static const char *const known[] = {
     hs_pattern_gpt2,
@@ -40,7 +39,8 @@ hlwq_status hs_splitter_open(hs_splitter **out, const char *pattern, const char 
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         trusted |= strcmp(pattern, known[i]) == 0;
     if (strlen(pattern) > PATTERN_MAX)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tokenizer pattern of %zu bytes, limit %d", what, strlen(pattern), PATTERN_MAX);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tokenizer pattern of %zu bytes, limit %d", what, strlen(pattern),
+                       PATTERN_MAX);
     hs_splitter *s = calloc(1, sizeof *s);
     if (!s)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a tokenizer");
@@ -52,7 +52,8 @@ hlwq_status hs_splitter_open(hs_splitter **out, const char *pattern, const char 
         char message[200];
         pcre2_get_error_message(code, (PCRE2_UCHAR *)message, sizeof message);
         free(s);
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tokenizer pattern is wrong at character %zu: %s", what, (size_t)at, message);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tokenizer pattern is wrong at character %zu: %s", what, (size_t)at,
+                       message);
     }
     /* JIT code has no match limit worth the name, so only patterns that we know run in it. */
     s->jit = trusted && pcre2_jit_compile(s->code, PCRE2_JIT_COMPLETE) == 0;
@@ -139,7 +140,8 @@ static hlwq_status split(const hs_splitter *s, hs_split_work *m, const char *see
 hlwq_status hs_splitter_run(const hs_splitter *s, hs_split_work *w, const char *text, size_t bytes, hs_split_fn fn,
                             void *user, hlwq_error *err)
 {
-    static const char mongolian[] = "\xE1\xA0\x8E", symbol[] = "\xE2\x84\x83"; /* U+180E; U+2103, neither letter, mark, number nor space */
+    static const char mongolian[] = "\xE1\xA0\x8E",
+                      symbol[] = "\xE2\x84\x83"; /* U+180E; U+2103, neither letter, mark, number nor space */
     if (!memmem(text, bytes, mongolian, 3))
         return split(s, w, text, text, bytes, fn, user, err);
     char *copy = malloc(bytes);
@@ -163,7 +165,8 @@ size_t hs_utf8_valid(const char *text, size_t bytes)
             continue;
         }
         size_t left = bytes - at;
-        utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text + at, left > 4 ? 4 : (utf8proc_ssize_t)left, &c);
+        utf8proc_ssize_t n =
+            utf8proc_iterate((const utf8proc_uint8_t *)text + at, left > 4 ? 4 : (utf8proc_ssize_t)left, &c);
         if (n <= 0)
             return at;
         at += (size_t)n;
@@ -180,11 +183,11 @@ hlwq_status hs_nfc(const char *text, size_t bytes, char **out, size_t *out_bytes
     if (ascii)
         return HLWQ_OK;
     utf8proc_uint8_t *p;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &p,
-                                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_ssize_t n =
+        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &p, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     if (n < 0)
-        return hs_fail(err, n == UTF8PROC_ERROR_NOMEM ? HLWQ_ERR_NOMEM : HLWQ_ERR_FORMAT, "text could not be normalised: %s",
-                       utf8proc_errmsg(n));
+        return hs_fail(err, n == UTF8PROC_ERROR_NOMEM ? HLWQ_ERR_NOMEM : HLWQ_ERR_FORMAT,
+                       "text could not be normalised: %s", utf8proc_errmsg(n));
     *out = (char *)p;
     *out_bytes = (size_t)n;
     return HLWQ_OK;

@@ -11,7 +11,8 @@ extern const char hs_pattern_gpt2[];
 
 typedef struct hs_splitter hs_splitter;
 
-/* Compiles a pattern. Known patterns are trusted; any other runs with tight limits. *s is freed with hs_splitter_close. */
+/* Compiles a pattern. Known patterns are trusted; any other runs with tight limits. *s is freed with hs_splitter_close.
+ */
 hlwq_status hs_splitter_open(hs_splitter **s, const char *pattern, const char *what, hlwq_error *err);
 void hs_splitter_close(hs_splitter *s); /* NULL is fine */
 

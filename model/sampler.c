@@ -16,8 +16,8 @@ struct hs_sampler {
     hs_mem *mem;
     uint32_t vocab, usable;
     hlwq_sampling opt;
-    uint32_t *count;  /* [vocab] occurrences in the window, zero between calls */
-    candidate *list;  /* [vocab] */
+    uint32_t *count; /* [vocab] occurrences in the window, zero between calls */
+    candidate *list; /* [vocab] */
 };
 
 hlwq_status hs_sampling_check(const hlwq_sampling *o, hlwq_error *err)
@@ -196,7 +196,8 @@ hlwq_status hs_sampler_next(hs_sampler *s, const float *logits, const int32_t *h
 {
     uint32_t m = collect(s, logits, history, n);
     if (m == 0)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "the model's logits are not numbers at position %llu; its weights are damaged",
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "the model's logits are not numbers at position %llu; its weights are damaged",
                        (unsigned long long)position);
     candidate best = s->list[0];
     for (uint32_t i = 1; i < m; i++)

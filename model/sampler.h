@@ -20,7 +20,8 @@ void hs_sampler_close(hs_sampler *sampler); /* NULL is fine */
 /* HLWQ_ERR_ARG naming the value that makes no sense. */
 hlwq_status hs_sampling_check(const hlwq_sampling *options, hlwq_error *err);
 
-/* The next id; `history` [n] are the tokens so far, `position` where the new one goes. HLWQ_ERR_FORMAT if no logit is a number. */
+/* The next id; `history` [n] are the tokens so far, `position` where the new one goes. HLWQ_ERR_FORMAT if no logit is a
+ * number. */
 hlwq_status hs_sampler_next(hs_sampler *sampler, const float *logits, const int32_t *history, size_t n,
                             uint64_t position, int32_t *id, hlwq_error *err);
 

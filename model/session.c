@@ -2,8 +2,8 @@
  * model/session.c - one text: its states, its tokens, its sampler.
  *
  * Tokens are fed in pieces that end on the absolute grid of HS_GRID positions, so how a prompt was cut into calls shows
- * only where a call itself ends off the grid.  A cancel is seen between pieces, when all layers agree on the position; a
- * failure inside a piece leaves them disagreeing, so the session then refuses everything but reset.
+ * only where a call itself ends off the grid.  A cancel is seen between pieces, when all layers agree on the position;
+ * a failure inside a piece leaves them disagreeing, so the session then refuses everything but reset.
  */
 #include "model/engine.h"
 
@@ -59,10 +59,11 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     hs_dtype kv = o->kv == HLWQ_KV_F32 ? HS_F32 : HS_F16;
     uint64_t need = hs_states_bytes(c, kv, s->positions), cap = hs_mem_cap_bytes(e->mem);
     if (need > cap - hs_mem_now_bytes(e->mem))
-        return hs_fail(err, HLWQ_ERR_BUDGET,
-                       "a context of %u tokens needs %.1f MiB, but --ram leaves %.1f MiB; lower --ctx or raise --ram to %.0fM",
-                       s->positions, (double)need / 1048576.0, (double)(cap - hs_mem_now_bytes(e->mem)) / 1048576.0,
-                       (double)(hs_mem_now_bytes(e->mem) + need) / 1048576.0 + 4.0);
+        return hs_fail(
+            err, HLWQ_ERR_BUDGET,
+            "a context of %u tokens needs %.1f MiB, but --ram leaves %.1f MiB; lower --ctx or raise --ram to %.0fM",
+            s->positions, (double)need / 1048576.0, (double)(cap - hs_mem_now_bytes(e->mem)) / 1048576.0,
+            (double)(hs_mem_now_bytes(e->mem) + need) / 1048576.0 + 4.0);
     HS_TRY(hs_states_init(&s->states, c, e->mem, kv, s->positions, err));
     void *p;
     HS_TRY(hs_mem_alloc(e->mem, HS_MEM_OTHER, (uint64_t)s->positions * sizeof(int32_t), "tokens", &p, err));

@@ -1,8 +1,8 @@
 /*
  * model/synth.c - containers of real geometry with random weights, so that speed can be measured without a download.
  *
- * One extent in memory at a time.  Codes are random bits, norms give every matrix rows of unit gain; what the model says is
- * noise, but every byte is read and every operation done as in the model it is like.
+ * One extent in memory at a time.  Codes are random bits, norms give every matrix rows of unit gain; what the model
+ * says is noise, but every byte is read and every operation done as in the model it is like.
  */
 #include "model/engine.h"
 
@@ -43,15 +43,16 @@ static hlwq_status find_geometry(const char *name, const geometry **g, hlwq_erro
 
 static void write_config(hs_text *t, const geometry *g, uint32_t layers, uint32_t vocab)
 {
-    hs_text_format(t,
-                   "{\"model_type\":\"%s\",\"vocab_size\":%u,\"hidden_size\":%u,\"num_hidden_layers\":%u,"
-                   "\"num_attention_heads\":%u,\"num_key_value_heads\":%u,\"head_dim\":256,\"linear_num_key_heads\":16,"
-                   "\"linear_num_value_heads\":%u,\"linear_key_head_dim\":128,\"linear_value_head_dim\":128,"
-                   "\"linear_conv_kernel_dim\":4,\"full_attention_interval\":4,\"rms_norm_eps\":1e-6,"
-                   "\"max_position_embeddings\":262144,\"tie_word_embeddings\":false,"
-                   "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000000,\"partial_rotary_factor\":0.25},",
-                   g->experts ? "qwen3_5_moe_text" : "qwen3_5_text", vocab, g->hidden, layers, g->q_heads, g->kv_heads,
-                   g->v_heads);
+    hs_text_format(
+        t,
+        "{\"model_type\":\"%s\",\"vocab_size\":%u,\"hidden_size\":%u,\"num_hidden_layers\":%u,"
+        "\"num_attention_heads\":%u,\"num_key_value_heads\":%u,\"head_dim\":256,\"linear_num_key_heads\":16,"
+        "\"linear_num_value_heads\":%u,\"linear_key_head_dim\":128,\"linear_value_head_dim\":128,"
+        "\"linear_conv_kernel_dim\":4,\"full_attention_interval\":4,\"rms_norm_eps\":1e-6,"
+        "\"max_position_embeddings\":262144,\"tie_word_embeddings\":false,"
+        "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000000,\"partial_rotary_factor\":0.25},",
+        g->experts ? "qwen3_5_moe_text" : "qwen3_5_text", vocab, g->hidden, layers, g->q_heads, g->kv_heads,
+        g->v_heads);
     if (g->experts)
         hs_text_format(t,
                        "\"num_experts\":%u,\"num_experts_per_tok\":%u,\"moe_intermediate_size\":%u,"
@@ -149,7 +150,8 @@ static void fill_part(hs_pool *pool, const hs_part *p, uint8_t *out, uint64_t se
     if (hs_dtype_packed(p->dtype)) {
         random_bytes(pool, out + p->planes.low, p->planes.low_bytes, seed);
         random_bytes(pool, out + p->planes.high, p->planes.high_bytes, seed ^ 0x5555);
-        /* Rows of length one: a block of 128 out of cols has the norm sqrt(128 / cols). Random codes are evenly spread. */
+        /* Rows of length one: a block of 128 out of cols has the norm sqrt(128 / cols). Random codes are evenly spread.
+         */
         uint16_t norm = hs_f32_to_f16(sqrtf((float)HS_BLOCK / (float)p->cols) * 0.6f);
         for (uint64_t i = 0; i < p->planes.norms_bytes; i += 2)
             memcpy(out + p->planes.norms + i, &norm, 2);

@@ -1,8 +1,8 @@
 /*
  * model/tokenizer.c - the parsed tokenizer.json, encoding and decoding.
  *
- * Tokens are kept as raw bytes: the file's printable alphabet (GPT-2's map of bytes to characters) is undone once, while
- * parsing, and added tokens are kept as their text.
+ * Tokens are kept as raw bytes: the file's printable alphabet (GPT-2's map of bytes to characters) is undone once,
+ * while parsing, and added tokens are kept as their text.
  */
 #include "model/tokenizer.h"
 
@@ -70,7 +70,8 @@ static hlwq_status encode_valid(encoding *e, const char *text, size_t bytes, hlw
         return HLWQ_OK;
     if (e->t->nfc)
         HS_TRY(hs_nfc(text, bytes, &nfc, &nfc_bytes, err));
-    hlwq_status st = hs_splitter_run(e->t->splitter, e->split, nfc ? nfc : text, nfc ? nfc_bytes : bytes, encode_piece, e, err);
+    hlwq_status st =
+        hs_splitter_run(e->t->splitter, e->split, nfc ? nfc : text, nfc ? nfc_bytes : bytes, encode_piece, e, err);
     free(nfc);
     return st;
 }

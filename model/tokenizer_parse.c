@@ -88,8 +88,8 @@ static bool raw_bytes(const char *text, size_t bytes, char *out, uint32_t *n)
 static hlwq_status check_id(const parsing *p, const hs_json *id, const char *token, uint32_t *out)
 {
     if (hs_json_type_of(id) != HS_JSON_INTEGER || hs_json_int(id) < 0 || hs_json_int(id) >= (int64_t)p->limit)
-        return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: token \"%.100s\" has the id %" PRId64 ", out of range 0..%u", p->what,
-                       token, hs_json_type_of(id) == HS_JSON_INTEGER ? hs_json_int(id) : -1, p->limit - 1);
+        return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: token \"%.100s\" has the id %" PRId64 ", out of range 0..%u",
+                       p->what, token, hs_json_type_of(id) == HS_JSON_INTEGER ? hs_json_int(id) : -1, p->limit - 1);
     *out = (uint32_t)hs_json_int(id);
     return HLWQ_OK;
 }
@@ -200,7 +200,8 @@ static hlwq_status read_merges(const parsing *p, const hs_json *merges)
             result = hs_tokens_find(t, p->buffer, a_raw + b_raw);
         }
         if (left < 0 || right < 0 || result < 0)
-            return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: merge %zu (\"%.*s\", \"%.*s\") names or makes a token that is not in the vocabulary",
+            return hs_fail(p->err, HLWQ_ERR_FORMAT,
+                           "%s: merge %zu (\"%.*s\", \"%.*s\") names or makes a token that is not in the vocabulary",
                            p->what, i, (int)hs_min_u64(a_bytes, 60), a, (int)hs_min_u64(b_bytes, 60), b);
         hs_merges_add(&t->merges, left, right, result, (uint32_t)i);
     }
@@ -247,7 +248,8 @@ static hlwq_status decoder_id(const parsing *p, const char *key, uint32_t *id)
     char *end;
     unsigned long v = strtoul(key, &end, 10);
     if (*key < '0' || *key > '9' || *end || v >= p->limit)
-        return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: added token id \"%.40s\" is out of range 0..%u", p->what, key, p->limit - 1);
+        return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: added token id \"%.40s\" is out of range 0..%u", p->what, key,
+                       p->limit - 1);
     *id = (uint32_t)v;
     return HLWQ_OK;
 }
@@ -295,7 +297,8 @@ static hlwq_status make_room(const parsing *p, const hs_json *vocab, const hs_js
         count = id + 1 > count ? id + 1 : count;
     }
     if (count > top)
-        return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: an added token has the id %u, far above the vocabulary", p->what, count - 1);
+        return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: an added token has the id %u, far above the vocabulary", p->what,
+                       count - 1);
     HS_TRY(hs_arena_array(&t->arena, count, sizeof(hs_token), &mem, p->err));
     t->token = mem;
     t->n_tokens = count;
@@ -324,7 +327,8 @@ static hlwq_status read_normalizer(const parsing *p)
     if (hs_json_type_of(n) <= HS_JSON_NULL)
         return HLWQ_OK;
     if (!type_is(n, "NFC"))
-        return hs_fail(p->err, HLWQ_ERR_UNSUPPORTED, "%s: normalizer \"%.60s\" is not supported, only NFC", p->what, type_text(n));
+        return hs_fail(p->err, HLWQ_ERR_UNSUPPORTED, "%s: normalizer \"%.60s\" is not supported, only NFC", p->what,
+                       type_text(n));
     p->t->nfc = true;
     return HLWQ_OK;
 }
@@ -341,16 +345,17 @@ static hlwq_status read_pre_tokenizer(const parsing *p)
     bool use_regex = true, prefix = false;
     const hs_json *level = type_is(pre, "Sequence") ? hs_json_at(list, 1) : pre;
     if (!type_is(level, "ByteLevel"))
-        return hs_fail(p->err, HLWQ_ERR_UNSUPPORTED, "%s: pre_tokenizer \"%.60s\" is not supported, only ByteLevel, alone or after Split",
-                       p->what, type_text(pre));
+        return hs_fail(p->err, HLWQ_ERR_UNSUPPORTED,
+                       "%s: pre_tokenizer \"%.60s\" is not supported, only ByteLevel, alone or after Split", p->what,
+                       type_text(pre));
     HS_TRY(hs_json_take_bool(level, "use_regex", HS_OPTIONAL, &use_regex, p->what, p->err));
     HS_TRY(hs_json_take_bool(level, "add_prefix_space", HS_OPTIONAL, &prefix, p->what, p->err));
     if (prefix)
         return hs_fail(p->err, HLWQ_ERR_UNSUPPORTED, "%s: add_prefix_space true is not supported", p->what);
     if (level == pre)
         return use_regex ? open_splitter(p, hs_pattern_gpt2)
-                         : hs_fail(p->err, HLWQ_ERR_UNSUPPORTED, "%s: a ByteLevel pre_tokenizer without a pattern is not supported",
-                                   p->what);
+                         : hs_fail(p->err, HLWQ_ERR_UNSUPPORTED,
+                                   "%s: a ByteLevel pre_tokenizer without a pattern is not supported", p->what);
     const hs_json *split = hs_json_at(list, 0), *regex = hs_json_get(hs_json_get(split, "pattern"), "Regex");
     const char *behavior = "Isolated";
     bool invert = false;
@@ -358,8 +363,10 @@ static hlwq_status read_pre_tokenizer(const parsing *p)
     HS_TRY(hs_json_take_bool(split, "invert", HS_OPTIONAL, &invert, p->what, p->err));
     if (hs_json_count(list) != 2 || !type_is(split, "Split") || hs_json_type_of(regex) != HS_JSON_STRING ||
         strcmp(behavior, "Isolated") != 0 || invert || use_regex)
-        return hs_fail(p->err, HLWQ_ERR_UNSUPPORTED, "%s: this pre_tokenizer sequence is not supported, only an isolated Split by a pattern, then ByteLevel",
-                       p->what);
+        return hs_fail(
+            p->err, HLWQ_ERR_UNSUPPORTED,
+            "%s: this pre_tokenizer sequence is not supported, only an isolated Split by a pattern, then ByteLevel",
+            p->what);
     return open_splitter(p, hs_json_string(regex, NULL));
 }
 
@@ -368,14 +375,15 @@ static hlwq_status read_pre_tokenizer(const parsing *p)
 static hlwq_status parse_all(const parsing *p)
 {
     const hs_json *model = hs_json_get(p->root, "model"), *vocab = hs_json_get(model, "vocab");
-    const hs_json *list = hs_json_get(p->root, "added_tokens"), *decoder = hs_json_get(p->config, "added_tokens_decoder");
+    const hs_json *list = hs_json_get(p->root, "added_tokens"),
+                  *decoder = hs_json_get(p->config, "added_tokens_decoder");
     if (hs_json_type_of(list) != HS_JSON_ARRAY)
         list = NULL;
     if (hs_json_type_of(decoder) != HS_JSON_OBJECT)
         decoder = NULL;
     if (hs_json_type_of(model) != HS_JSON_OBJECT || (hs_json_get(model, "type") && !type_is(model, "BPE")))
-        return hs_fail(p->err, HLWQ_ERR_UNSUPPORTED, "%s: tokenizer model \"%.60s\" is not supported, only BPE", p->what,
-                       type_text(model));
+        return hs_fail(p->err, HLWQ_ERR_UNSUPPORTED, "%s: tokenizer model \"%.60s\" is not supported, only BPE",
+                       p->what, type_text(model));
     if (hs_json_type_of(vocab) != HS_JSON_OBJECT || hs_json_count(vocab) == 0)
         return hs_fail(p->err, HLWQ_ERR_FORMAT, "%s: the tokenizer has no vocabulary", p->what);
     bool fallback = false;
@@ -391,8 +399,8 @@ static hlwq_status parse_all(const parsing *p)
     return read_added(p, list, decoder);
 }
 
-static hlwq_status parse_texts(hs_tokenizer *t, const char *text, size_t bytes, const char *config_text, size_t config_bytes,
-                               uint32_t vocab_limit, const char *what, hlwq_error *err)
+static hlwq_status parse_texts(hs_tokenizer *t, const char *text, size_t bytes, const char *config_text,
+                               size_t config_bytes, uint32_t vocab_limit, const char *what, hlwq_error *err)
 {
     hs_json *root = NULL, *config = NULL;
     char *buffer = malloc(2 * TOKEN_BYTES_MAX + 2);
@@ -413,8 +421,9 @@ static hlwq_status parse_texts(hs_tokenizer *t, const char *text, size_t bytes, 
     return st;
 }
 
-hlwq_status hs_tokenizer_parse(hs_tokenizer **tokenizer, hs_mem *mem, const char *text, size_t bytes, const char *config_text,
-                               size_t config_bytes, uint32_t vocab_limit, const char *what, hlwq_error *err)
+hlwq_status hs_tokenizer_parse(hs_tokenizer **tokenizer, hs_mem *mem, const char *text, size_t bytes,
+                               const char *config_text, size_t config_bytes, uint32_t vocab_limit, const char *what,
+                               hlwq_error *err)
 {
     void *p;
     *tokenizer = NULL;

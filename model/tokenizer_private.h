@@ -24,13 +24,13 @@ struct hs_tokenizer {
     hs_mem *mem;
     hs_arena arena;
     uint32_t n_tokens;
-    hs_token *token;      /* by id */
-    uint32_t *table;      /* ids + 1 of vocabulary tokens by the hash of their bytes; 0 = empty */
+    hs_token *token; /* by id */
+    uint32_t *table; /* ids + 1 of vocabulary tokens by the hash of their bytes; 0 = empty */
     uint32_t table_mask;
     hs_merges merges;
     int32_t byte_id[256];
     uint32_t n_added;
-    hs_added *added;      /* by first byte, longest first */
+    hs_added *added; /* by first byte, longest first */
     uint32_t added_start[257];
     hs_splitter *splitter;
     bool nfc, ignore_merges;

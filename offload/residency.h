@@ -1,8 +1,8 @@
 /*
  * offload/residency.h - which extents are in memory, and the right to use them for a while.
  *
- * acquire gives pointers that stay valid until release.  Everything is resident from the start as long as the model fits;
- * a model that does not fit is refused at open with the size that would.
+ * acquire gives pointers that stay valid until release.  Everything is resident from the start as long as the model
+ * fits; a model that does not fit is refused at open with the size that would.
  */
 #ifndef HS_OFFLOAD_RESIDENCY_H
 #define HS_OFFLOAD_RESIDENCY_H

@@ -210,17 +210,13 @@ const char *hs_store_blob(const hs_store *s, hs_blob blob, uint64_t *bytes)
     }
     const hs_hf *h = &s->hf;
     const char *text[HS_BLOB_COUNT] = {
-        [HS_BLOB_CONFIG] = h->config_text,
-        [HS_BLOB_GENERATION] = h->generation_text,
-        [HS_BLOB_TOKENIZER] = h->tokenizer_text,
-        [HS_BLOB_TOKENIZER_CONFIG] = h->tokenizer_config_text,
+        [HS_BLOB_CONFIG] = h->config_text,       [HS_BLOB_GENERATION] = h->generation_text,
+        [HS_BLOB_TOKENIZER] = h->tokenizer_text, [HS_BLOB_TOKENIZER_CONFIG] = h->tokenizer_config_text,
         [HS_BLOB_TEMPLATE] = h->template_text,
     };
     const uint64_t size[HS_BLOB_COUNT] = {
-        [HS_BLOB_CONFIG] = h->config_bytes,
-        [HS_BLOB_GENERATION] = h->generation_bytes,
-        [HS_BLOB_TOKENIZER] = h->tokenizer_bytes,
-        [HS_BLOB_TOKENIZER_CONFIG] = h->tokenizer_config_bytes,
+        [HS_BLOB_CONFIG] = h->config_bytes,       [HS_BLOB_GENERATION] = h->generation_bytes,
+        [HS_BLOB_TOKENIZER] = h->tokenizer_bytes, [HS_BLOB_TOKENIZER_CONFIG] = h->tokenizer_config_bytes,
         [HS_BLOB_TEMPLATE] = h->template_bytes,
     };
     *bytes = size[blob];
@@ -233,11 +229,11 @@ typedef struct making {
     const hs_part *part;
     const hs_codebook *book;
     const hs_source *source;
-    uint8_t *out;          /* the part */
-    const uint8_t *raw;    /* source rows of this piece */
-    const uint16_t *norms; /* of this piece, packed sources */
-    uint64_t first;        /* row of the piece in the part */
-    float *row;            /* scratch, [threads][cols] */
+    uint8_t *out;            /* the part */
+    const uint8_t *raw;      /* source rows of this piece */
+    const uint16_t *norms;   /* of this piece, packed sources */
+    uint64_t first;          /* row of the piece in the part */
+    float *row;              /* scratch, [threads][cols] */
     hlwq_status status[256]; /* by worker */
 } making;
 
@@ -248,8 +244,8 @@ static void encode_some(void *user, uint32_t first, uint32_t last, uint32_t work
     float *row = m->row + worker * cols;
     for (uint32_t r = first; r < last && m->status[worker] == HLWQ_OK; r++) {
         hs_to_f32(row, m->raw + r * cols * item, m->source->tensor->dtype, cols);
-        m->status[worker] = hs_encode_rows(m->part->dtype, m->book, row, m->first + r, 1, m->part->rows, cols, m->out,
-                                           NULL);
+        m->status[worker] =
+            hs_encode_rows(m->part->dtype, m->book, row, m->first + r, 1, m->part->rows, cols, m->out, NULL);
     }
 }
 
@@ -263,8 +259,7 @@ static void repack_some(void *user, uint32_t first, uint32_t last, uint32_t work
         uint8_t code[HS_BLOCK];
         uint64_t at = m->first * p->blocks + b;
         hs_unpack_msb(m->raw + b * 16 * bits, bits, HS_BLOCK, code);
-        hs_pack_block(m->part->dtype, code, m->out + p->low + at * p->low_block,
-                      m->out + p->high + at * p->high_block);
+        hs_pack_block(m->part->dtype, code, m->out + p->low + at * p->low_block, m->out + p->high + at * p->high_block);
         memcpy(m->out + p->norms + at * 2, &m->norms[b], 2);
     }
 }

@@ -1,9 +1,9 @@
 /*
  * kernels/cpu/avx2.c - packed products with AVX2 and FMA, bit for bit those of ref.c.
  *
- * There is no unsigned-by-signed dot product of four, so |x| is the unsigned side of vpmaddubsw and the level's k, negated
- * where x is negative, the signed one: 127 * 127 * 2 fits 16 bits, which is why k stays below 127.  The eight block sums of a
- * segment leave through one tree of horizontal additions.
+ * There is no unsigned-by-signed dot product of four, so |x| is the unsigned side of vpmaddubsw and the level's k,
+ * negated where x is negative, the signed one: 127 * 127 * 2 fits 16 bits, which is why k stays below 127.  The eight
+ * block sums of a segment leave through one tree of horizontal additions.
  */
 #include "kernels/cpu/ops.h"
 
@@ -36,9 +36,10 @@ static tables tables_of(const hs_codebook *book)
 static inline __m256i bits_of(const uint8_t *plane, int h)
 {
     /* The lane of 16 weights 16i.. of the first 64 reads bytes 4i and 4i + 2; of the last 64, the bytes after those. */
-    const __m256i pattern = _mm256_set_epi8(6, 4, 6, 4, 6, 4, 6, 4, 6, 4, 6, 4, 6, 4, 6, 4, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0,
-                                            2, 0);
-    const __m256i bit = _mm256_set_epi64x(0x0101020204040808, 0x1010202040408080, 0x0101020204040808, 0x1010202040408080);
+    const __m256i pattern =
+        _mm256_set_epi8(6, 4, 6, 4, 6, 4, 6, 4, 6, 4, 6, 4, 6, 4, 6, 4, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 0);
+    const __m256i bit =
+        _mm256_set_epi64x(0x0101020204040808, 0x1010202040408080, 0x0101020204040808, 0x1010202040408080);
     __m256i at = _mm256_add_epi8(pattern, _mm256_set1_epi8((char)(8 * (h & 1) + (h >> 1))));
     __m256i p = _mm256_shuffle_epi8(twice(plane), at);
     return _mm256_cmpeq_epi8(_mm256_and_si256(p, bit), bit);
@@ -50,7 +51,8 @@ static inline __attribute__((always_inline)) __m256i values(uint32_t bits, const
 {
     __m256i m, negative;
     if (bits <= 3) {
-        /* Bytes 16 (h & 1).. hold weights of 32 (h & 1)..: k, k + 8 in turn; the upper half of the block two bits higher up. */
+        /* Bytes 16 (h & 1).. hold weights of 32 (h & 1)..: k, k + 8 in turn; the upper half of the block two bits
+         * higher up. */
         __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(low + 16 * (h & 1)));
         __m256i v = _mm256_permute4x64_epi64(_mm256_castsi128_si256(b), 0x50); /* 0 0 1 1 */
         int up = 4 * (h >> 1);
@@ -104,8 +106,9 @@ static inline __m256i sum8(const __m256i *v)
 }
 
 /* Rows first..last-1 for n <= TOKENS tokens: a block is decoded once for all of them. */
-static inline __attribute__((always_inline)) void rows_of(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_t *token,
-                                                          uint32_t n, uint32_t first, uint32_t last, float *const *y)
+static inline __attribute__((always_inline)) void rows_of(uint32_t bits, const hs_matrix *w, const hs_act *a,
+                                                          const size_t *token, uint32_t n, uint32_t first,
+                                                          uint32_t last, float *const *y)
 {
     const uint32_t low_block = bits <= 3 ? 32 : 64, high_block = bits == 6 ? 32 : bits == 3 || bits == 5 ? 16 : 0;
     const tables t = tables_of(w->book);
@@ -120,7 +123,8 @@ static inline __attribute__((always_inline)) void rows_of(uint32_t bits, const h
                     d[k][b] = _mm256_setzero_si256();
                 if (b >= nb)
                     continue;
-                const uint8_t *low = w->low + (at + b) * low_block, *high = high_block ? w->high + (at + b) * high_block : NULL;
+                const uint8_t *low = w->low + (at + b) * low_block,
+                              *high = high_block ? w->high + (at + b) * high_block : NULL;
                 _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T0);
                 for (int h = 0; h < 4; h++) {
                     __m256i lo, v = values(bits, &t, low, high, h, &lo);
@@ -143,7 +147,8 @@ static inline __attribute__((always_inline)) void rows_of(uint32_t bits, const h
                 memcpy(scale, a->scale + x, nb * sizeof *scale);
                 memcpy(sum, a->sum + x, nb * sizeof *sum);
                 __m256i dot = sum8(d[k]);
-                dot = _mm256_add_epi32(_mm256_add_epi32(dot, dot), _mm256_loadu_si256((const __m256i *)(const void *)sum));
+                dot = _mm256_add_epi32(_mm256_add_epi32(dot, dot),
+                                       _mm256_loadu_si256((const __m256i *)(const void *)sum));
                 _mm256_storeu_ps(isum, _mm256_cvtepi32_ps(dot));
                 _mm256_storeu_ps(factor, _mm256_mul_ps(norm, _mm256_loadu_ps(scale)));
                 for (uint32_t b = 0; b < nb; b++)
@@ -157,8 +162,8 @@ static inline __attribute__((always_inline)) void rows_of(uint32_t bits, const h
 }
 
 static inline __attribute__((always_inline)) void gemm(uint32_t bits, const hs_matrix *w, const hs_act *a,
-                                                       const uint32_t *token, uint32_t n, uint32_t first, uint32_t last, float *y,
-                                                       size_t stride)
+                                                       const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
+                                                       float *y, size_t stride)
 {
     for (uint32_t k = 0; k < n; k += TOKENS) {
         uint32_t m = n - k < TOKENS ? n - k : TOKENS;
@@ -190,8 +195,8 @@ STAMP(4)
 STAMP(5)
 STAMP(6)
 
-static void avx2_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
-                      float *y, size_t stride)
+static void avx2_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                      uint32_t last, float *y, size_t stride)
 {
     assert(n <= HS_BATCH_MAX && a->cols == w->cols);
     switch (w->dtype) {

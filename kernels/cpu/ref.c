@@ -271,7 +271,8 @@ static void ref_conv(const float *c, const float *w, uint32_t taps, uint32_t cha
             float sum = 0.0f;
             for (uint32_t j = 0; j < taps; j++) {
                 uint32_t back = kept - j; /* tokens before t */
-                float in = back <= t ? c[(size_t)(t - back) * channels + ch] : past[(size_t)(kept - back + t) * channels];
+                float in =
+                    back <= t ? c[(size_t)(t - back) * channels + ch] : past[(size_t)(kept - back + t) * channels];
                 sum = fmaf(wc[j], in, sum);
             }
             y[(size_t)t * channels + ch] = hs_silu(sum);
@@ -311,9 +312,9 @@ static void ref_delta_step(float *s, const float *q, const float *k, const float
  *   o_i = exp(G_i) S^T q_i + sum_{j<=i} (q_i . k_j) D_ij N_j
  *   S  <- exp(G_n) S + sum_j exp(G_n - G_j) k_j N_j^T
  */
-static void ref_delta_chunk(float *s, const float *q, const float *k, const float *v, const float *g,
-                            const float *beta, size_t qk_stride, size_t v_stride, size_t g_stride, uint32_t n,
-                            uint32_t k_dim, uint32_t v_dim, float *o, size_t o_stride, float *scratch)
+static void ref_delta_chunk(float *s, const float *q, const float *k, const float *v, const float *g, const float *beta,
+                            size_t qk_stride, size_t v_stride, size_t g_stride, uint32_t n, uint32_t k_dim,
+                            uint32_t v_dim, float *o, size_t o_stride, float *scratch)
 {
     assert(n <= HS_GRID);
     float *sum_g = scratch, *row = sum_g + HS_GRID, *delta = row + v_dim;

@@ -242,7 +242,10 @@ static inline v16 v16_exp(v16 x) { return v16_two(v8_exp(x.a), v8_exp(x.b)); }
 #endif
 
 /* clang-format on */
-static inline v16 v16_neg(v16 x) { return v16_negate(x, 0xFFFF); }
+static inline v16 v16_neg(v16 x)
+{
+    return v16_negate(x, 0xFFFF);
+}
 
 static inline v16 v16_sigmoid(v16 x)
 {

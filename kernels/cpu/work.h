@@ -40,20 +40,20 @@ typedef struct hs_cpu {
     bool exact;
     void *block; /* all buffers below */
 
-    float *u;         /* [B][hidden] normed input */
-    hs_q8_buffer uq;  /* of u */
-    float *proj;      /* [B][widest sum of projections] */
-    float *mix;       /* [B][channels or q_width] convolved or gathered */
-    float *out;       /* [B][v_width or attention width] */
+    float *u;        /* [B][hidden] normed input */
+    hs_q8_buffer uq; /* of u */
+    float *proj;     /* [B][widest sum of projections] */
+    float *mix;      /* [B][channels or q_width] convolved or gathered */
+    float *out;      /* [B][v_width or attention width] */
     hs_q8_buffer outq;
     float *y;         /* [B][hidden] */
     float *gate, *up; /* [B * ffn_rows][ffn_width] */
     hs_q8_buffer hq;
-    float *expert_y;  /* [B * (used + 1)][hidden] */
-    float *logit;     /* [B][experts] router */
-    float *shared;    /* [B] */
+    float *expert_y;               /* [B * (used + 1)][hidden] */
+    float *logit;                  /* [B][experts] router */
+    float *shared;                 /* [B] */
     uint32_t *list, *slot, *start; /* tokens by expert; [B * used], [B * used], [experts + 1] */
-    hs_ffn_job *job; /* [experts + 1] */
+    hs_ffn_job *job;               /* [experts + 1] */
     hs_task *task;
     uint32_t *task_band; /* first band of each task, and one more */
     float *rope;         /* [B][rotary]: cos then sin */

@@ -60,8 +60,8 @@ static hlwq_status book_of(hs_hf *hf, uint32_t bits, uint32_t *book, hlwq_error 
     return HLWQ_OK;
 }
 
-hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw *norms, const hs_raw *meta, hs_tensor *out,
-                                  hlwq_error *err)
+hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw *norms, const hs_raw *meta,
+                                  hs_tensor *out, hlwq_error *err)
 {
     const hs_st_entry *p = &packed->entry;
     const char *path = hf->path[packed->file];
@@ -72,8 +72,8 @@ hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw 
     int64_t value[5] = {0};
     if (p->dtype != HS_U8 || p->rank != 1 || q->dtype != HS_F16 || m->dtype != HS_I64 || m->rank != 1 ||
         (m->dim[0] != 4 && m->dim[0] != 5))
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s and its norms and meta are not U8, F16 and I64 [4 or 5]",
-                       path, p->name);
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s: tensor %.200s and its norms and meta are not U8, F16 and I64 [4 or 5]", path, p->name);
     HS_TRY(hs_file_read(&hf->file[meta->file], m->offset, value, m->bytes, hf->path[meta->file], err));
     uint64_t rows = (uint64_t)value[0], blocks = (uint64_t)value[1], codes, n_norms;
     if (value[2] != HS_BLOCK)
@@ -139,7 +139,8 @@ hlwq_status hs_hlwq_check_config(hs_hf *hf, hlwq_error *err)
     for (uint32_t i = 0; bits && i < hf->n_tensors; i++) {
         const hs_tensor *t = &hf->tensor[i];
         if (t->encoding == HS_ENC_HLWQ_PACKED && hs_dtype_bits(t->dtype) != bits)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has codes of %" PRIu32 " bits, but %s states %" PRIu32,
+            return hs_fail(err, HLWQ_ERR_FORMAT,
+                           "%s: tensor %.200s has codes of %" PRIu32 " bits, but %s states %" PRIu32,
                            hf->path[t->data.file], t->name, hs_dtype_bits(t->dtype), path, bits);
     }
     return HLWQ_OK;

@@ -1,8 +1,8 @@
 /*
  * loader/formats/hlwq_packed.h - the bit-packed HLWQ checkpoints ("hlwq-q5" and its kin).
  *
- * A parameter P is three file tensors: P__packed U8, a big-endian bit stream of out * nb * 128 codes; P__norms F16 [out, nb];
- * P__meta I64 [out, nb, 128, codes, in], older files without the last.  No levels are stored.
+ * A parameter P is three file tensors: P__packed U8, a big-endian bit stream of out * nb * 128 codes; P__norms F16
+ * [out, nb]; P__meta I64 [out, nb, 128, codes, in], older files without the last.  No levels are stored.
  */
 #ifndef HS_LOADER_FORMATS_HLWQ_PACKED_H
 #define HS_LOADER_FORMATS_HLWQ_PACKED_H
@@ -15,8 +15,8 @@
 bool hs_hlwq_packed_name(const char *name, size_t *base_bytes);
 
 /* Makes the logical tensor of `packed` (its name ends __packed); dim[1] is 0 where the file does not say. */
-hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw *norms, const hs_raw *meta, hs_tensor *out,
-                                  hlwq_error *err);
+hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw *norms, const hs_raw *meta,
+                                  hs_tensor *out, hlwq_error *err);
 
 /*
  * polar_config.json, where there is one: every packed tensor must have the width that `bits` or `format` ("hlwq-q5")

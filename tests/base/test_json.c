@@ -15,8 +15,17 @@ static void hostile_texts_are_refused(void **state)
 {
     (void)state;
     hlwq_error err;
-    static const char *const bad[] = {"",       "{",          "{\"a\":1,\"a\":2}", "[1] x", "\"\xff\"", "[1e999]",
-                                      "[NaN]", "[01]",       "[18446744073709551616]", "{\"a\\u0000b\":1}", "[1,]"};
+    static const char *const bad[] = {"",
+                                      "{",
+                                      "{\"a\":1,\"a\":2}",
+                                      "[1] x",
+                                      "\"\xff\"",
+                                      "[1e999]",
+                                      "[NaN]",
+                                      "[01]",
+                                      "[18446744073709551616]",
+                                      "{\"a\\u0000b\":1}",
+                                      "[1,]"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK_FAILS(parse(bad[i], &err), HLWQ_ERR_FORMAT, err, "x.json");
     char deep[400] = {0};
@@ -26,7 +35,10 @@ static void hostile_texts_are_refused(void **state)
     deep[64] = ' ';
     deep[65] = ' ';
     CHECK_OK(parse(deep, &err), err);
-    CHECK_OK(parse("{\"brackets in text\":\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"}", &err), err);
+    CHECK_OK(
+        parse("{\"brackets in text\":\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"}",
+              &err),
+        err);
 }
 
 static void getters_name_key_and_range(void **state)
@@ -34,7 +46,8 @@ static void getters_name_key_and_range(void **state)
     (void)state;
     hlwq_error err;
     hs_json *r;
-    const char *text = "{\"n\":12,\"neg\":-1,\"big\":9007199254740993,\"r\":2.5,\"s\":\"t\",\"z\":null,\"b\":true,\"nul\":\"a\\u0000b\"}";
+    const char *text =
+        "{\"n\":12,\"neg\":-1,\"big\":9007199254740993,\"r\":2.5,\"s\":\"t\",\"z\":null,\"b\":true,\"nul\":\"a\\u0000b\"}";
     CHECK_OK(hs_json_parse(text, strlen(text), "c.json", &r, &err), err);
     uint32_t n = 5;
     uint64_t big = 0;

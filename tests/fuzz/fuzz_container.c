@@ -1,6 +1,6 @@
 /*
- * Input: the text of an index.  It is wrapped in a file whose header and both copies are right, with a sound config where
- * the index says one lies, so that mutations reach the checks behind the checksums.
+ * Input: the text of an index.  It is wrapped in a file whose header and both copies are right, with a sound config
+ * where the index says one lies, so that mutations reach the checks behind the checksums.
  */
 #define _GNU_SOURCE
 #include "loader/container_private.h"

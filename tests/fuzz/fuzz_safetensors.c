@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     hs_arena_init(&arena, mem, HS_MEM_TABLE);
     if (hs_safetensors_parse((const char *)data + 2, size - 2, 8 + size - 2 + more, "fuzz", &arena, &entry, &n, NULL) ==
         HLWQ_OK) {
-        uint64_t end = 8 + size - 2; /* of the header, then of each tensor: in order, apart, up to the end of the file */
+        uint64_t end =
+            8 + size - 2; /* of the header, then of each tensor: in order, apart, up to the end of the file */
         for (uint32_t i = 0; i < n; i++) {
             if (entry[i].offset < end)
                 __builtin_trap();

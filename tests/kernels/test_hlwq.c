@@ -82,7 +82,8 @@ static void integer_tables_are_the_published_ones(void **state)
     }
     hs_codebook b = book_of(HS_BOOK_CONVERGED, 6);
     for (uint32_t m = 0; m < 32; m++)
-        assert_true(fabs((b.k[m] + 0.5) * b.step - b.level[32 + m]) < 1.5e-4); /* half a step, and the rounding of the step at the top */
+        assert_true(fabs((b.k[m] + 0.5) * b.step - b.level[32 + m]) <
+                    1.5e-4); /* half a step, and the rounding of the step at the top */
 }
 
 static void bad_levels_are_refused(void **state)
@@ -104,7 +105,8 @@ static void bad_levels_are_refused(void **state)
     CHECK_FAILS(hs_codebook_init(&b, 7, level, &err), HLWQ_ERR_FORMAT, err, "7 bits");
 }
 
-/* Structured rows (constant, alternating) rotate to exact zeros, where the sum's rounding noise decides between two levels. */
+/* Structured rows (constant, alternating) rotate to exact zeros, where the sum's rounding noise decides between two
+ * levels. */
 static bool tied(const hs_codebook *book, const float *v, int j, uint8_t a, uint8_t b)
 {
     float r[128];
@@ -118,8 +120,8 @@ static bool tied(const hs_codebook *book, const float *v, int j, uint8_t a, uint
 }
 
 /* Encodes a fixture matrix and compares codes, norms and decoded values with what the author's quantiser made of it. */
-static void compare(st_file *in, st_file *out, const char *matrix, uint32_t bits, hs_book_kind kind,
-                    const char *tag, const char *codes_suffix, const char *norms_suffix)
+static void compare(st_file *in, st_file *out, const char *matrix, uint32_t bits, hs_book_kind kind, const char *tag,
+                    const char *codes_suffix, const char *norms_suffix)
 {
     char name[96];
     const hs_st_entry *shape = st_need(in, matrix);

@@ -29,7 +29,8 @@ static void layer_types_beat_the_interval_and_know_old_names(void **state)
     assert_true(!c.full[0] && !c.full[2] && c.full[3]); /* interval 4 where nothing is said */
     ACCEPTS(",\"full_attention_interval\":2");
     assert_true(!c.full[0] && c.full[1] && !c.full[2] && c.full[3]);
-    ACCEPTS(",\"full_attention_interval\":2,\"layer_types\":[\"attention\",\"mamba\",\"linear_attention\",\"full_attention\"]");
+    ACCEPTS(
+        ",\"full_attention_interval\":2,\"layer_types\":[\"attention\",\"mamba\",\"linear_attention\",\"full_attention\"]");
     assert_true(c.full[0] && !c.full[1] && !c.full[2] && c.full[3]);
     REFUSES(",\"layer_types\":[\"attention\"]", HLWQ_ERR_FORMAT, "layer_types");
     REFUSES(",\"layer_types\":[\"attention\",\"mamba\",\"sliding\",\"mamba\"]", HLWQ_ERR_FORMAT, "layer_types[2]");
@@ -62,7 +63,9 @@ static void rope_is_read_in_every_spelling_and_only_the_default_kind(void **stat
     assert_true(c.rope_theta == 5e6 && c.rotary_dims == 8);
     CHECK_OK(parse("{" DENSE ",\"rope_parameters\":{\"rope_theta\":1e7},\"partial_rotary_factor\":0.5}"), err);
     assert_true(c.rope_theta == 1e7 && c.rotary_dims == 8);
-    CHECK_OK(parse("{" DENSE ",\"rope_scaling\":{\"type\":\"default\",\"rope_theta\":1e6,\"partial_rotary_factor\":1.0}}"), err);
+    CHECK_OK(
+        parse("{" DENSE ",\"rope_scaling\":{\"type\":\"default\",\"rope_theta\":1e6,\"partial_rotary_factor\":1.0}}"),
+        err);
     assert_true(c.rope_theta == 1e6 && c.rotary_dims == 16);
     ACCEPTS(",\"rope_scaling\":null");
     assert_int_equal(c.rotary_dims, 4);
@@ -73,8 +76,8 @@ static void rope_is_read_in_every_spelling_and_only_the_default_kind(void **stat
     CHECK_FAILS(parse("{" DENSE ",\"rope_parameters\":[1]}"), HLWQ_ERR_FORMAT, err, "rope_parameters");
     CHECK_FAILS(parse("{" DENSE ",\"rope_theta\":1e7,\"partial_rotary_factor\":0.2}"), HLWQ_ERR_FORMAT, err, "rotary");
     /* A scaled context would change tokens silently, whichever key asks for it. */
-    CHECK_FAILS(parse("{" DENSE ",\"rope_parameters\":{\"rope_theta\":1e7,\"rope_type\":\"yarn\"}}"), HLWQ_ERR_UNSUPPORTED,
-                err, "yarn");
+    CHECK_FAILS(parse("{" DENSE ",\"rope_parameters\":{\"rope_theta\":1e7,\"rope_type\":\"yarn\"}}"),
+                HLWQ_ERR_UNSUPPORTED, err, "yarn");
     REFUSES(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}", HLWQ_ERR_UNSUPPORTED, "yarn");
     REFUSES(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}", HLWQ_ERR_UNSUPPORTED, "linear");
     REFUSES(",\"rope_scaling\":4", HLWQ_ERR_FORMAT, "rope_scaling");
@@ -117,18 +120,20 @@ static void with(const char *key, const char *value)
 static void every_size_is_checked_against_its_cap(void **state)
 {
     (void)state;
-    static const char *const keys[] = {"vocab_size",          "hidden_size",           "num_hidden_layers",
-                                       "num_attention_heads", "num_key_value_heads",   "head_dim",
-                                       "intermediate_size",   "linear_num_key_heads",  "linear_num_value_heads",
+    static const char *const keys[] = {"vocab_size",          "hidden_size",          "num_hidden_layers",
+                                       "num_attention_heads", "num_key_value_heads",  "head_dim",
+                                       "intermediate_size",   "linear_num_key_heads", "linear_num_value_heads",
                                        "linear_key_head_dim", "linear_value_head_dim"};
-    static const char *const values[] = {"0", "-1", "1000000000000000000", "4611686018427387904", "1.5", "\"32\"", "[]"};
+    static const char *const values[] = {"0",      "-1", "1000000000000000000", "4611686018427387904", "1.5",
+                                         "\"32\"", "[]"};
     for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
         for (size_t v = 0; v < sizeof values / sizeof *values; v++)
             with(keys[k], values[v]);
     with("num_hidden_layers", "513");
     with("num_key_value_heads", "3");
     with("linear_num_key_heads", "3");
-    CHECK_FAILS(parse("{" MOE ",\"num_experts\":4,\"num_experts_per_tok\":5}"), HLWQ_ERR_FORMAT, err, "num_experts_per_tok");
+    CHECK_FAILS(parse("{" MOE ",\"num_experts\":4,\"num_experts_per_tok\":5}"), HLWQ_ERR_FORMAT, err,
+                "num_experts_per_tok");
     CHECK_FAILS(parse("{" MOE ",\"num_experts\":4097,\"num_experts_per_tok\":5}"), HLWQ_ERR_FORMAT, err, "num_experts");
     CHECK_OK(parse("{" MOE ",\"num_experts\":4,\"num_experts_per_tok\":4}"), err);
     assert_int_equal(c.shared_width, 0);

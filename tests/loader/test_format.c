@@ -47,7 +47,8 @@ static void header_example_is_what_the_program_writes(void **state)
     assert_memory_equal(got, want, 64);
     CHECK_OK(hs_header_decode(&back, got, "example", &err), err);
     assert_true(back.version == h.version && back.file_bytes == h.file_bytes && back.index_offset == h.index_offset &&
-                back.index_bytes == h.index_bytes && back.index_hash == h.index_hash && back.tail_offset == h.tail_offset);
+                back.index_bytes == h.index_bytes && back.index_hash == h.index_hash &&
+                back.tail_offset == h.tail_offset);
 }
 
 static void block_example_decodes_to_the_printed_weights(void **state)

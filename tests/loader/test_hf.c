@@ -174,8 +174,8 @@ static hlwq_status parse_config(const char *text, hlwq_error *err)
 }
 
 #define DENSE(extra)                                                                                                   \
-    "{\"model_type\":\"qwen3_5_text\",\"vocab_size\":64,\"hidden_size\":32,\"num_hidden_layers\":4,"                  \
-    "\"num_attention_heads\":4,\"head_dim\":16,\"intermediate_size\":48,\"linear_num_key_heads\":2,"                  \
+    "{\"model_type\":\"qwen3_5_text\",\"vocab_size\":64,\"hidden_size\":32,\"num_hidden_layers\":4,"                   \
+    "\"num_attention_heads\":4,\"head_dim\":16,\"intermediate_size\":48,\"linear_num_key_heads\":2,"                   \
     "\"linear_num_value_heads\":4,\"linear_key_head_dim\":16,\"linear_value_head_dim\":16" extra "}"
 
 static void config_rules_are_enforced(void **state)
@@ -186,15 +186,20 @@ static void config_rules_are_enforced(void **state)
     CHECK_FAILS(parse_config(DENSE(""), &err), HLWQ_ERR_FORMAT, err, "rope_theta");
     CHECK_FAILS(parse_config(DENSE(",\"rope_parameters\":{\"rope_theta\":1e7,\"rope_type\":\"yarn\"}"), &err),
                 HLWQ_ERR_UNSUPPORTED, err, "yarn");
-    CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"num_key_value_heads\":3"), &err), HLWQ_ERR_FORMAT, err, "divide");
-    CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"hidden_act\":\"gelu\""), &err), HLWQ_ERR_UNSUPPORTED, err, "gelu");
+    CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"num_key_value_heads\":3"), &err), HLWQ_ERR_FORMAT, err,
+                "divide");
+    CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"hidden_act\":\"gelu\""), &err), HLWQ_ERR_UNSUPPORTED, err,
+                "gelu");
     CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"layer_types\":[\"mamba\"]"), &err), HLWQ_ERR_FORMAT, err,
                 "layer_types");
-    CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"rms_norm_eps\":-1"), &err), HLWQ_ERR_FORMAT, err, "rms_norm_eps");
-    CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"attention_bias\":true"), &err), HLWQ_ERR_UNSUPPORTED, err, "bias");
+    CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"rms_norm_eps\":-1"), &err), HLWQ_ERR_FORMAT, err,
+                "rms_norm_eps");
+    CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"attention_bias\":true"), &err), HLWQ_ERR_UNSUPPORTED, err,
+                "bias");
     CHECK_FAILS(parse_config("{\"model_type\":\"llama\"}", &err), HLWQ_ERR_FORMAT, err, "llama");
     CHECK_FAILS(parse_config("[]", &err), HLWQ_ERR_FORMAT, err, "object");
-    CHECK_FAILS(parse_config("{\"model_type\":\"qwen3_5\",\"model_type\":\"x\"}", &err), HLWQ_ERR_FORMAT, err, "uplicate");
+    CHECK_FAILS(parse_config("{\"model_type\":\"qwen3_5\",\"model_type\":\"x\"}", &err), HLWQ_ERR_FORMAT, err,
+                "uplicate");
 }
 
 int main(void)

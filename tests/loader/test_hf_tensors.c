@@ -45,8 +45,13 @@ static int setup_moe(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    static const char *const name[] = {"config.json", "model.safetensors", "a.safetensors", "b.safetensors",
-                                       "._a.safetensors", "model.safetensors.index.json", "x.safetensors.incomplete"};
+    static const char *const name[] = {"config.json",
+                                       "model.safetensors",
+                                       "a.safetensors",
+                                       "b.safetensors",
+                                       "._a.safetensors",
+                                       "model.safetensors.index.json",
+                                       "x.safetensors.incomplete"};
     char path[256];
     hs_hf_close(&hf);
     hs_mem_close(mem); /* asserts that nothing is left */
@@ -69,7 +74,8 @@ static void move(const char *from, const char *to)
 static void add_empty(const char *name)
 {
     char entry[512];
-    snprintf(entry, sizeof entry, "{\"%s\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},\"model.embed_tokens", name);
+    snprintf(entry, sizeof entry,
+             "{\"%s\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},\"model.embed_tokens", name);
     edit_header(dir, "model.safetensors", "{\"model.embed_tokens", entry);
 }
 
@@ -104,9 +110,9 @@ static void names_of_mlx_are_refused_since_its_norms_differ(void **state)
 static void companions_name_the_format_they_belong_to(void **state)
 {
     (void)state;
-    static const char *const form[][2] = {{"qweight", "GPTQ"},        {"weight_packed", "compressed-tensors"},
-                                          {"codes", "PolarEngine"},   {"weight_scale_inv", "FP8"},
-                                          {"packed", "EOQ"},          {"weight.absmax", "bitsandbytes"}};
+    static const char *const form[][2] = {{"qweight", "GPTQ"},      {"weight_packed", "compressed-tensors"},
+                                          {"codes", "PolarEngine"}, {"weight_scale_inv", "FP8"},
+                                          {"packed", "EOQ"},        {"weight.absmax", "bitsandbytes"}};
     for (size_t i = 0; i < sizeof form / sizeof *form; i++) {
         char name[128];
         snprintf(name, sizeof name, "q_proj.%s\"", form[i][0]);
@@ -128,13 +134,16 @@ static void missing_unknown_and_misshapen_tensors_are_named(void **state)
     add_empty("model.layers.0.mlp.bogus.weight");
     refuses("layers.0.mlp.bogus.weight", "unknown");
     tiny_model_write(dir, false);
-    edit_header(dir, "model.safetensors", "gate_proj.weight\":{\"dtype\":\"F32\",\"shape\":[48,32]", "gate_proj.weight\":{\"dtype\":\"F32\",\"shape\":[32,48]");
+    edit_header(dir, "model.safetensors", "gate_proj.weight\":{\"dtype\":\"F32\",\"shape\":[48,32]",
+                "gate_proj.weight\":{\"dtype\":\"F32\",\"shape\":[32,48]");
     refuses("[32, 48]", "[48, 32]");
     tiny_model_write(dir, false);
-    edit_header(dir, "model.safetensors", "gate_proj.weight\":{\"dtype\":\"F32\"", "gate_proj.weight\":{\"dtype\":\"I32\"");
+    edit_header(dir, "model.safetensors", "gate_proj.weight\":{\"dtype\":\"F32\"",
+                "gate_proj.weight\":{\"dtype\":\"I32\"");
     refuses("gate_proj.weight", "I32");
     tiny_model_write(dir, false);
-    edit_header(dir, "model.safetensors", "\"shape\":[128,1,4]", "\"shape\":[128,4,1]"); /* the other sign of an MLX file */
+    edit_header(dir, "model.safetensors", "\"shape\":[128,1,4]",
+                "\"shape\":[128,4,1]"); /* the other sign of an MLX file */
     refuses("conv1d", "[128, 4, 1]");
     tiny_model_write(dir, false);
     add_empty("norm.weight"); /* beside model.norm.weight */
@@ -187,7 +196,8 @@ static void an_incomplete_draft_head_is_left_out_with_a_warning(void **state)
 static void write_index(const char *norm_in, const char *head_in)
 {
     char index[512];
-    int n = snprintf(index, sizeof index, "{\"metadata\":{},\"weight_map\":{\"model.norm.weight\":\"%s\",\"lm_head.weight\":\"%s\"}}",
+    int n = snprintf(index, sizeof index,
+                     "{\"metadata\":{},\"weight_map\":{\"model.norm.weight\":\"%s\",\"lm_head.weight\":\"%s\"}}",
                      norm_in, head_in);
     tiny_file(dir, "model.safetensors.index.json", index, (size_t)n);
 }
@@ -196,8 +206,8 @@ static void an_index_is_believed_only_where_it_is_right(void **state)
 {
     (void)state;
     static const char other[] = "{\"model.visual.x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}";
-    static const char *const outside[] = {"../a.safetensors", "/etc/passwd", "sub/a.safetensors", "..", "", ".hidden",
-                                          "a.safetensors\\u0007"};
+    static const char *const outside[] = {"../a.safetensors", "/etc/passwd",         "sub/a.safetensors", "..", "",
+                                          ".hidden",          "a.safetensors\\u0007"};
     char file[256];
     uint64_t length = sizeof other - 1;
     memcpy(file, &length, 8);
@@ -221,7 +231,8 @@ static void an_index_is_believed_only_where_it_is_right(void **state)
     assert_null(strchr(err.message, 7)); /* a terminal would ring */
     write_index("a.safetensors", "c.safetensors");
     CHECK_FAILS(open_dir(), HLWQ_ERR_IO, err, "c.safetensors");
-    static const char *const broken[] = {"{}", "[]", "{\"weight_map\":[]}", "{\"weight_map\":{\"a\":1}}", "{\"weight_map\":{"};
+    static const char *const broken[] = {"{}", "[]", "{\"weight_map\":[]}", "{\"weight_map\":{\"a\":1}}",
+                                         "{\"weight_map\":{"};
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         tiny_file(dir, "model.safetensors.index.json", broken[i], strlen(broken[i]));
         CHECK_FAILS(open_dir(), HLWQ_ERR_FORMAT, err, "model.safetensors.index.json");
@@ -278,7 +289,8 @@ static void fused_experts_must_have_the_shape_of_the_config(void **state)
             assert_int_equal(t.group[g].part[i].dtype, HS_F32);
     hs_arena_close(&arena);
     hs_hf_close(&hf);
-    edit_header(dir, "model.safetensors", "\"shape\":[8,48,32]", "\"shape\":[8,32,48]"); /* the right total, the wrong split */
+    edit_header(dir, "model.safetensors", "\"shape\":[8,48,32]",
+                "\"shape\":[8,32,48]"); /* the right total, the wrong split */
     refuses("gate_up_proj", "[8, 32, 48]");
     tiny_model_write(dir, true);
     edit_file(dir, "config.json", "\"num_experts\":8", "\"num_experts\":4");

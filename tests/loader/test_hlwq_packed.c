@@ -69,9 +69,16 @@ static int teardown(void **state)
 static void the_stated_width_must_be_that_of_the_codes(void **state)
 {
     (void)state;
-    static const char *const wrong[] = {"{\"bits\":4}", "{\"format\":\"hlwq-q3\"}", "{\"format\":\"hlwq-q5\",\"bits\":4}",
-                                        "{\"bits\":9}", "{\"block_size\":64}", "[]", "{\"format\":5}", "{"};
-    static const char *const right[] = {"{\"format\":\"hlwq-q5\"}", "{\"bits\":5}", "{}", "{\"format\":\"hlwq\",\"layers\":{}}"};
+    static const char *const wrong[] = {"{\"bits\":4}",
+                                        "{\"format\":\"hlwq-q3\"}",
+                                        "{\"format\":\"hlwq-q5\",\"bits\":4}",
+                                        "{\"bits\":9}",
+                                        "{\"block_size\":64}",
+                                        "[]",
+                                        "{\"format\":5}",
+                                        "{"};
+    static const char *const right[] = {"{\"format\":\"hlwq-q5\"}", "{\"bits\":5}", "{}",
+                                        "{\"format\":\"hlwq\",\"layers\":{}}"};
     copy_dense();
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         tiny_file(dir, "polar_config.json", wrong[i], strlen(wrong[i]));
@@ -203,7 +210,8 @@ static void meta_of_four_entries_is_enough(void **state)
     unsigned begin, end;
     assert_int_equal(sscanf(range, "data_offsets\":%*[ []%u,%u", &begin, &end), 2);
     snprintf(from, sizeof from, "%.*s", (int)(strchr(range, ']') + 1 - entry), entry);
-    snprintf(to, sizeof to, "layers.3.self_attn.q_proj.weight__meta\":{\"dtype\":\"I64\",\"shape\":[4],\"data_offsets\":[%u,%u]",
+    snprintf(to, sizeof to,
+             "layers.3.self_attn.q_proj.weight__meta\":{\"dtype\":\"I64\",\"shape\":[4],\"data_offsets\":[%u,%u]",
              begin, end - 8);
     free(data);
     edit_header(dir, "model.safetensors", from, to);
@@ -240,9 +248,12 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(the_stated_width_must_be_that_of_the_codes), TEST(a_slice_is_found_in_every_spelling),
-        TEST(every_entry_of_meta_is_checked),             TEST(the_three_tensors_go_together),
-        TEST(meta_of_four_entries_is_enough),             TEST(a_norm_that_is_not_finite_is_found_when_read),
+        TEST(the_stated_width_must_be_that_of_the_codes),
+        TEST(a_slice_is_found_in_every_spelling),
+        TEST(every_entry_of_meta_is_checked),
+        TEST(the_three_tensors_go_together),
+        TEST(meta_of_four_entries_is_enough),
+        TEST(a_norm_that_is_not_finite_is_found_when_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

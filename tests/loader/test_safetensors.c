@@ -30,7 +30,8 @@ static hlwq_status parse_bytes(const char *header, size_t bytes, uint64_t data)
     char *exact = malloc(bytes + (bytes == 0));
     memcpy(exact, header, bytes);
     hs_arena_close(&arena);
-    hlwq_status st = hs_safetensors_parse(exact, bytes, 8 + bytes + data, "x.safetensors", &arena, &entry, &count, &err);
+    hlwq_status st =
+        hs_safetensors_parse(exact, bytes, 8 + bytes + data, "x.safetensors", &arena, &entry, &count, &err);
     free(exact);
     return st;
 }
@@ -40,7 +41,8 @@ static hlwq_status parse(const char *header, uint64_t data)
     return parse_bytes(header, strlen(header), data);
 }
 
-#define T(name, dtype, shape, range) "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" range "}"
+#define T(name, dtype, shape, range)                                                                                   \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" range "}"
 #define REFUSES(header, data, word)                                                                                    \
     do {                                                                                                               \
         CHECK_FAILS(parse(header, data), HLWQ_ERR_FORMAT, err, word);                                                  \
@@ -50,8 +52,8 @@ static hlwq_status parse(const char *header, uint64_t data)
 static void entries_come_in_order_of_offset(void **state)
 {
     (void)state;
-    static const char h[] = "{" T("b", "F32", "[]", "[12,16]") "," T("a", "BF16", "[2,3]", "[0,12]") ","
-                            T("none", "F16", "[0]", "[16,16]") ",\"__metadata__\":{\"format\":\"pt\"}}   ";
+    static const char h[] = "{" T("b", "F32", "[]", "[12,16]") "," T("a", "BF16", "[2,3]", "[0,12]") "," T(
+        "none", "F16", "[0]", "[16,16]") ",\"__metadata__\":{\"format\":\"pt\"}}   ";
     CHECK_OK(parse(h, 16), err);
     assert_int_equal(count, 3);
     assert_string_equal(entry[0].name, "a");
@@ -140,8 +142,8 @@ static void header_length_is_bounded_before_anything_is_read(void **state)
 static void every_truncation_is_refused(void **state)
 {
     (void)state;
-    static const char h[] = "{" T("b", "F32", "[]", "[12,16]") "," T("a", "BF16", "[2,3]", "[0,12]")
-                            ",\"__metadata__\":{\"format\":\"pt\"}}";
+    static const char h[] = "{" T("b", "F32", "[]", "[12,16]") "," T("a", "BF16", "[2,3]",
+                                                                     "[0,12]") ",\"__metadata__\":{\"format\":\"pt\"}}";
     for (size_t n = 0; n <= sizeof h - 1; n++)
         assert_int_equal(parse_bytes(h, n, 16), n == sizeof h - 1 ? HLWQ_OK : HLWQ_ERR_FORMAT);
 }

@@ -25,8 +25,18 @@ static int teardown(void **state)
 
 static hs_config some_config(bool moe)
 {
-    hs_config c = {.vocab = 512, .hidden = 256, .layers = 3, .full = {false, true, false}, .q_heads = 4, .kv_heads = 2,
-                   .head_dim = 64, .k_heads = 2, .v_heads = 4, .k_dim = 32, .v_dim = 32, .conv_taps = 4};
+    hs_config c = {.vocab = 512,
+                   .hidden = 256,
+                   .layers = 3,
+                   .full = {false, true, false},
+                   .q_heads = 4,
+                   .kv_heads = 2,
+                   .head_dim = 64,
+                   .k_heads = 2,
+                   .v_heads = 4,
+                   .k_dim = 32,
+                   .v_dim = 32,
+                   .conv_taps = 4};
     if (moe) {
         c.experts = 8;
         c.experts_used = 2;
@@ -41,10 +51,10 @@ static hs_config some_config(bool moe)
 static void groups_come_in_the_stated_order(void **state)
 {
     (void)state;
-    static const hs_group_kind dense[] = {HS_GROUP_GLOBAL, HS_GROUP_EMBED, HS_GROUP_HEAD, HS_GROUP_LAYER, HS_GROUP_LAYER,
-                                          HS_GROUP_LAYER};
-    static const hs_group_kind moe[] = {HS_GROUP_GLOBAL, HS_GROUP_EMBED,   HS_GROUP_LAYER,     HS_GROUP_EXPERTS,
-                                        HS_GROUP_LAYER,  HS_GROUP_EXPERTS, HS_GROUP_LAYER,     HS_GROUP_EXPERTS,
+    static const hs_group_kind dense[] = {HS_GROUP_GLOBAL, HS_GROUP_EMBED, HS_GROUP_HEAD,
+                                          HS_GROUP_LAYER,  HS_GROUP_LAYER, HS_GROUP_LAYER};
+    static const hs_group_kind moe[] = {HS_GROUP_GLOBAL,    HS_GROUP_EMBED,      HS_GROUP_LAYER, HS_GROUP_EXPERTS,
+                                        HS_GROUP_LAYER,     HS_GROUP_EXPERTS,    HS_GROUP_LAYER, HS_GROUP_EXPERTS,
                                         HS_GROUP_MTP_LAYER, HS_GROUP_MTP_EXPERTS};
     hs_config c = some_config(false);
     CHECK_OK(hs_schema_build(&t, &c, false, &arena, &err), err);

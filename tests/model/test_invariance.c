@@ -60,8 +60,8 @@ static void greedy_text_and_logits_are_the_same_for_all_thread_counts(void **sta
         if (i == 0)
             hash = stats.logits_hash;
         if (stats.logits_hash != hash)
-            fail_msg("%u threads: logits hash %016llx, wanted %016llx", threads[i], (unsigned long long)stats.logits_hash,
-                     (unsigned long long)hash);
+            fail_msg("%u threads: logits hash %016llx, wanted %016llx", threads[i],
+                     (unsigned long long)stats.logits_hash, (unsigned long long)hash);
         hlwq_session_close(s);
         hlwq_engine_close(e);
     }

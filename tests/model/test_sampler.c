@@ -9,8 +9,8 @@ static hlwq_sampling greedy(void)
     return (hlwq_sampling){.temperature = 0, .top_p = 1, .repetition_penalty = 1};
 }
 
-static int32_t draw(const hlwq_sampling *o, const float *l, uint32_t vocab, uint32_t usable, const int32_t *history, size_t n,
-                    uint64_t position)
+static int32_t draw(const hlwq_sampling *o, const float *l, uint32_t vocab, uint32_t usable, const int32_t *history,
+                    size_t n, uint64_t position)
 {
     hlwq_error err;
     int32_t id;

@@ -49,7 +49,8 @@ static void close_fixture(fixture *f)
     hs_mem_close(f->mem);
 }
 
-static void check_ids(const fixture *f, const char *text, size_t bytes, bool special, const hs_json *want, size_t number)
+static void check_ids(const fixture *f, const char *text, size_t bytes, bool special, const hs_json *want,
+                      size_t number)
 {
     int32_t *ids;
     size_t n;
@@ -59,7 +60,8 @@ static void check_ids(const fixture *f, const char *text, size_t bytes, bool spe
         fail_msg("case %zu: %zu ids, wanted %zu: %.80s", number, n, hs_json_count(want), text);
     for (size_t i = 0; i < n; i++)
         if (ids[i] != hs_json_int(hs_json_at(want, i)))
-            fail_msg("case %zu: id %zu is %d, wanted %d: %.80s", number, i, ids[i], (int)hs_json_int(hs_json_at(want, i)), text);
+            fail_msg("case %zu: id %zu is %d, wanted %d: %.80s", number, i, ids[i],
+                     (int)hs_json_int(hs_json_at(want, i)), text);
     free(ids);
 }
 
@@ -261,7 +263,8 @@ static void a_mebibyte_of_anything_is_fast(void **state)
     char *text = malloc(n);
     uint64_t seed = 12345;
     double limit = getenv("HLWQ_SANITIZE") ? 30.0 : 1.0;
-    static const char *const pattern[] = {"a", " ", "1", "\n ", "\xCC\x81", "<|im_", "e\xCC\x81", "\xF0\x9F\x9A\x80", "ab"};
+    static const char *const pattern[] = {"a", " ", "1", "\n ", "\xCC\x81", "<|im_", "e\xCC\x81", "\xF0\x9F\x9A\x80",
+                                          "ab"};
     for (int k = 0; k <= 9; k++) {
         for (size_t i = 0; i < n; i++) {
             seed = seed * 6364136223846793005u + 1442695040888963407u;
@@ -309,9 +312,11 @@ static void streaming_never_cuts_a_character(void **state)
 /* All 256 byte tokens and one merge. */
 static void small_tokenizer(hs_text *t, const char *extra_vocab, const char *merges, const char *added)
 {
-    hs_text_format(t, "{\"added_tokens\":[%s],\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},"
-                      "\"model\":{\"type\":\"BPE\",\"vocab\":{",
-                   added);
+    hs_text_format(
+        t,
+        "{\"added_tokens\":[%s],\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},"
+        "\"model\":{\"type\":\"BPE\",\"vocab\":{",
+        added);
     uint32_t extra = 0;
     for (uint32_t b = 0; b < 256; b++) {
         bool plain = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;

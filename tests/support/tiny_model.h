@@ -112,14 +112,15 @@ static inline double tiny_model_write(const char *dir, bool moe)
     hs_text_add(&file, (const char *)&header, 8);
     hs_text_add(&file, w.header.data, w.header.bytes);
     hs_text_add(&file, w.data.data, w.data.bytes);
-    hs_text_format(&config,
-                   "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"vocab_size\":40,\"hidden_size\":32,"
-                   "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":16,"
-                   "\"hidden_act\":\"silu\",\"max_position_embeddings\":512,\"rms_norm_eps\":1e-6,"
-                   "\"tie_word_embeddings\":false,\"linear_conv_kernel_dim\":4,\"linear_key_head_dim\":16,"
-                   "\"linear_value_head_dim\":16,\"linear_num_key_heads\":2,\"linear_num_value_heads\":4,"
-                   "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000000,\"partial_rotary_factor\":0.25},",
-                   moe ? "Qwen3_5MoeForCausalLM" : "Qwen3_5ForCausalLM", moe ? "qwen3_5_moe_text" : "qwen3_5_text");
+    hs_text_format(
+        &config,
+        "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"vocab_size\":40,\"hidden_size\":32,"
+        "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":16,"
+        "\"hidden_act\":\"silu\",\"max_position_embeddings\":512,\"rms_norm_eps\":1e-6,"
+        "\"tie_word_embeddings\":false,\"linear_conv_kernel_dim\":4,\"linear_key_head_dim\":16,"
+        "\"linear_value_head_dim\":16,\"linear_num_key_heads\":2,\"linear_num_value_heads\":4,"
+        "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000000,\"partial_rotary_factor\":0.25},",
+        moe ? "Qwen3_5MoeForCausalLM" : "Qwen3_5ForCausalLM", moe ? "qwen3_5_moe_text" : "qwen3_5_text");
     if (moe)
         hs_text_format(&config, "\"num_experts\":8,\"num_experts_per_tok\":2,\"moe_intermediate_size\":24,"
                                 "\"shared_expert_intermediate_size\":16}");
