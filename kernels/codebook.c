@@ -181,6 +181,12 @@ hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *leve
     for (uint32_t m = 0; m < half; m++)
         book->k[m] = (uint16_t)index_of(f.level[m], step, k_max);
 
+    for (uint32_t i = 0; i < 64; i++) {
+        int32_t k = i & half ? ~(int32_t)book->k[i & (half - 1)] : (int32_t)book->k[i & (half - 1)];
+        book->biased[i] = (uint8_t)(128 + (bits == 6 ? k >> 7 : k));
+        book->biased_low[i] = (uint8_t)(k & 127);
+    }
+
     book->reach = level[n - 1];
     uint32_t code = 0;
     for (uint32_t i = 0; i < 256; i++) { /* the code nearest to the middle of each cell */

@@ -23,17 +23,9 @@ typedef struct tables512 {
     __m512i low;  /* Q6: lo */
 } tables512;
 
-static inline tables512 tables512_of(const hs_codebook *book)
+INLINE tables512 tables512_of(const hs_codebook *book)
 {
-    uint8_t main[64], low[64];
-    uint32_t half = 1u << (book->bits - 1);
-    for (uint32_t i = 0; i < 64; i++) {
-        int32_t k = book->k[i & (half - 1)];
-        k = i & half ? ~k : k;
-        main[i] = (uint8_t)(128 + (book->bits == 6 ? k >> 7 : k));
-        low[i] = (uint8_t)(k & 127);
-    }
-    return (tables512){_mm512_loadu_si512(main), _mm512_loadu_si512(low)};
+    return (tables512){_mm512_loadu_si512(book->biased), _mm512_loadu_si512(book->biased_low)};
 }
 
 INLINE uint32_t low_block_of(uint32_t bits)

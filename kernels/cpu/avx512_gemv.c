@@ -1,16 +1,18 @@
 /*
- * kernels/cpu/avx512_gemv.c - packed products for one token with AVX-512 VNNI and VBMI, bit for bit those of ref.c.
+ * kernels/cpu/avx512_gemv.c - packed products for a few tokens with AVX-512 VNNI and VBMI, bit for bit those of ref.c.
  *
- * Bound by reading the weights once.  A row's blocks are dotted in registers, sixteen block sums at a time leave
- * through two shuffle trees, and the fma chain of a segment runs on 16 rows at once after a transpose.  Planes are read
- * in order with software prefetch.  Counted for Q5: 10 vector instructions a block to decode and multiply, 4 to sum and
- * combine.
+ * Bound by reading the weights once.  Sixteen blocks of a row are dotted in registers; their sums leave through a tree
+ * of blends, so that one shuffle joins two vectors; and the fma chain of a segment runs on 16 rows at once after a
+ * transpose.  On Zen 4, where shuffles, vpermb and vpmultishiftqb share two of four pipes, that balances them.
  */
 #include "kernels/cpu/avx512.h"
 
 enum {
-    AHEAD = 8192, /* bytes of prefetch on the low plane: shorter distances are slower on Zen 4 and Zen 5 */
-    CHUNK = 64    /* blocks of a row between two transposes */
+    AHEAD =
+        16384,  /* bytes of prefetch on the low plane, to the second level: the same to the first is a quarter slower */
+    CHUNK = 64, /* blocks of a row between two transposes */
+    SPAN = 136, /* blocks of activations that are put in order at once: 17,408 columns */
+    TOKENS = 4  /* that one decoding serves */
 };
 
 /* Where the bit of each of 64 weights lies in its quadword of a plane, less `place`: the operand of vpmultishiftqb. */
@@ -24,6 +26,13 @@ INLINE __m512i bit_places(int place)
     return _mm512_sub_epi8(first, _mm512_set1_epi8((char)place));
 }
 
+/* The same for quadwords that hold weights 16i..16i + 7, i = 0..3 of two blocks, as Q3's low plane has them. */
+INLINE __m512i pair_places(int place)
+{
+    const int64_t even = 0x1404150516061707, odd = 0x3424352536263727;
+    return _mm512_sub_epi8(_mm512_set_epi64(odd, even, odd, even, odd, even, odd, even), _mm512_set1_epi8((char)place));
+}
+
 /* Lanes 0 and 1: the first 8 bytes of a plane twice each; lanes 2 and 3: the last 8. */
 INLINE __m512i load_plane(const uint8_t *plane)
 {
@@ -31,111 +40,223 @@ INLINE __m512i load_plane(const uint8_t *plane)
     return _mm512_mask_broadcastq_epi64(first, 0xF0, _mm_loadl_epi64((const __m128i *)(const void *)(plane + 8)));
 }
 
-/* Codes of weights 0..63 and 64..127; bits above them are anything. */
-INLINE void decode(uint32_t bits, const uint8_t *low, const uint8_t *high, __m512i *a, __m512i *b)
+/* 16-bit words to the right, by a multiplication: the shifter's pipes have enough to do. */
+INLINE __m512i shift_words(__m512i v, int n)
 {
-    if (bits <= 3) {
-        const __m512i twice = _mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0);
-        __m512i v = _mm512_permutexvar_epi64(
-            twice, _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)low)));
-        *a = _mm512_srlv_epi64(v, _mm512_set_epi64(2, 0, 2, 0, 2, 0, 2, 0));
-        *b = _mm512_srlv_epi64(v, _mm512_set_epi64(6, 4, 6, 4, 6, 4, 6, 4));
-    } else {
-        *a = _mm512_loadu_si512(low);
-        *b = _mm512_srli_epi16(*a, 4);
+    return _mm512_mulhi_epu16(v, _mm512_set1_epi16((short)(1 << (16 - n))));
+}
+
+/* Levels of weights 0..63 and 64..127 of one block, Q4 to Q6. */
+INLINE void levels(uint32_t bits, const tables512 *t, const uint8_t *low, const uint8_t *high, __m512i *main,
+                   __m512i *less)
+{
+    __m512i a = _mm512_loadu_si512(low), b = shift_words(a, 4);
+    if (bits > 4) {
+        const __m512i below = _mm512_set1_epi8(15), places = bit_places(4), next = bit_places(-4);
+        __m512i p = load_plane(high);
+        a = merge512(a, _mm512_multishift_epi64_epi8(places, p), below);
+        b = merge512(b, _mm512_multishift_epi64_epi8(next, p), below);
     }
-    const __m512i below = _mm512_set1_epi8(bits <= 3 ? 3 : 15), next = _mm512_set1_epi8(8);
-    if (bits == 2 || bits == 4) {
-        *a = _mm512_and_si512(*a, below);
-        *b = _mm512_and_si512(*b, below);
-        return;
-    }
-    const __m512i places = bit_places(bits == 3 ? 2 : 4);
-    __m512i p = load_plane(high);
-    *a = merge512(*a, _mm512_multishift_epi64_epi8(places, p), below);
-    *b = merge512(*b, _mm512_multishift_epi64_epi8(_mm512_add_epi8(places, next), p), below);
     if (bits == 6) {
-        const __m512i signs = bit_places(5), under = _mm512_set1_epi8(31);
+        const __m512i under = _mm512_set1_epi8(31), signs = bit_places(5), next = bit_places(-3);
         __m512i s = load_plane(high + 16);
-        *a = merge512(*a, _mm512_multishift_epi64_epi8(signs, s), under);
-        *b = merge512(*b, _mm512_multishift_epi64_epi8(_mm512_add_epi8(signs, next), s), under);
+        a = merge512(a, _mm512_multishift_epi64_epi8(signs, s), under);
+        b = merge512(b, _mm512_multishift_epi64_epi8(next, s), under);
+        less[0] = lookup512(t->low, a);
+        less[1] = lookup512(t->low, b);
+    }
+    main[0] = lookup512(t->main, a);
+    main[1] = lookup512(t->main, b);
+}
+
+/* Levels of two blocks of Q2 or Q3: vector k has 32 weights of each, in the order of `pair_order`. */
+INLINE void pair_levels(uint32_t bits, const tables512 *t, __m512i low, __m256i high, __m512i *main)
+{
+    __m512i p = _mm512_setzero_si512();
+    if (bits == 3)
+        p = _mm512_permutexvar_epi64(_mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0), _mm512_castsi256_si512(high));
+    for (int k = 0; k < 4; k++) {
+        __m512i c = k ? shift_words(low, 2 * k) : low;
+        if (bits == 3)
+            c = merge512(c, _mm512_multishift_epi64_epi8(pair_places(2 + 4 * (k & 1) - 8 * (k >> 1)), p),
+                         _mm512_set1_epi8(3));
+        main[k] = lookup512(t->main, c);
     }
 }
 
-INLINE __m512i block_dot(uint32_t bits, const tables512 *t, const uint8_t *low, const uint8_t *high, const int8_t *x)
+/* Two blocks of activations as `pair_levels` has the weights. */
+INLINE void pair_order(const int8_t *x, uint32_t n, int8_t *out)
 {
-    __m512i a, b, x0 = _mm512_loadu_si512(x), x1 = _mm512_loadu_si512(x + 64);
-    decode(bits, low, high, &a, &b);
-    __m512i s = _mm512_dpbusd_epi32(_mm512_setzero_si512(), lookup512(t->main, a), x0);
-    s = _mm512_dpbusd_epi32(s, lookup512(t->main, b), x1);
-    if (bits == 6) { /* 128 hi + lo */
-        __m512i l = _mm512_dpbusd_epi32(_mm512_setzero_si512(), lookup512(t->low, a), x0);
-        l = _mm512_dpbusd_epi32(l, lookup512(t->low, b), x1);
-        s = _mm512_add_epi32(_mm512_slli_epi32(s, 7), l);
+    const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
+    __m512i a[2] = {_mm512_loadu_si512(x), _mm512_loadu_si512(x + 64)}, b[2] = {_mm512_setzero_si512()};
+    b[1] = b[0];
+    if (n > 1) {
+        b[0] = _mm512_loadu_si512(x + HS_BLOCK);
+        b[1] = _mm512_loadu_si512(x + HS_BLOCK + 64);
     }
-    return s;
+    for (int half = 0; half < 2; half++) { /* out may be x */
+        _mm512_storeu_si512(out + 128 * half, _mm512_permutex2var_epi64(a[half], even, b[half]));
+        _mm512_storeu_si512(out + 128 * half + 64, _mm512_permutex2var_epi64(a[half], odd, b[half]));
+    }
 }
 
-/* Dots of blocks at.. (n <= 16 of them, zero after) against x, which repeats after `period` blocks. */
-INLINE __m512i dots(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, uint32_t n, const int8_t *x,
-                    uint32_t period)
+/* What a group of 16 blocks is multiplied with. */
+typedef struct group {
+    const uint8_t *low, *high;
+    const int8_t *x[TOKENS];
+} group;
+
+/* Partial sums of leaf i for each token: a block, or a pair of blocks in the two halves (Q2, Q3). */
+INLINE void leaf(uint32_t bits, const tables512 *t, const group *g, uint32_t m, uint32_t i, uint32_t n, __m512i *out)
 {
-    const uint32_t low_block = low_block_of(bits), high_block = high_block_of(bits);
-    const uint8_t *l = w->low + at * low_block, *h = high_block ? w->high + at * high_block : NULL;
-    __m256i half[2];
-    for (uint32_t k = 0; k < 2; k++) {
-        __m512i v[8];
-        if (n >= 8 * (k + 1)) {
-#pragma GCC unroll 8
-            for (uint32_t i = 0; i < 8; i++) {
-                uint32_t b = 8 * k + i;
-                if (b % (64 / low_block) == 0)
-                    _mm_prefetch((const char *)l + b * low_block + AHEAD, _MM_HINT_T0);
-                if (high_block && b % (64 / (high_block ? high_block : 64)) == 0)
-                    _mm_prefetch((const char *)h + b * high_block + AHEAD / 4, _MM_HINT_T0);
-                v[i] = block_dot(bits, t, l + b * low_block, h + b * high_block, x + b % period * HS_BLOCK);
-            }
-        } else {
-            for (uint32_t i = 0; i < 8; i++) {
-                uint32_t b = 8 * k + i;
-                v[i] = _mm512_setzero_si512();
-                if (b < n)
-                    v[i] = block_dot(bits, t, l + b * low_block, h + b * high_block, x + b % period * HS_BLOCK);
-            }
+    const __m512i zero = _mm512_setzero_si512();
+    const uint32_t low_block = low_block_of(bits), high_block = high_block_of(bits), per = bits <= 3 ? 2 : 1;
+    const uint8_t *low = g->low + (size_t)i * low_block * per, *high = g->high + (size_t)i * high_block * per;
+    __m512i w[4], less[2];
+    _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
+    if (high_block && i % (64 / (high_block * per)) == 0)
+        _mm_prefetch((const char *)high + AHEAD / low_block * high_block, _MM_HINT_T1);
+    if (bits <= 3) {
+        uint32_t left = n - i * 2;
+        __m512i l = left > 1 ? _mm512_loadu_si512(low) : _mm512_maskz_loadu_epi64(0x0F, low);
+        __m256i h = bits == 2 ? _mm256_setzero_si256() : _mm256_maskz_loadu_epi64(left > 1 ? 0xF : 3, high);
+        pair_levels(bits, t, l, h, w);
+    } else
+        levels(bits, t, low, high, w, less);
+    for (uint32_t k = 0; k < m; k++) {
+        const int8_t *x = g->x[k] + (size_t)i * HS_BLOCK * per;
+        __m512i s = zero;
+        for (uint32_t v = 0; v < 2 * per; v++)
+            s = _mm512_dpbusd_epi32(s, w[v], _mm512_loadu_si512(x + 64 * v));
+        if (bits == 6) { /* 128 hi + lo */
+            __m512i l = _mm512_dpbusd_epi32(zero, less[0], _mm512_loadu_si512(x));
+            l = _mm512_dpbusd_epi32(l, less[1], _mm512_loadu_si512(x + 64));
+            s = _mm512_add_epi32(_mm512_slli_epi32(s, 7), l);
         }
-        half[k] = sum8(v);
+        out[k] = s;
     }
-    _mm_prefetch((const char *)w->norms + at * 2 + AHEAD / 16, _MM_HINT_T0);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1);
 }
 
-INLINE __m512 norms(const hs_matrix *w, size_t at, __mmask16 in)
+/* Of two vectors of sums with 16 >> level lanes each, one of both: bit `level` of a lane's number says which. */
+INLINE __m512i join(int level, __m512i a, __m512i b)
 {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(in, w->norms + at * 2));
+    static const __mmask16 second[4] = {0xAAAA, 0xCCCC, 0xF0F0, 0xFF00};
+    __m512i kept = _mm512_mask_blend_epi32(second[level], a, b), given = _mm512_mask_blend_epi32(second[level], b, a);
+    switch (level) {
+    case 0: given = _mm512_shuffle_epi32(given, _MM_PERM_CDAB); break;
+    case 1: given = _mm512_shuffle_epi32(given, _MM_PERM_BADC); break;
+    case 2: given = _mm512_shuffle_i32x4(given, given, 0xB1); break;
+    default: given = _mm512_shuffle_i32x4(given, given, 0x4E);
+    }
+    return _mm512_add_epi32(kept, given);
 }
 
-/* Block sums as floats and norm * scale of 16 rows over one chunk, before the transpose. */
+#define NODE(NAME, LEVEL, BELOW)                                                                                       \
+    INLINE void NAME(uint32_t bits, const tables512 *t, const group *g, uint32_t m, uint32_t i, __m512i *out)          \
+    {                                                                                                                  \
+        __m512i second[TOKENS];                                                                                        \
+        BELOW(bits, t, g, m, i, out);                                                                                  \
+        BELOW(bits, t, g, m, i + (1u << LEVEL), second);                                                               \
+        for (uint32_t k = 0; k < m; k++)                                                                               \
+            out[k] = join(LEVEL, out[k], second[k]);                                                                   \
+    }
+
+INLINE void full_leaf(uint32_t bits, const tables512 *t, const group *g, uint32_t m, uint32_t i, __m512i *out)
+{
+    leaf(bits, t, g, m, i, 16, out);
+}
+
+NODE(two, 0, full_leaf)
+NODE(four, 1, two)
+NODE(eight, 2, four)
+NODE(sixteen, 3, eight)
+
+/* Dots of n <= 16 blocks, zero after: lane i is block i. */
+INLINE void dots(uint32_t bits, const tables512 *t, const group *g, uint32_t m, uint32_t n, __m512i *out)
+{
+    const uint32_t per = bits <= 3 ? 2 : 1;
+    if (n == 16) {
+        if (bits <= 3)
+            eight(bits, t, g, m, 0, out);
+        else
+            sixteen(bits, t, g, m, 0, out);
+    } else {
+        __m512i v[16][TOKENS];
+        for (uint32_t i = 0; i < 16 / per; i++)
+            if (i * per < n)
+                leaf(bits, t, g, m, i, n, v[i]);
+            else
+                for (uint32_t k = 0; k < m; k++)
+                    v[i][k] = _mm512_setzero_si512();
+        for (int level = 0; level < (bits <= 3 ? 3 : 4); level++)
+            for (uint32_t i = 0; i < 16 / per; i += 2u << level)
+                for (uint32_t k = 0; k < m; k++)
+                    v[i][k] = join(level, v[i][k], v[i + (1u << level)][k]);
+        for (uint32_t k = 0; k < m; k++)
+            out[k] = v[0][k];
+    }
+    if (bits <= 3) /* lane p: block 2p; lane 8 + p: block 2p + 1 */
+        for (uint32_t k = 0; k < m; k++)
+            out[k] = _mm512_permutexvar_epi32(_mm512_set_epi32(15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1, 8, 0),
+                                              out[k]);
+}
+
+/* One token's activations over a span of blocks; rows of four blocks find them four times. */
+typedef struct input {
+    const int8_t *x;
+    const float *scale;
+    const int32_t *sum;
+} input;
+
+typedef struct ordered {
+    int8_t x[SPAN * HS_BLOCK]; /* an even count */
+    float scale[16];
+    int32_t sum[16];
+} ordered;
+
+INLINE input input_of(uint32_t bits, const hs_act *a, size_t at, uint32_t nb, bool repeat, ordered *o)
+{
+    input in = {a->q + at * HS_BLOCK, a->scale + at, a->sum + at};
+    if (repeat) {
+        for (uint32_t i = 0; i < 16 * HS_BLOCK; i += 64)
+            _mm512_storeu_si512(o->x + i, _mm512_loadu_si512(in.x + i % (4 * HS_BLOCK)));
+        _mm512_storeu_ps(o->scale, _mm512_broadcast_f32x4(_mm_loadu_ps(in.scale)));
+        _mm512_storeu_si512(o->sum, _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)in.sum)));
+        in = (input){o->x, o->scale, o->sum};
+        nb = 16;
+    }
+    if (bits <= 3) {
+        for (uint32_t i = 0; i < nb; i += 2)
+            pair_order(in.x + (size_t)i * HS_BLOCK, nb - i, o->x + (size_t)i * HS_BLOCK);
+        in.x = o->x;
+    }
+    return in;
+}
+
+/* Block sums as floats and norm * scale of 16 rows over one chunk; of rows of four blocks, 64 in turn. */
 typedef struct chunk {
-    float sum[16][CHUNK];
-    float factor[16][CHUNK];
+    float sum[16 * CHUNK];
+    float factor[16 * CHUNK];
 } chunk;
 
-/* One row over nb blocks from `at`. */
-INLINE void row_sums(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, uint32_t nb, const int8_t *q,
-                     const float *scale, const int32_t *sum, float *isum, float *factor)
+/* n blocks at `at` of the matrix against those at `b` of the inputs, to place `to` of each token's chunk. */
+INLINE void group_sums(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t b,
+                       uint32_t m, uint32_t n, uint32_t to, chunk *c)
 {
-    for (uint32_t i = 0; i < nb; i += 16) {
-        __m512i d;
-        __mmask16 in = 0xFFFF;
-        if (nb - i >= 16)
-            d = dots(bits, w, t, at + i, 16, q + (size_t)i * HS_BLOCK, 16);
-        else {
-            in = (__mmask16)((1u << (nb - i)) - 1);
-            d = dots(bits, w, t, at + i, nb - i, q + (size_t)i * HS_BLOCK, 16);
-        }
-        __m512i s = isum512(bits, d, _mm512_maskz_loadu_epi32(in, sum + i));
-        _mm512_storeu_ps(isum + i, _mm512_cvtepi32_ps(s));
-        _mm512_storeu_ps(factor + i, _mm512_mul_ps(norms(w, at + i, in), _mm512_maskz_loadu_ps(in, scale + i)));
+    const __mmask16 some = (__mmask16)((1u << n) - 1);
+    group g = {
+        w->low + at * low_block_of(bits), high_block_of(bits) ? w->high + at * high_block_of(bits) : w->low, {0}};
+    __m512i d[TOKENS];
+    for (uint32_t k = 0; k < m; k++)
+        g.x[k] = in[k].x + (size_t)b * HS_BLOCK;
+    dots(bits, t, &g, m, n, d);
+    _mm_prefetch((const char *)w->norms + at * 2 + AHEAD / low_block_of(bits) * 2, _MM_HINT_T1);
+    __m512 norm = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, w->norms + at * 2));
+    for (uint32_t k = 0; k < m; k++) {
+        __m512i s = isum512(bits, d[k], _mm512_maskz_loadu_epi32(some, in[k].sum + b));
+        _mm512_storeu_ps(c[k].sum + to, _mm512_cvtepi32_ps(s));
+        _mm512_storeu_ps(c[k].factor + to, _mm512_mul_ps(norm, _mm512_maskz_loadu_ps(some, in[k].scale + b)));
     }
 }
 
@@ -145,8 +266,8 @@ INLINE __m512 chain(const chunk *c, uint32_t nb, __m512 total)
     for (uint32_t g = 0; g < nb; g += 16) {
         __m512i p[16], f[16];
         for (int i = 0; i < 16; i++) {
-            p[i] = _mm512_castps_si512(_mm512_loadu_ps(c->sum[i] + g));
-            f[i] = _mm512_castps_si512(_mm512_loadu_ps(c->factor[i] + g));
+            p[i] = _mm512_castps_si512(_mm512_loadu_ps(c->sum + i * CHUNK + g));
+            f[i] = _mm512_castps_si512(_mm512_loadu_ps(c->factor + i * CHUNK + g));
         }
         transpose512(p);
         transpose512(f);
@@ -160,93 +281,106 @@ INLINE __m512 chain(const chunk *c, uint32_t nb, __m512 total)
     return total;
 }
 
-INLINE void gemv(uint32_t bits, const hs_matrix *w, const hs_act *a, size_t token, uint32_t first, uint32_t last,
-                 float *y)
-{
-    const tables512 t = tables512_of(w->book);
-    const __m512 scale = _mm512_set1_ps(w->book->scale);
-    chunk c;
-    for (uint32_t r = first; r < last; r += 16) {
-        uint32_t rows = last - r < 16 ? last - r : 16;
-        __m512 total = _mm512_setzero_ps();
-        for (uint32_t b = 0; b < w->blocks; b += CHUNK) {
-            uint32_t nb = w->blocks - b < CHUNK ? w->blocks - b : CHUNK;
-            size_t x = token * a->blocks + b;
-            for (uint32_t i = 0; i < rows; i++)
-                row_sums(bits, w, &t, (size_t)(r + i) * w->blocks + b, nb, a->q + x * HS_BLOCK, a->scale + x,
-                         a->sum + x, c.sum[i], c.factor[i]);
-            for (uint32_t i = rows; i < 16; i++) {
-                memset(c.sum[i], 0, sizeof c.sum[i]);
-                memset(c.factor[i], 0, sizeof c.factor[i]);
-            }
-            total = chain(&c, nb, total);
-        }
-        _mm512_mask_storeu_ps(y + r, (__mmask16)((1u << rows) - 1), _mm512_mul_ps(total, scale));
-    }
-}
-
-/* Rows of four blocks, an expert's way down: four rows fill the sixteen places of `dots`. */
-INLINE __m512 every_fourth(const __m512 *v, int j)
+/* Of 16 rows of four blocks, block j. */
+INLINE __m512 every_fourth(const float *v, int j)
 {
     const __m512i at =
         _mm512_add_epi32(_mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 28, 24, 20, 16, 12, 8, 4, 0), _mm512_set1_epi32(j));
-    __m512 low = _mm512_permutex2var_ps(v[0], at, v[1]), high = _mm512_permutex2var_ps(v[2], at, v[3]);
+    __m512 low = _mm512_permutex2var_ps(_mm512_loadu_ps(v), at, _mm512_loadu_ps(v + 16));
+    __m512 high = _mm512_permutex2var_ps(_mm512_loadu_ps(v + 32), at, _mm512_loadu_ps(v + 48));
     return _mm512_insertf32x8(low, _mm512_castps512_ps256(high), 1);
 }
 
-INLINE void gemv_four(uint32_t bits, const hs_matrix *w, const hs_act *a, size_t token, uint32_t first, uint32_t last,
-                      float *y)
+INLINE __m512 chain_four(const chunk *c)
 {
-    const tables512 t = tables512_of(w->book);
-    const __m512 book = _mm512_set1_ps(w->book->scale);
-    const size_t x = token * 4;
-    const __m512 scale = _mm512_broadcast_f32x4(_mm_loadu_ps(a->scale + x));
-    const __m512i sum = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(a->sum + x)));
-    for (uint32_t r = first; r < last; r += 16) {
-        __m512 p[4], f[4], seg = _mm512_setzero_ps();
-        uint32_t rows = last - r < 16 ? last - r : 16;
-        for (uint32_t k = 0; k < 4; k++) {
-            uint32_t left = rows > 4 * k ? rows - 4 * k : 0, n = left < 4 ? 4 * left : 16;
-            size_t at = (size_t)(r + 4 * k) * 4;
-            p[k] = f[k] = _mm512_setzero_ps();
-            if (n == 16) {
-                p[k] = _mm512_cvtepi32_ps(isum512(bits, dots(bits, w, &t, at, 16, a->q + x * HS_BLOCK, 4), sum));
-                f[k] = _mm512_mul_ps(norms(w, at, 0xFFFF), scale);
-            } else if (n) {
-                p[k] = _mm512_cvtepi32_ps(isum512(bits, dots(bits, w, &t, at, n, a->q + x * HS_BLOCK, 4), sum));
-                f[k] = _mm512_mul_ps(norms(w, at, (__mmask16)((1u << n) - 1)), scale);
-            }
-        }
-        for (int b = 0; b < 4; b++)
-            seg = _mm512_fmadd_ps(every_fourth(f, b), every_fourth(p, b), seg);
-        /* The segment is added to a total of zero, as every segment is. */
-        __m512 total = _mm512_add_ps(_mm512_setzero_ps(), seg);
-        _mm512_mask_storeu_ps(y + r, (__mmask16)((1u << rows) - 1), _mm512_mul_ps(total, book));
-    }
+    __m512 seg = _mm512_setzero_ps();
+    for (int b = 0; b < 4; b++)
+        seg = _mm512_fmadd_ps(every_fourth(c->factor, b), every_fourth(c->sum, b), seg);
+    return _mm512_add_ps(_mm512_setzero_ps(), seg); /* as every segment is added to a total */
 }
 
-#define STAMP(BITS)                                                                                                    \
-    static void gemv_q##BITS(const hs_matrix *w, const hs_act *a, size_t token, uint32_t first, uint32_t last,         \
-                             float *y)                                                                                 \
-    {                                                                                                                  \
-        if (w->blocks == 4)                                                                                            \
-            gemv_four(BITS, w, a, token, first, last, y);                                                              \
-        else                                                                                                           \
-            gemv(BITS, w, a, token, first, last, y);                                                                   \
+/* Continues the totals of `rows` <= 16 rows from block b on, nb <= CHUNK of them; `at` is the first row's. */
+INLINE void row_chunk(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t b,
+                      uint32_t m, uint32_t nb, uint32_t rows, chunk *c, __m512 *total)
+{
+    if (w->blocks == 4) { /* four rows fill a group */
+        for (uint32_t i = 0; i < 4 * rows; i += 16)
+            group_sums(bits, w, t, at + i, in, 0, m, 4 * rows - i < 16 ? 4 * rows - i : 16, i, c);
+        for (uint32_t k = 0; k < m; k++)
+            total[k] = chain_four(&c[k]);
+        return;
     }
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t g = 0; g < nb; g += 16)
+            group_sums(bits, w, t, at + (size_t)i * w->blocks + g, in, b + g, m, nb - g < 16 ? nb - g : 16,
+                       i * CHUNK + g, c);
+    for (uint32_t k = 0; k < m; k++)
+        total[k] = chain(&c[k], nb, total[k]);
+}
 
-STAMP(2)
-STAMP(3)
-STAMP(4)
-STAMP(5)
-STAMP(6)
+/* m <= TOKENS tokens against rows first..last - 1, at most ROWS_AT_ONCE. */
+enum { ROWS_AT_ONCE = 64 };
+
+INLINE void gemv(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
+                 uint32_t last, float *y, size_t stride)
+{
+    const tables512 t = tables512_of(w->book);
+    const __m512 scale = _mm512_set1_ps(w->book->scale);
+    __m512 total[ROWS_AT_ONCE / 16][TOKENS];
+    ordered o[TOKENS];
+    chunk c[TOKENS];
+    input in[TOKENS];
+    for (uint32_t k = 0; k < m; k++)
+        memset(&c[k], 0, last - first < 16 ? sizeof c[k] : 0); /* rows that there are not */
+    for (uint32_t i = 0; i < ROWS_AT_ONCE / 16; i++)
+        for (uint32_t k = 0; k < m; k++)
+            total[i][k] = _mm512_setzero_ps();
+    for (uint32_t s = 0; s < w->blocks; s += SPAN) {
+        uint32_t ns = w->blocks - s < SPAN ? w->blocks - s : SPAN;
+        for (uint32_t k = 0; k < m; k++)
+            in[k] = input_of(bits, a, token[k] * a->blocks + s, ns, w->blocks == 4, &o[k]);
+        for (uint32_t r = first; r < last; r += 16)
+            for (uint32_t b = 0; b < ns; b += CHUNK)
+                row_chunk(bits, w, &t, (size_t)r * w->blocks + s + b, in, b, m, ns - b < CHUNK ? ns - b : CHUNK,
+                          last - r < 16 ? last - r : 16, c, total[(r - first) / 16]);
+    }
+    for (uint32_t r = first; r < last; r += 16)
+        for (uint32_t k = 0; k < m; k++)
+            _mm512_mask_storeu_ps(y + k * stride + r, last - r < 16 ? (__mmask16)((1u << (last - r)) - 1) : 0xFFFF,
+                                  _mm512_mul_ps(total[(r - first) / 16][k], scale));
+}
+
+typedef void gemv_fn(const hs_matrix *, const hs_act *, const size_t *, uint32_t, uint32_t, float *, size_t);
+
+#define STAMP(BITS, M)                                                                                                 \
+    static void gemv_q##BITS##_##M(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first,           \
+                                   uint32_t last, float *y, size_t stride)                                             \
+    {                                                                                                                  \
+        gemv(BITS, w, a, token, M, first, last, y, stride);                                                            \
+    }
+#define STAMP_ALL(BITS) STAMP(BITS, 1) STAMP(BITS, 2) STAMP(BITS, 4)
+
+STAMP_ALL(2)
+STAMP_ALL(3)
+STAMP_ALL(4)
+STAMP_ALL(5)
+STAMP_ALL(6)
 
 void hs_avx512_gemv(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                     uint32_t last, float *y, size_t stride)
 {
-    static void (*const by_bits[])(const hs_matrix *, const hs_act *, size_t, uint32_t, uint32_t, float *) = {
-        gemv_q2, gemv_q3, gemv_q4, gemv_q5, gemv_q6,
-    };
-    for (uint32_t t = 0; t < n; t++)
-        by_bits[hs_dtype_bits(w->dtype) - 2](w, a, token ? token[t] : t, first, last, y + t * stride);
+    static gemv_fn *const by_bits[][3] = {{gemv_q2_1, gemv_q2_2, gemv_q2_4},
+                                          {gemv_q3_1, gemv_q3_2, gemv_q3_4},
+                                          {gemv_q4_1, gemv_q4_2, gemv_q4_4},
+                                          {gemv_q5_1, gemv_q5_2, gemv_q5_4},
+                                          {gemv_q6_1, gemv_q6_2, gemv_q6_4}};
+    gemv_fn *const *fn = by_bits[hs_dtype_bits(w->dtype) - 2];
+    for (uint32_t r = first; r < last; r += ROWS_AT_ONCE)
+        for (uint32_t t = 0, m; t < n; t += m) {
+            size_t at[TOKENS];
+            m = n - t >= 4 ? 4 : n - t >= 2 ? 2 : 1;
+            for (uint32_t k = 0; k < m; k++)
+                at[k] = token ? token[t + k] : t + k;
+            fn[m / 2](w, a, at, r, last - r < ROWS_AT_ONCE ? last : r + ROWS_AT_ONCE, y + t * stride, stride);
+        }
 }
