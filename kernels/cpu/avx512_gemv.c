@@ -10,8 +10,7 @@
 enum {
     AHEAD =
         16384,  /* bytes of prefetch on the low plane, to the second level: the same to the first is a quarter slower */
-    CHUNK = 64, /* blocks of a row between two transposes */
-    SPAN = 136, /* blocks of activations that are put in order at once: 17,408 columns */
+    SPAN = 144, /* blocks of a row between two transposes: all of 18,432 columns, so that weights are read in order */
     TOKENS = 4  /* that one decoding serves */
 };
 
@@ -210,7 +209,7 @@ typedef struct input {
 } input;
 
 typedef struct ordered {
-    int8_t x[SPAN * HS_BLOCK]; /* an even count */
+    _Alignas(64) int8_t x[SPAN * HS_BLOCK]; /* an even count */
     float scale[16];
     int32_t sum[16];
 } ordered;
@@ -234,15 +233,15 @@ INLINE input input_of(uint32_t bits, const hs_act *a, size_t at, uint32_t nb, bo
     return in;
 }
 
-/* Block sums as floats and norm * scale of 16 rows over one chunk; of rows of four blocks, 64 in turn. */
-typedef struct chunk {
-    float sum[16 * CHUNK];
-    float factor[16 * CHUNK];
-} chunk;
+/* Block sums as floats and norm * scale of 16 rows over one span; of rows of four blocks, 64 in turn. */
+typedef struct span {
+    _Alignas(64) float sum[16 * SPAN];
+    float factor[16 * SPAN];
+} span;
 
-/* n blocks at `at` of the matrix against those at `b` of the inputs, to place `to` of each token's chunk. */
+/* n blocks at `at` of the matrix against those at `b` of the inputs, to place `to` of each token's span. */
 INLINE void group_sums(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t b,
-                       uint32_t m, uint32_t n, uint32_t to, chunk *c)
+                       uint32_t m, uint32_t n, uint32_t to, span *c)
 {
     const __mmask16 some = (__mmask16)((1u << n) - 1);
     group g = {
@@ -260,14 +259,14 @@ INLINE void group_sums(uint32_t bits, const hs_matrix *w, const tables512 *t, si
     }
 }
 
-/* Continues 16 rows' totals over a chunk: the fma chain of each segment, then its sum. */
-INLINE __m512 chain(const chunk *c, uint32_t nb, __m512 total)
+/* Continues 16 rows' totals over a span: the fma chain of each segment, then its sum. */
+INLINE __m512 chain(const span *c, uint32_t nb, __m512 total)
 {
     for (uint32_t g = 0; g < nb; g += 16) {
         __m512i p[16], f[16];
         for (int i = 0; i < 16; i++) {
-            p[i] = _mm512_castps_si512(_mm512_loadu_ps(c->sum + i * CHUNK + g));
-            f[i] = _mm512_castps_si512(_mm512_loadu_ps(c->factor + i * CHUNK + g));
+            p[i] = _mm512_castps_si512(_mm512_loadu_ps(c->sum + i * SPAN + g));
+            f[i] = _mm512_castps_si512(_mm512_loadu_ps(c->factor + i * SPAN + g));
         }
         transpose512(p);
         transpose512(f);
@@ -291,7 +290,7 @@ INLINE __m512 every_fourth(const float *v, int j)
     return _mm512_insertf32x8(low, _mm512_castps512_ps256(high), 1);
 }
 
-INLINE __m512 chain_four(const chunk *c)
+INLINE __m512 chain_four(const span *c)
 {
     __m512 seg = _mm512_setzero_ps();
     for (int b = 0; b < 4; b++)
@@ -299,9 +298,9 @@ INLINE __m512 chain_four(const chunk *c)
     return _mm512_add_ps(_mm512_setzero_ps(), seg); /* as every segment is added to a total */
 }
 
-/* Continues the totals of `rows` <= 16 rows from block b on, nb <= CHUNK of them; `at` is the first row's. */
-INLINE void row_chunk(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t b,
-                      uint32_t m, uint32_t nb, uint32_t rows, chunk *c, __m512 *total)
+/* Continues the totals of `rows` <= 16 rows over nb <= SPAN blocks; `at` is the first row's first. */
+INLINE void row_span(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t m,
+                     uint32_t nb, uint32_t rows, span *c, __m512 *total)
 {
     if (w->blocks == 4) { /* four rows fill a group */
         for (uint32_t i = 0; i < 4 * rows; i += 16)
@@ -312,8 +311,8 @@ INLINE void row_chunk(uint32_t bits, const hs_matrix *w, const tables512 *t, siz
     }
     for (uint32_t i = 0; i < rows; i++)
         for (uint32_t g = 0; g < nb; g += 16)
-            group_sums(bits, w, t, at + (size_t)i * w->blocks + g, in, b + g, m, nb - g < 16 ? nb - g : 16,
-                       i * CHUNK + g, c);
+            group_sums(bits, w, t, at + (size_t)i * w->blocks + g, in, g, m, nb - g < 16 ? nb - g : 16, i * SPAN + g,
+                       c);
     for (uint32_t k = 0; k < m; k++)
         total[k] = chain(&c[k], nb, total[k]);
 }
@@ -328,7 +327,7 @@ INLINE void gemv(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_
     const __m512 scale = _mm512_set1_ps(w->book->scale);
     __m512 total[ROWS_AT_ONCE / 16][TOKENS];
     ordered o[TOKENS];
-    chunk c[TOKENS];
+    span c[TOKENS];
     input in[TOKENS];
     for (uint32_t k = 0; k < m; k++)
         memset(&c[k], 0, last - first < 16 ? sizeof c[k] : 0); /* rows that there are not */
@@ -340,9 +339,8 @@ INLINE void gemv(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_
         for (uint32_t k = 0; k < m; k++)
             in[k] = input_of(bits, a, token[k] * a->blocks + s, ns, w->blocks == 4, &o[k]);
         for (uint32_t r = first; r < last; r += 16)
-            for (uint32_t b = 0; b < ns; b += CHUNK)
-                row_chunk(bits, w, &t, (size_t)r * w->blocks + s + b, in, b, m, ns - b < CHUNK ? ns - b : CHUNK,
-                          last - r < 16 ? last - r : 16, c, total[(r - first) / 16]);
+            row_span(bits, w, &t, (size_t)r * w->blocks + s, in, m, ns, last - r < 16 ? last - r : 16, c,
+                     total[(r - first) / 16]);
     }
     for (uint32_t r = first; r < last; r += 16)
         for (uint32_t k = 0; k < m; k++)
