@@ -1,8 +1,8 @@
 /*
  * base/threads.c - the pool.  Workers spin for a short while after each run, then sleep.
  *
- * A run is published by raising `generation`; items are claimed from `next`, and `busy` counts workers
- * that may still touch the run's fields, so the caller leaves only when it is zero.
+ * A run is published by raising `generation`; `busy` counts workers that may still touch the run's fields, so the
+ * caller leaves only when it is zero.
  */
 #define _GNU_SOURCE
 #include "base/threads.h"
@@ -17,7 +17,13 @@
 
 enum { SPIN = 20000, THREADS_MAX = 256 };
 
+/* The items that a worker has left: first in the low half, end in the high one. On a cache line of its own. */
+typedef struct share {
+    _Alignas(64) atomic_uint_fast64_t left;
+} share;
+
 struct hs_pool {
+    share *share;
     uint32_t threads; /* with the caller */
     pthread_t *thread;
     pthread_mutex_t lock; /* only for sleeping and waking */
@@ -29,8 +35,7 @@ struct hs_pool {
     /* The current run; written before `generation` rises. */
     hs_pool_fn fn;
     void *user;
-    uint32_t n, band;
-    atomic_uint next;
+    uint32_t band;
     atomic_uint busy;
 };
 
@@ -46,15 +51,27 @@ static inline void relax(void)
 #endif
 }
 
+/* A band from the front of one's own share, or from the back of another's; false where nothing is left. */
+static bool take(share *s, uint32_t band, bool front, uint32_t *first, uint32_t *last)
+{
+    uint_fast64_t now = atomic_load_explicit(&s->left, memory_order_relaxed), then;
+    do {
+        uint32_t from = (uint32_t)now, to = (uint32_t)(now >> 32), n = to - from < band ? to - from : band;
+        if (n == 0)
+            return false;
+        *first = front ? from : to - n;
+        *last = *first + n;
+        then = front ? (uint_fast64_t)to << 32 | *last : (uint_fast64_t)*first << 32 | from;
+    } while (!atomic_compare_exchange_weak_explicit(&s->left, &now, then, memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
 static void take_bands(hs_pool *p, uint32_t worker)
 {
-    for (;;) {
-        uint32_t first = atomic_fetch_add_explicit(&p->next, p->band, memory_order_relaxed);
-        if (first >= p->n)
-            return;
-        uint32_t last = p->n - first < p->band ? p->n : first + p->band;
-        p->fn(p->user, first, last, worker);
-    }
+    uint32_t first, last;
+    for (uint32_t i = 0; i < p->threads; i++)
+        while (take(&p->share[(worker + i) % p->threads], p->band, i == 0, &first, &last))
+            p->fn(p->user, first, last, worker);
 }
 
 static void *worker_main(void *arg)
@@ -97,21 +114,36 @@ static void publish(hs_pool *p)
     }
 }
 
+/* Where that fails, the scheduler decides. */
+static void bind_to(pthread_t thread, uint16_t cpu)
+{
+    cpu_set_t set;
+    if (cpu >= CPU_SETSIZE)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    (void)pthread_setaffinity_np(thread, sizeof set, &set);
+}
+
 hlwq_status hs_pool_open(uint32_t threads, hs_pool **out, hlwq_error *err)
 {
     *out = NULL;
     if (threads == 0)
         threads = hs_usable_cores();
+    hs_cores cores = hs_cores_find(NULL);
     if (threads > THREADS_MAX)
         return hs_fail(err, HLWQ_ERR_ARG, "%u threads, limit %d", threads, THREADS_MAX);
     hs_pool *p = calloc(1, sizeof *p);
     pthread_t *t = calloc(threads, sizeof *t);
-    if (!p || !t) {
+    share *left = aligned_alloc(sizeof *left, threads * sizeof *left);
+    if (!p || !t || !left) {
         free(p);
         free(t);
+        free(left);
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %u threads", threads);
     }
     p->thread = t;
+    p->share = left;
     p->threads = 1;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
@@ -127,6 +159,8 @@ hlwq_status hs_pool_open(uint32_t threads, hs_pool **out, hlwq_error *err)
             hs_pool_close(p);
             return hs_fail(err, HLWQ_ERR_NOMEM, "cannot start thread %u of %u: %s", i + 1, threads, strerror(e));
         }
+        if (threads <= cores.n)
+            bind_to(t[i], cores.cpu[i]);
         p->threads = i + 1;
     }
     *out = p;
@@ -144,6 +178,7 @@ void hs_pool_close(hs_pool *p)
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
     free(p->thread);
+    free(p->share);
     free(p);
 }
 
@@ -164,9 +199,13 @@ void hs_pool_run(hs_pool *p, uint32_t n, uint32_t band, hs_pool_fn fn, void *use
     }
     p->fn = fn;
     p->user = user;
-    p->n = n;
     p->band = band;
-    atomic_store(&p->next, 0);
+    uint64_t bands = (n + (uint64_t)band - 1) / band;
+    for (uint32_t i = 0; i < p->threads; i++) {
+        uint64_t from = bands * i / p->threads * band, to = bands * (i + 1) / p->threads * band;
+        to = to < n ? to : n;
+        atomic_store_explicit(&p->share[i].left, to << 32 | from, memory_order_relaxed);
+    }
     atomic_store(&p->busy, p->threads - 1);
     publish(p);
     take_bands(p, 0);
@@ -176,30 +215,4 @@ void hs_pool_run(hs_pool *p, uint32_t n, uint32_t band, hs_pool_fn fn, void *use
         else
             sched_yield(); /* more threads than cores: let them run */
     }
-}
-
-/* cgroup v2 "max period" or "quota period"; 0 = no limit. */
-static uint32_t quota_cores(void)
-{
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-    double quota, period;
-    uint32_t cores = 0;
-    if (f) {
-        if (fscanf(f, "%lf %lf", &quota, &period) == 2 && quota > 0 && period > 0)
-            cores = quota < period ? 1 : (uint32_t)(quota / period);
-        fclose(f);
-    }
-    return cores;
-}
-
-uint32_t hs_usable_cores(void)
-{
-    cpu_set_t set;
-    uint32_t cores = 1;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        cores = (uint32_t)CPU_COUNT(&set);
-    uint32_t quota = quota_cores();
-    if (quota && quota < cores)
-        cores = quota;
-    return cores < 1 ? 1 : cores > THREADS_MAX ? THREADS_MAX : cores;
 }

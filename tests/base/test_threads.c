@@ -1,8 +1,12 @@
-/* base/threads.c */
+/* base/threads.c, base/cores.c */
+#define _GNU_SOURCE
 #include "base/threads.h"
 #include "tests/support/check.h"
 
+#include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 
 typedef struct counts {
     atomic_uint seen[1000];
@@ -50,10 +54,91 @@ static void too_many_threads_are_refused(void **state)
     hs_pool_close(p);
 }
 
+/* A pool whose first worker is held up: the others take its items. */
+static void hold_first(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    atomic_uint *done = user;
+    (void)worker;
+    if (first == 0)
+        while (atomic_load(done) < 99)
+            ;
+    atomic_fetch_add(done, last - first);
+}
+
+static void a_slow_thread_is_helped(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hs_pool *p;
+    CHECK_OK(hs_pool_open(3, &p, &err), err);
+    atomic_uint done = 0;
+    hs_pool_run(p, 100, 1, hold_first, &done);
+    assert_int_equal(atomic_load(&done), 100);
+    hs_pool_close(p);
+}
+
+static void put(const char *dir, const char *name, const char *text)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    for (char *c = path + 1; *c; c++)
+        if (*c == '/') {
+            *c = 0;
+            mkdir(path, 0700);
+            *c = '/';
+        }
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void siblings_and_slow_cores_are_left_out(void **state)
+{
+    (void)state;
+    cpu_set_t before, two;
+    char dir[] = "/tmp/hlwq-cores-XXXXXX", command[64];
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    if (!CPU_ISSET(0, &before) || !CPU_ISSET(1, &before))
+        skip(); /* described below: processors 0 and 1 */
+    CPU_ZERO(&two);
+    CPU_SET(0, &two);
+    CPU_SET(1, &two);
+    assert_int_equal(sched_setaffinity(0, sizeof two, &two), 0);
+    assert_non_null(mkdtemp(dir));
+    hs_cores c = hs_cores_find(dir); /* nothing is known: each is a core */
+    assert_int_equal(c.n, 2);
+    put(dir, "system/cpu/cpu0/topology/thread_siblings_list", "0-1\n");
+    put(dir, "system/cpu/cpu1/topology/thread_siblings_list", "0-1\n");
+    c = hs_cores_find(dir);
+    assert_int_equal(c.n, 1);
+    assert_int_equal(c.cpu[0], 0);
+    put(dir, "system/cpu/cpu0/topology/thread_siblings_list", "0,64\n");
+    put(dir, "system/cpu/cpu1/topology/thread_siblings_list", "1,65\n");
+    assert_int_equal(hs_cores_find(dir).n, 2);
+    put(dir, "system/cpu/cpu0/cpu_capacity", "400\n");
+    put(dir, "system/cpu/cpu1/cpu_capacity", "1024\n");
+    c = hs_cores_find(dir);
+    assert_int_equal(c.n, 1);
+    assert_int_equal(c.cpu[0], 1);
+    put(dir, "system/cpu/cpu0/cpu_capacity", "1024\n");
+    put(dir, "cpu_core/cpus", "0,4-7\n");
+    c = hs_cores_find(dir);
+    assert_int_equal(c.n, 1);
+    assert_int_equal(c.cpu[0], 0);
+    put(dir, "cpu_core/cpus", "4-7\n"); /* the mask has slow ones only */
+    assert_int_equal(hs_cores_find(dir).n, 2);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_runs_exactly_once),
+        cmocka_unit_test(a_slow_thread_is_helped),
+        cmocka_unit_test(siblings_and_slow_cores_are_left_out),
         cmocka_unit_test(too_many_threads_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
