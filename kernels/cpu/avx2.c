@@ -2,38 +2,53 @@
  * kernels/cpu/avx2.c - packed products with AVX2 and FMA, bit for bit those of ref.c.
  *
  * There is no unsigned-by-signed dot product of four, so |x| is the unsigned side of vpmaddubsw and the level's k,
- * negated where x is negative, the signed one: 127 * 127 * 2 fits 16 bits, which is why k stays below 127.  The eight
- * block sums of a segment leave through one tree of horizontal additions.
+ * negated where x is negative, the signed one: 127 * 127 * 2 fits 16 bits, which is why k stays below 127.  |x| is made
+ * once for a band of rows.  The eight block sums of a segment leave through one tree of horizontal additions, and the
+ * fma chain of a segment runs on eight rows at once after a transpose.
  */
 #include "kernels/cpu/ops.h"
 
 #include <assert.h>
 #include <immintrin.h>
 
-enum { AHEAD = 4096, TOKENS = 4 };
+#define INLINE static inline __attribute__((always_inline))
 
-/* Tables of 16 bytes, twice: k by magnitude. Q6: k = 128 hi + lo by five bits, so two tables of each. */
+enum {
+    AHEAD = 16384,
+    TOKENS = 4,    /* that one decoding serves */
+    SPAN = 144,    /* blocks of a row between two transposes */
+    BAND_ROWS = 64 /* at once */
+};
+
+/* Tables of 16 bytes, twice: signed k by code (Q2, Q4) or by magnitude. Q6: k = 128 hi + lo by five bits, two each. */
 typedef struct tables {
     __m256i main[2], low[2];
 } tables;
 
-static inline __m256i twice(const uint8_t *p)
+INLINE __m256i twice(const uint8_t *p)
 {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-static tables tables_of(const hs_codebook *book)
+INLINE tables tables_of(const hs_codebook *book)
 {
-    uint8_t main[32] = {0}, low[32] = {0};
-    for (uint32_t m = 0; m < 1u << (book->bits - 1); m++) {
-        main[m] = (uint8_t)(book->bits == 6 ? book->k[m] >> 7 : book->k[m]);
-        low[m] = (uint8_t)(book->k[m] & 127);
-    }
-    return (tables){{twice(main), twice(main + 16)}, {twice(low), twice(low + 16)}};
+    const __m256i bias = _mm256_set1_epi8((char)0x80);
+    return (tables){{_mm256_xor_si256(twice(book->biased), bias), _mm256_xor_si256(twice(book->biased + 16), bias)},
+                    {twice(book->biased_low), twice(book->biased_low + 16)}};
+}
+
+INLINE uint32_t low_block_of(uint32_t bits)
+{
+    return bits <= 3 ? 32 : 64;
+}
+
+INLINE uint32_t high_block_of(uint32_t bits)
+{
+    return bits == 6 ? 32 : bits == 3 || bits == 5 ? 16 : 0;
 }
 
 /* Bytes of 0xFF where the plane has a one, for weights 32h..32h+31 of the 128. */
-static inline __m256i bits_of(const uint8_t *plane, int h)
+INLINE __m256i bits_of(const uint8_t *plane, int h)
 {
     /* The lane of 16 weights 16i.. of the first 64 reads bytes 4i and 4i + 2; of the last 64, the bytes after those. */
     const __m256i pattern =
@@ -45,168 +60,286 @@ static inline __m256i bits_of(const uint8_t *plane, int h)
     return _mm256_cmpeq_epi8(_mm256_and_si256(p, bit), bit);
 }
 
-/* Signed k of weights 32h..32h+31; for Q6 hi, and *lo with its own sign rule (complement of 7 bits). */
-static inline __attribute__((always_inline)) __m256i values(uint32_t bits, const tables *t, const uint8_t *low,
-                                                            const uint8_t *high, int h, __m256i *lo)
+/* The same for the weights that Q3's low plane has at bits 2t: 8 of each 16, in the order of `spread`. */
+INLINE __m256i spread_bits_of(const uint8_t *plane, int t)
 {
-    __m256i m, negative;
-    if (bits <= 3) {
-        /* Bytes 16 (h & 1).. hold weights of 32 (h & 1)..: k, k + 8 in turn; the upper half of the block two bits
-         * higher up. */
-        __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(low + 16 * (h & 1)));
-        __m256i v = _mm256_permute4x64_epi64(_mm256_castsi128_si256(b), 0x50); /* 0 0 1 1 */
-        int up = 4 * (h >> 1);
-        v = _mm256_srlv_epi64(v, _mm256_set_epi64x(2 + up, up, 2 + up, up));
-        v = _mm256_and_si256(v, _mm256_set1_epi8(3));
-        if (bits == 2) {
-            m = _mm256_and_si256(v, _mm256_set1_epi8(1));
-            negative = _mm256_cmpeq_epi8(_mm256_and_si256(v, _mm256_set1_epi8(2)), _mm256_set1_epi8(2));
-        } else {
-            m = v;
-            negative = bits_of(high, h);
-        }
-    } else {
-        __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(low + 32 * (h & 1)));
-        v = _mm256_and_si256(h >> 1 ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
-        if (bits == 4) {
-            m = _mm256_and_si256(v, _mm256_set1_epi8(7));
-            negative = _mm256_cmpeq_epi8(_mm256_and_si256(v, _mm256_set1_epi8(8)), _mm256_set1_epi8(8));
-        } else {
-            m = v;
-            negative = bits_of(bits == 6 ? high + 16 : high, h);
-        }
+    const __m256i pattern = _mm256_set_epi8(14, 12, 14, 12, 14, 12, 14, 12, 10, 8, 10, 8, 10, 8, 10, 8, 6, 4, 6, 4, 6,
+                                            4, 6, 4, 2, 0, 2, 0, 2, 0, 2, 0);
+    const __m256i bit = _mm256_set1_epi64x(t & 1 ? 0x0101020204040808 : 0x1010202040408080);
+    __m256i p = _mm256_shuffle_epi8(twice(plane), _mm256_add_epi8(pattern, _mm256_set1_epi8((char)(t >> 1))));
+    return _mm256_cmpeq_epi8(_mm256_and_si256(p, bit), bit);
+}
+
+/* A block of activations as Q2's and Q3's low plane has the weights: vector t has 8 of each 16. */
+INLINE void spread(const int8_t *x, int8_t *out)
+{
+    for (int half = 0; half < 2; half++) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(x + 64 * half));
+        __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(x + 64 * half + 32));
+        __m256i even = _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(a, b), 0xD8);
+        __m256i odd = _mm256_permute4x64_epi64(_mm256_unpackhi_epi64(a, b), 0xD8);
+        _mm256_storeu_si256((__m256i *)(void *)(out + 64 * half), even);
+        _mm256_storeu_si256((__m256i *)(void *)(out + 64 * half + 32), odd);
     }
-    if (bits != 6)
-        return _mm256_xor_si256(_mm256_shuffle_epi8(t->main[0], m), negative);
-    __m256i upper = bits_of(high, h);
+}
+
+/* Signed k of the weights that meet vector h of the activations; for Q6 hi, and *lo with the complement of 7 bits. */
+INLINE __m256i values(uint32_t bits, const tables *t, const uint8_t *low, const uint8_t *high, int h, __m256i *lo)
+{
+    if (bits <= 3) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)low);
+        v = _mm256_and_si256(h ? _mm256_srli_epi16(v, 2 * h) : v, _mm256_set1_epi8(3));
+        v = _mm256_shuffle_epi8(t->main[0], v);
+        return bits == 2 ? v : _mm256_xor_si256(v, spread_bits_of(high, h));
+    }
+    __m256i m = _mm256_loadu_si256((const __m256i *)(const void *)(low + 32 * (h & 1)));
+    m = _mm256_and_si256(h >> 1 ? _mm256_srli_epi16(m, 4) : m, _mm256_set1_epi8(15));
+    if (bits == 4)
+        return _mm256_shuffle_epi8(t->main[0], m);
+    if (bits == 5)
+        return _mm256_xor_si256(_mm256_shuffle_epi8(t->main[0], m), bits_of(high, h));
+    __m256i upper = bits_of(high, h), negative = bits_of(high + 16, h);
     __m256i hi = _mm256_blendv_epi8(_mm256_shuffle_epi8(t->main[0], m), _mm256_shuffle_epi8(t->main[1], m), upper);
     *lo = _mm256_blendv_epi8(_mm256_shuffle_epi8(t->low[0], m), _mm256_shuffle_epi8(t->low[1], m), upper);
     *lo = _mm256_xor_si256(*lo, _mm256_and_si256(negative, _mm256_set1_epi8(127)));
     return _mm256_xor_si256(hi, negative);
 }
 
-/* sum k x over 32 weights, as eight partial sums. */
-static inline __m256i dot32(__m256i k, __m256i x)
+/* One token's activations over a span of blocks, in the order of the weights; for rows of four blocks, twice. */
+typedef struct input {
+    _Alignas(32) int8_t x[SPAN * HS_BLOCK];
+    _Alignas(32) uint8_t size[SPAN * HS_BLOCK]; /* |x| */
+    float scale[SPAN];                          /* zero past the end */
+    int32_t sum[SPAN];
+} input;
+
+static void input_of(uint32_t bits, const hs_act *a, size_t at, uint32_t nb, uint32_t repeat, input *in)
 {
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(k, x));
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    for (uint32_t b = 0; b < nb * repeat; b++) {
+        int8_t *x = in->x + (size_t)b * HS_BLOCK;
+        if (bits <= 3)
+            spread(a->q + (at + b % nb) * HS_BLOCK, x);
+        else
+            memcpy(x, a->q + (at + b % nb) * HS_BLOCK, HS_BLOCK);
+        for (uint32_t i = 0; i < HS_BLOCK; i++)
+            in->size[(size_t)b * HS_BLOCK + i] = (uint8_t)(x[i] < 0 ? -x[i] : x[i]);
+    }
+    memset(in->scale, 0, sizeof in->scale);
+    memset(in->sum, 0, sizeof in->sum);
+    for (uint32_t i = 0; i < repeat; i++) {
+        memcpy(in->scale + (size_t)i * nb, a->scale + at, nb * sizeof *in->scale);
+        memcpy(in->sum + (size_t)i * nb, a->sum + at, nb * sizeof *in->sum);
+    }
 }
 
-static inline __m256i load_x(const int8_t *x, int h)
+/* sum k x over 32 weights, as eight partial sums. */
+INLINE __m256i dot32(__m256i k, const input *in, size_t at)
 {
-    return _mm256_loadu_si256((const __m256i *)(const void *)(x + 32 * h));
+    __m256i x = _mm256_load_si256((const __m256i *)(const void *)(in->x + at));
+    __m256i size = _mm256_load_si256((const __m256i *)(const void *)(in->size + at));
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(size, _mm256_sign_epi8(k, x)), _mm256_set1_epi16(1));
 }
 
 /* Lane sums of eight vectors, in order. */
-static inline __m256i sum8(const __m256i *v)
+INLINE __m256i sum8(const __m256i *v)
 {
     __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
     __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
     return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
 }
 
-/* Rows first..last-1 for n <= TOKENS tokens: a block is decoded once for all of them. */
-static inline __attribute__((always_inline)) void rows_of(uint32_t bits, const hs_matrix *w, const hs_act *a,
-                                                          const size_t *token, uint32_t n, uint32_t first,
-                                                          uint32_t last, float *const *y)
+/* Eight rows' block sums as floats, and norm * scale; of rows of four blocks, 32 in turn. */
+typedef struct span {
+    _Alignas(32) float sum[8 * SPAN];
+    _Alignas(32) float factor[8 * SPAN];
+} span;
+
+/* Partial sums of one block for each token. */
+INLINE void block_dot(uint32_t bits, const tables *t, const uint8_t *low, const uint8_t *high, const input *in,
+                      size_t at, uint32_t m, __m256i (*d)[8], uint32_t b)
 {
-    const uint32_t low_block = bits <= 3 ? 32 : 64, high_block = bits == 6 ? 32 : bits == 3 || bits == 5 ? 16 : 0;
+    _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
+    for (uint32_t k = 0; k < m; k++)
+        d[k][b] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int h = 0; h < 4; h++) {
+        __m256i lo, v = values(bits, t, low, high, h, &lo);
+        for (uint32_t k = 0; k < m; k++) {
+            __m256i s = dot32(v, &in[k], at + 32 * (size_t)h);
+            if (bits == 6)
+                s = _mm256_add_epi32(_mm256_slli_epi32(s, 7), dot32(lo, &in[k], at + 32 * (size_t)h));
+            d[k][b] = _mm256_add_epi32(d[k][b], s);
+        }
+    }
+}
+
+/* Sums of nb blocks at `at` of the matrix against the inputs, to place `to` of each token's span. */
+INLINE void row_sums(uint32_t bits, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
+                     uint32_t nb, uint32_t to, span *c)
+{
+    const uint32_t low_block = low_block_of(bits), high_block = high_block_of(bits);
+    for (uint32_t g = 0; g < nb; g += 8) {
+        const uint8_t *low = w->low + (at + g) * low_block, *high = high_block ? w->high + (at + g) * high_block : low;
+        __m256i d[TOKENS][8];
+        uint16_t half[8] = {0};
+        if (nb - g >= 8) {
+#pragma GCC unroll 8
+            for (uint32_t b = 0; b < 8; b++)
+                block_dot(bits, t, low + b * low_block, high + b * high_block, in, (size_t)(g + b) * HS_BLOCK, m, d, b);
+            memcpy(half, w->norms + (at + g) * 2, sizeof half);
+        } else {
+            memset(d, 0, sizeof d);
+            for (uint32_t b = 0; b < nb - g; b++)
+                block_dot(bits, t, low + b * low_block, high + b * high_block, in, (size_t)(g + b) * HS_BLOCK, m, d, b);
+            memcpy(half, w->norms + (at + g) * 2, (nb - g) * sizeof *half);
+        }
+        __m256 norm = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)half));
+        for (uint32_t k = 0; k < m; k++) {
+            __m256i dot = sum8(d[k]); /* sum (2k + 1) x */
+            dot = _mm256_add_epi32(_mm256_add_epi32(dot, dot),
+                                   _mm256_loadu_si256((const __m256i *)(const void *)(in[k].sum + g)));
+            _mm256_store_ps(c[k].sum + to + g, _mm256_cvtepi32_ps(dot));
+            _mm256_store_ps(c[k].factor + to + g, _mm256_mul_ps(norm, _mm256_loadu_ps(in[k].scale + g)));
+        }
+    }
+}
+
+INLINE void transpose8(__m256 *r)
+{
+    __m256 t[8], u[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+    }
+}
+
+/* Continues eight rows' totals over a span: the fma chain of each segment, then its sum. */
+INLINE __m256 chain(const span *c, uint32_t nb, __m256 total)
+{
+    for (uint32_t g = 0; g < nb; g += 8) {
+        __m256 p[8], f[8], seg = _mm256_setzero_ps();
+        for (int i = 0; i < 8; i++) {
+            p[i] = _mm256_load_ps(c->sum + i * SPAN + g);
+            f[i] = _mm256_load_ps(c->factor + i * SPAN + g);
+        }
+        transpose8(p);
+        transpose8(f);
+        for (int b = 0; b < 8; b++) /* blocks past the end have the factor and the sum zero */
+            seg = _mm256_fmadd_ps(f[b], p[b], seg);
+        total = _mm256_add_ps(total, seg);
+    }
+    return total;
+}
+
+/* Of eight rows of four blocks: block j of each. */
+INLINE void transpose_fours(const float *v, __m256 *out)
+{
+    __m256 r[4];
+    for (int i = 0; i < 4; i++)
+        r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_load_ps(v + 4 * i)), _mm_load_ps(v + 16 + 4 * i), 1);
+    __m256 a = _mm256_unpacklo_ps(r[0], r[1]), b = _mm256_unpackhi_ps(r[0], r[1]);
+    __m256 c = _mm256_unpacklo_ps(r[2], r[3]), d = _mm256_unpackhi_ps(r[2], r[3]);
+    out[0] = _mm256_shuffle_ps(a, c, 0x44);
+    out[1] = _mm256_shuffle_ps(a, c, 0xEE);
+    out[2] = _mm256_shuffle_ps(b, d, 0x44);
+    out[3] = _mm256_shuffle_ps(b, d, 0xEE);
+}
+
+INLINE __m256 chain_four(const span *c)
+{
+    __m256 p[4], f[4], seg = _mm256_setzero_ps();
+    transpose_fours(c->sum, p);
+    transpose_fours(c->factor, f);
+    for (int b = 0; b < 4; b++)
+        seg = _mm256_fmadd_ps(f[b], p[b], seg);
+    return _mm256_add_ps(_mm256_setzero_ps(), seg); /* as every segment is added to a total */
+}
+
+/* Continues the totals of `rows` <= 8 rows over nb <= SPAN blocks; `at` is the first row's first. */
+INLINE void rows_span(uint32_t bits, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
+                      uint32_t nb, uint32_t rows, span *c, __m256 *total)
+{
+    bool four = w->blocks == 4; /* two rows fill a group */
+    for (uint32_t i = 0; i < rows; i += four ? 2 : 1)
+        row_sums(bits, w, t, at + (size_t)i * w->blocks, in, m, four && rows - i > 1 ? 8 : nb, four ? 4 * i : i * SPAN,
+                 c);
+    for (uint32_t k = 0; k < m; k++)
+        total[k] = four ? chain_four(&c[k]) : chain(&c[k], nb, total[k]);
+}
+
+/* m <= TOKENS tokens against rows first..last - 1, at most BAND_ROWS. */
+INLINE void product(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
+                    uint32_t last, float *y, size_t stride)
+{
     const tables t = tables_of(w->book);
-    for (uint32_t r = first; r < last; r++) {
-        float total[TOKENS] = {0};
-        for (uint32_t b0 = 0; b0 < w->blocks; b0 += 8) {
-            uint32_t nb = w->blocks - b0 < 8 ? w->blocks - b0 : 8;
-            size_t at = (size_t)r * w->blocks + b0;
-            __m256i d[TOKENS][8];
-            for (uint32_t b = 0; b < 8; b++) {
-                for (uint32_t k = 0; k < n; k++)
-                    d[k][b] = _mm256_setzero_si256();
-                if (b >= nb)
-                    continue;
-                const uint8_t *low = w->low + (at + b) * low_block,
-                              *high = high_block ? w->high + (at + b) * high_block : NULL;
-                _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T0);
-                for (int h = 0; h < 4; h++) {
-                    __m256i lo, v = values(bits, &t, low, high, h, &lo);
-                    for (uint32_t k = 0; k < n; k++) {
-                        __m256i x = load_x(a->q + (token[k] * a->blocks + b0 + b) * HS_BLOCK, h), s = dot32(v, x);
-                        if (bits == 6)
-                            s = _mm256_add_epi32(_mm256_slli_epi32(s, 7), dot32(lo, x));
-                        d[k][b] = _mm256_add_epi32(d[k][b], s);
-                    }
-                }
-            }
-            __m256 norm = _mm256_setzero_ps();
-            uint16_t half[8] = {0};
-            memcpy(half, w->norms + at * 2, nb * 2);
-            norm = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)half));
-            for (uint32_t k = 0; k < n; k++) {
-                float isum[8], factor[8], scale[8] = {0}, seg = 0.0f;
-                int32_t sum[8] = {0};
-                size_t x = token[k] * a->blocks + b0;
-                memcpy(scale, a->scale + x, nb * sizeof *scale);
-                memcpy(sum, a->sum + x, nb * sizeof *sum);
-                __m256i dot = sum8(d[k]);
-                dot = _mm256_add_epi32(_mm256_add_epi32(dot, dot),
-                                       _mm256_loadu_si256((const __m256i *)(const void *)sum));
-                _mm256_storeu_ps(isum, _mm256_cvtepi32_ps(dot));
-                _mm256_storeu_ps(factor, _mm256_mul_ps(norm, _mm256_loadu_ps(scale)));
-                for (uint32_t b = 0; b < nb; b++)
-                    seg = __builtin_fmaf(factor[b], isum[b], seg);
-                total[k] += seg;
-            }
-        }
-        for (uint32_t k = 0; k < n; k++)
-            y[k][r] = total[k] * w->book->scale;
+    __m256 total[BAND_ROWS / 8][TOKENS];
+    input in[TOKENS];
+    span c[TOKENS];
+    for (uint32_t i = 0; i < BAND_ROWS / 8; i++)
+        for (uint32_t k = 0; k < m; k++)
+            total[i][k] = _mm256_setzero_ps();
+    for (uint32_t k = 0; k < m && last - first < 8; k++)
+        memset(&c[k], 0, sizeof c[k]); /* rows that there are not */
+    for (uint32_t s = 0; s < w->blocks; s += SPAN) {
+        uint32_t nb = w->blocks - s < SPAN ? w->blocks - s : SPAN;
+        for (uint32_t k = 0; k < m; k++)
+            input_of(bits, a, token[k] * a->blocks + s, nb, w->blocks == 4 ? 2 : 1, &in[k]);
+        for (uint32_t r = first; r < last; r += 8)
+            rows_span(bits, w, &t, (size_t)r * w->blocks + s, in, m, nb, last - r < 8 ? last - r : 8, c,
+                      total[(r - first) / 8]);
     }
+    for (uint32_t r = first; r < last; r += 8)
+        for (uint32_t k = 0; k < m; k++) {
+            float out[8];
+            _mm256_storeu_ps(out, _mm256_mul_ps(total[(r - first) / 8][k], _mm256_set1_ps(w->book->scale)));
+            memcpy(y + k * stride + r, out, (last - r < 8 ? last - r : 8) * sizeof *out);
+        }
 }
 
-static inline __attribute__((always_inline)) void gemm(uint32_t bits, const hs_matrix *w, const hs_act *a,
-                                                       const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
-                                                       float *y, size_t stride)
-{
-    for (uint32_t k = 0; k < n; k += TOKENS) {
-        uint32_t m = n - k < TOKENS ? n - k : TOKENS;
-        size_t at[TOKENS];
-        float *out[TOKENS];
-        for (uint32_t i = 0; i < m; i++) {
-            at[i] = token ? token[k + i] : k + i;
-            out[i] = y + (k + i) * stride;
-        }
-        if (m == TOKENS) /* constant counts stay in registers */
-            rows_of(bits, w, a, at, TOKENS, first, last, out);
-        else if (m == 1)
-            rows_of(bits, w, a, at, 1, first, last, out);
-        else
-            rows_of(bits, w, a, at, m, first, last, out);
-    }
-}
+typedef void product_fn(const hs_matrix *, const hs_act *, const size_t *, uint32_t, uint32_t, float *, size_t);
 
-#define STAMP(BITS)                                                                                                    \
-    static void gemm_q##BITS(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,   \
-                             uint32_t last, float *y, size_t stride)                                                   \
+#define STAMP(BITS, M)                                                                                                 \
+    static void product_q##BITS##_##M(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first,        \
+                                      uint32_t last, float *y, size_t stride)                                          \
     {                                                                                                                  \
-        gemm(BITS, w, a, token, n, first, last, y, stride);                                                            \
+        product(BITS, w, a, token, M, first, last, y, stride);                                                         \
     }
+#define STAMP_ALL(BITS) STAMP(BITS, 1) STAMP(BITS, 2) STAMP(BITS, 4)
 
-STAMP(2)
-STAMP(3)
-STAMP(4)
-STAMP(5)
-STAMP(6)
+STAMP_ALL(2)
+STAMP_ALL(3)
+STAMP_ALL(4)
+STAMP_ALL(5)
+STAMP_ALL(6)
 
 static void avx2_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                       uint32_t last, float *y, size_t stride)
 {
-    assert(n <= HS_BATCH_MAX && a->cols == w->cols);
-    switch (w->dtype) {
-    case HS_Q2: gemm_q2(w, a, token, n, first, last, y, stride); return;
-    case HS_Q3: gemm_q3(w, a, token, n, first, last, y, stride); return;
-    case HS_Q4: gemm_q4(w, a, token, n, first, last, y, stride); return;
-    case HS_Q5: gemm_q5(w, a, token, n, first, last, y, stride); return;
-    case HS_Q6: gemm_q6(w, a, token, n, first, last, y, stride); return;
-    default: assert(!"packed");
-    }
+    static product_fn *const by_bits[][3] = {{product_q2_1, product_q2_2, product_q2_4},
+                                             {product_q3_1, product_q3_2, product_q3_4},
+                                             {product_q4_1, product_q4_2, product_q4_4},
+                                             {product_q5_1, product_q5_2, product_q5_4},
+                                             {product_q6_1, product_q6_2, product_q6_4}};
+    assert(hs_dtype_packed(w->dtype) && n <= HS_BATCH_MAX && a->cols == w->cols);
+    product_fn *const *fn = by_bits[hs_dtype_bits(w->dtype) - 2];
+    for (uint32_t r = first; r < last; r += BAND_ROWS)
+        for (uint32_t t = 0, m; t < n; t += m) {
+            size_t at[TOKENS];
+            m = n - t >= 4 ? 4 : n - t >= 2 ? 2 : 1;
+            for (uint32_t k = 0; k < m; k++)
+                at[k] = token ? token[t + k] : t + k;
+            fn[m / 2](w, a, at, r, last - r < BAND_ROWS ? last : r + BAND_ROWS, y + t * stride, stride);
+        }
 }
 
 void hs_cpu_avx2_install(hs_cpu_ops *ops)

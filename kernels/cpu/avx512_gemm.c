@@ -10,7 +10,7 @@
 
 #include <assert.h>
 
-enum { FEW = 3, TILE_ROWS = 32, TILE_TOKENS = 8 };
+enum { FEW = 4, TILE_ROWS = 32, TILE_TOKENS = 8 };
 
 /* 32 rows of one block with rows as lanes; dword s of half h: weights 4s..4s+3 of rows 16h..16h+15. */
 typedef struct tile {
@@ -79,9 +79,9 @@ INLINE void decode_half(uint32_t bits, const hs_matrix *w, const tables512 *t, u
         transpose_planes(w->high + at * high_block + 16, (size_t)w->blocks * high_block, rows, sign);
     for (uint32_t i = 0; i < rows; i++) {
         /* The next tile's rows follow this one's: the same place 32 rows on. */
-        _mm_prefetch((const char *)w->low + (at + (i + TILE_ROWS) * (size_t)w->blocks) * low_block, _MM_HINT_T0);
+        _mm_prefetch((const char *)w->low + (at + (i + TILE_ROWS) * (size_t)w->blocks) * low_block, _MM_HINT_T1);
         if (high_block && block % 4 == 0)
-            _mm_prefetch((const char *)w->high + (at + (i + TILE_ROWS) * (size_t)w->blocks) * high_block, _MM_HINT_T0);
+            _mm_prefetch((const char *)w->high + (at + (i + TILE_ROWS) * (size_t)w->blocks) * high_block, _MM_HINT_T1);
         memcpy(&norm[i], w->norms + (at + i * (size_t)w->blocks) * 2, 2);
     }
     for (uint32_t s = 0; s < 16; s++) {
