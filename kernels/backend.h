@@ -14,7 +14,7 @@
 
 enum {
     HS_GRID = 64,       /* absolute positions at which attention splits and DeltaNet chunks are cut */
-    HS_BATCH_MAX = 256, /* tokens of one stage call */
+    HS_BATCH_MAX = 512, /* tokens of one stage call */
     HS_EXPERTS_PER_TOKEN_MAX = 64
 };
 

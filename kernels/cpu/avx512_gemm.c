@@ -125,6 +125,12 @@ typedef struct inputs {
     int32_t sum[TILE_TOKENS];
 } inputs;
 
+/* GCC 12 copies the accumulator of the intrinsic before and after each use in a loop. */
+INLINE void add_dot(__m512i *sum, __m512i levels, __m512i x)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(levels), "v"(x));
+}
+
 /* dword s of each token against both halves of one plane of the tile. */
 INLINE void dot_tile(const __m512i (*w)[2], const inputs *in, uint32_t n, __m512i (*d)[2])
 {
@@ -136,8 +142,8 @@ INLINE void dot_tile(const __m512i (*w)[2], const inputs *in, uint32_t n, __m512
             int32_t four;
             memcpy(&four, in->x[t] + 4 * s, 4);
             __m512i q = _mm512_set1_epi32(four);
-            d[t][0] = _mm512_dpbusd_epi32(d[t][0], w0, q);
-            d[t][1] = _mm512_dpbusd_epi32(d[t][1], w1, q);
+            add_dot(&d[t][0], w0, q);
+            add_dot(&d[t][1], w1, q);
         }
     }
 }
@@ -202,6 +208,11 @@ INLINE void gemm(uint32_t bits, const hs_matrix *w, const hs_act *a, const uint3
                     in.x[i] = a->q + at * HS_BLOCK;
                     in.scale[i] = a->scale[at];
                     in.sum[i] = a->sum[at];
+                }
+                for (uint32_t i = k + TILE_TOKENS; i < n && i < k + 2 * TILE_TOKENS; i++) { /* a row of them apart */
+                    const int8_t *next = a->q + ((token ? token[i] : i) * (size_t)a->blocks + b) * HS_BLOCK;
+                    _mm_prefetch((const char *)next, _MM_HINT_T0);
+                    _mm_prefetch((const char *)next + 64, _MM_HINT_T0);
                 }
                 multiply_some(bits, &t, &in, m, seg + k);
             }
