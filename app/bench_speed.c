@@ -31,7 +31,7 @@ typedef struct speed {
 } speed;
 
 static const char *const stage_name[HLWQ_STAGE_COUNT] = {
-    "embed", "attention", "deltanet", "router", "experts", "dense", "head",
+    "embed", "attention", "deltanet", "router", "experts", "dense", "head", "wait",
 };
 
 static int ascending(const void *x, const void *y)

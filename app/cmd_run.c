@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "app/commands.h"
 #include "app/open.h"
+#include "app/plan_text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -148,25 +149,51 @@ static void summary(const run *r)
              f.load_seconds, s.prompt_tokens, app_rate(s.prompt_tokens, s.prompt_seconds), s.decoded_tokens,
              app_rate(s.decoded_tokens, s.decode_seconds), (double)f.bytes_per_token * 1e-6,
              app_size_text(now_text, now), app_size_text(peak_text, peak));
+    hlwq_streaming io;
+    hlwq_engine_streaming(r->engine, &io);
+    if (!io.slots)
+        return;
+    hlwq_plan p;
+    hlwq_engine_plan(r->engine, &p);
+    app_note(
+        "streamed: %u of %u in memory, hit rate %.1f %% | read %.2f GB at %.2f GB/s | waited %.0f %% of the time | %s",
+        io.slots, p.streamed, 100.0 * app_rate(io.hits, (double)io.lookups), (double)io.bytes_read * 1e-9,
+        app_rate(io.bytes_read, io.io_seconds) * 1e-9,
+        100.0 * (s.prompt_wait_seconds + s.decode_wait_seconds) / (s.prompt_seconds + s.decode_seconds + 1e-9),
+        io.reason);
 }
 
 static hlwq_status report(const run *r, const char *path, hlwq_error *err)
 {
     hlwq_session_stats s;
     hlwq_model_facts f;
+    hlwq_plan p;
+    hlwq_streaming io;
     uint64_t now, peak;
     hlwq_session_get_stats(r->session, &s);
     hlwq_engine_facts(r->engine, &f);
+    hlwq_engine_plan(r->engine, &p);
+    hlwq_engine_streaming(r->engine, &io);
     hlwq_engine_memory(r->engine, &now, &peak);
     hs_text t = {0};
     hs_text_format(
         &t, "{\n  \"schema\": 1,\n  \"command\": \"run\",\n  \"version\": \"%s\",\n  \"model\": ", hlwq_version());
     hs_text_json(&t, r->model, strlen(r->model));
     hs_text_format(&t, ",\n  \"load_seconds\": %.6f,\n", f.load_seconds);
-    hs_text_format(&t, "  \"prefill\": {\"tokens\": %" PRIu64 ", \"seconds\": %.6f, \"tok_per_s\": %.3f},\n",
-                   s.prompt_tokens, s.prompt_seconds, app_rate(s.prompt_tokens, s.prompt_seconds));
-    hs_text_format(&t, "  \"decode\": {\"tokens\": %" PRIu64 ", \"seconds\": %.6f, \"tok_per_s\": %.3f},\n",
-                   s.decoded_tokens, s.decode_seconds, app_rate(s.decoded_tokens, s.decode_seconds));
+    static const char phase[] =
+        "  \"%s\": {\"tokens\": %" PRIu64 ", \"seconds\": %.6f, \"tok_per_s\": %.3f, \"wait_seconds\": %.6f},\n";
+    hs_text_format(&t, phase, "prefill", s.prompt_tokens, s.prompt_seconds, app_rate(s.prompt_tokens, s.prompt_seconds),
+                   s.prompt_wait_seconds);
+    hs_text_format(&t, phase, "decode", s.decoded_tokens, s.decode_seconds,
+                   app_rate(s.decoded_tokens, s.decode_seconds), s.decode_wait_seconds);
+    hs_text_format(&t, "  \"plan\": ");
+    app_plan_json(&t, &p);
+    hs_text_format(&t,
+                   ",\n  \"actual\": {\"now_bytes\": %" PRIu64 ", \"peak_bytes\": %" PRIu64
+                   ", \"peak_rss_bytes\": %" PRIu64 "},\n  ",
+                   now, peak, app_peak_rss_bytes());
+    app_streaming_json(&t, &io);
+    hs_text_format(&t, ",\n");
     hs_text_format(&t, "  \"stopped\": \"%s\",\n  \"seed\": %" PRIu64 ",\n  \"context\": %u,\n", r->stopped, r->seed,
                    r->context);
     hs_text_format(&t, "  \"weight_bytes\": %" PRIu64 ",\n  \"bytes_per_token\": %" PRIu64 ",\n", f.weight_bytes,

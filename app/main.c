@@ -45,6 +45,8 @@ static int dispatch(const app_args *args)
     case APP_TOKENIZE: return app_cmd_tokenize(args);
     case APP_BENCH: return app_cmd_bench(args);
     case APP_SYNTH: return app_cmd_synth(args);
+    case APP_PLAN: return app_cmd_plan(args);
+    case APP_SIM: return app_cmd_sim(args);
     case APP_VERSION: return version();
     default: return help(args);
     }

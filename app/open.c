@@ -49,24 +49,42 @@ hlwq_status app_model_path(const app_args *args, char **path, hlwq_error *err)
     return *path ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a path");
 }
 
-hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, hlwq_engine **engine, hlwq_error *err)
+hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engine_options *out, hlwq_error *err)
 {
-    app_progress progress = {.label = "loading"};
     hlwq_engine_options o = hlwq_engine_options_default();
     o.model = path;
-    o.exact = exact;
     o.log = app_log;
-    o.progress = app_progress_step;
-    o.user = &progress;
     if (args->value[OPT_RAM].set)
         o.ram_bytes = args->value[OPT_RAM].bytes;
     if (args->value[OPT_THREADS].set)
         o.threads = (uint32_t)args->value[OPT_THREADS].number;
+    o.context = (uint32_t)app_number(args, OPT_CTX, 0);
+    o.kv = app_kv(args, HLWQ_KV_F16);
+    o.batch = (uint32_t)app_number(args, OPT_BATCH, 0);
+    o.slots = (uint32_t)app_number(args, OPT_SLOTS, 0);
+    if (args->value[OPT_IO].set)
+        o.io = (hlwq_io)args->value[OPT_IO].number;
+    if (args->value[OPT_POLICY].set)
+        o.policy = (hlwq_policy)args->value[OPT_POLICY].number;
     if (args->value[OPT_VERIFY].set) {
         static const hlwq_verify verify[] = {HLWQ_VERIFY_OFF, HLWQ_VERIFY_FIRST, HLWQ_VERIFY_ALWAYS};
         o.verify = verify[args->value[OPT_VERIFY].number];
     }
+    if ((int)o.policy > HLWQ_POLICY_FIFO)
+        return hs_fail(err, HLWQ_ERR_ARG, "the policy belady needs to know the future: only sim has it");
+    *out = o;
+    return HLWQ_OK;
+}
+
+hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, hlwq_engine **engine, hlwq_error *err)
+{
+    app_progress progress = {.label = "loading"};
+    hlwq_engine_options o;
     *engine = NULL;
+    HS_TRY(app_engine_options(args, path, &o, err));
+    o.exact = exact;
+    o.progress = app_progress_step;
+    o.user = &progress;
     hlwq_status st = hlwq_engine_open(&o, engine, err);
     app_progress_end(&progress);
     return st;

@@ -12,6 +12,9 @@
  */
 hlwq_status app_model_path(const app_args *args, char **path, hlwq_error *err);
 
+/* The engine options of `args`; the options refer to `path`. */
+hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engine_options *out, hlwq_error *err);
+
 /* Opens `path` with the engine options of `args`; shows a bar while it loads. */
 hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, hlwq_engine **engine, hlwq_error *err);
 

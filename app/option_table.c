@@ -4,8 +4,8 @@
 #include "app/options.h"
 
 #define ON(command) (1u << APP_##command)
-#define MODEL_COMMANDS (ON(RUN) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH))
-#define ENGINE_COMMANDS (ON(RUN) | ON(LOGITS) | ON(BENCH))
+#define MODEL_COMMANDS (ON(RUN) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH) | ON(PLAN))
+#define ENGINE_COMMANDS (ON(RUN) | ON(LOGITS) | ON(BENCH) | ON(PLAN))
 #define EVERY ((1u << APP_COMMAND_COUNT) - 1)
 #define MANY 2147483647.0
 
@@ -18,7 +18,7 @@ const app_option app_option_table[OPT_COUNT] = {
                      "make at most N tokens; -1 = until the model ends its text or the context is full",
                      ON(RUN) | ON(BENCH), false},
     [OPT_CTX] = {"ctx", "ctx-size max-model-len", 'c', APP_NUMBER, "N", 0, MANY, "0; bench: 256",
-                 "positions of the context; 0 = the model's own, at most 8192", ON(RUN) | ON(BENCH), false},
+                 "positions of the context; 0 = the model's own, at most 8192", ON(RUN) | ON(BENCH) | ON(PLAN), false},
     [OPT_THREADS] = {"threads", NULL, 't', APP_NUMBER, "N", 0, 256, "0",
                      "threads that compute; 0 = one per usable core; results do not depend on it",
                      ENGINE_COMMANDS | ON(CONVERT) | ON(SYNTH), false},
@@ -42,10 +42,27 @@ const app_option app_option_table[OPT_COUNT] = {
                   "same seed, prompt and model: same text; -1 = another one each time", ON(RUN) | ON(SYNTH), false},
     [OPT_ECHO] = {"echo", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print the prompt before its continuation", ON(RUN),
                   false},
-    [OPT_RAM] = {"ram", NULL, 0, APP_SIZE, "SIZE", 0, 0, "0",
-                 "hard cap on the memory held for model and context, such as 4G; 0 = no cap", ENGINE_COMMANDS, false},
+    [OPT_RAM] =
+        {"ram", NULL, 0, APP_SIZE, "SIZE", 0, 0, "0",
+         "hard cap on the memory held for model and context, such as 4G: what does not fit is streamed; 0 = what is available",
+         ENGINE_COMMANDS, false},
     [OPT_KV] = {"kv", NULL, 0, APP_CHOICE, "f16|f32", 0, 0, "f16; logits: f32", "how keys and values are kept",
                 ENGINE_COMMANDS, false},
+    [OPT_IO] = {"io", NULL, 0, APP_CHOICE, "auto|uring|pread|mmap", 0, 0, "auto",
+                "how weights that are not in memory are read", ENGINE_COMMANDS, false},
+    [OPT_POLICY] = {"cache-policy", "policy", 0, APP_CHOICE, "lfru|lru|lfu|fifo|belady", 0, 0, "lfru",
+                    "what makes room in the cache: the least used lately, the longest unused, the least used, the "
+                    "oldest; sim only: what is needed last",
+                    ENGINE_COMMANDS | ON(SIM), false},
+    [OPT_SLOTS] = {"slots", NULL, 0, APP_NUMBER, "N", 0, 1048576, "what the memory allows",
+                   "experts (of a dense model: layers) kept in memory; sim: of each layer", ENGINE_COMMANDS | ON(SIM),
+                   false},
+    [OPT_BATCH] = {"batch", NULL, 0, APP_NUMBER, "N", 0, 512, "what the memory allows",
+                   "prompt tokens computed at once, a multiple of 64", ENGINE_COMMANDS, false},
+    [OPT_HALF_LIFE] = {"half-life", NULL, 0, APP_REAL, "N", 0, 1e6, "16", "tokens after which a use counts half (lfru)",
+                       ON(SIM), true},
+    [OPT_POOL] = {"pool", NULL, 0, APP_FLAG, NULL, 0, 0, NULL,
+                  "the slots of all layers as one pool, half of them kept for each layer", ON(SIM), true},
     [OPT_EXACT] = {"exact", NULL, 0, APP_FLAG, NULL, 0, 0, NULL,
                    "compute from dequantised fp32 weights: slow, for comparisons", ENGINE_COMMANDS, false},
     [OPT_VERIFY] = {"verify", NULL, 0, APP_CHOICE, "off|first|always", 0, 0, "first",
@@ -92,7 +109,7 @@ const app_option app_option_table[OPT_COUNT] = {
                  ON(BENCH), true},
     [OPT_REF_EXACT] = {"ref-exact", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "--exact for the reference", ON(BENCH), true},
     [OPT_JSON] = {"json", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print JSON",
-                  ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH), false},
+                  ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH) | ON(PLAN) | ON(SIM), false},
     [OPT_CSV] = {"csv", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print comma-separated values with a heading", ON(BENCH),
                  true},
     [OPT_QUIET] = {"quiet", NULL, 'q', APP_FLAG, NULL, 0, 0, NULL, "print errors only, beside the result",
@@ -124,6 +141,13 @@ const app_command app_command_table[APP_COMMAND_COUNT] = {
          "is taken over all predictions, of the second to the last token of each window."},
     [APP_SYNTH] = {"synth", "--like GEOMETRY -o FILE", 0, 0, "make a container of real geometry with random weights",
                    "For measuring speed without a download. What such a model says is noise."},
+    [APP_PLAN] =
+        {"plan", "", 0, 0, "say what would be held in memory and what would be streamed",
+         "Reads no weights. Exit code 3 where the model does not run in the memory given, with the least that works."},
+    [APP_SIM] =
+        {"sim", "TRACE", 1, 1, "replay a routing trace through the cache",
+         "The trace is text: \"layers experts tokens prompt_tokens\", then \"token layer expert weight\" for each "
+         "selection. The cache starts cold."},
     [APP_VERSION] = {"version", "", 0, 0, "print the version", NULL},
     [APP_HELP] = {"help", "[COMMAND]", 0, 1, "print help", NULL},
 };

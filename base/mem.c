@@ -74,7 +74,7 @@ static hlwq_status charge(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char 
     if (m->fail_in != UINT64_MAX && m->fail_in-- == 0) {
         m->fail_in = UINT64_MAX;
         st = hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s (%" PRIu64 " bytes)", what, bytes);
-    } else if (bytes > m->cap - m->now) {
+    } else if (bytes > (m->cap > m->now ? m->cap - m->now : 0)) {
         st = hs_fail(err, HLWQ_ERR_BUDGET,
                      "%s needs %.1f MiB, but the budget of %.1f MiB has %.1f MiB left; raise --ram", what,
                      (double)bytes / 1048576.0, (double)m->cap / 1048576.0, (double)(m->cap - m->now) / 1048576.0);
@@ -174,4 +174,11 @@ uint64_t hs_mem_cap_bytes(const hs_mem *m)
 void hs_mem_fail_at(hs_mem *m, uint64_t n)
 {
     m->fail_in = n;
+}
+
+void hs_mem_set_cap(hs_mem *m, uint64_t ram_cap_bytes)
+{
+    pthread_mutex_lock(&m->lock);
+    m->cap = ram_cap_bytes ? ram_cap_bytes : UINT64_MAX;
+    pthread_mutex_unlock(&m->lock);
 }

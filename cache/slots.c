@@ -138,7 +138,10 @@ int32_t hs_slots_use(hs_slots *s, uint32_t group, uint32_t extent)
         s->stats.misses++;
         return -1;
     }
-    s->stats.hits++;
+    if (s->slot[at].state == READY)
+        s->stats.hits++;
+    else
+        s->stats.misses++;
     s->slot[at].pins++;
     return at;
 }
@@ -228,7 +231,7 @@ void hs_slots_ready(hs_slots *s, int32_t at)
 void hs_slots_abandon(hs_slots *s, int32_t at)
 {
     slot *c = &s->slot[at];
-    assert(c->state == FILLING && c->pins == 1);
+    assert(c->state == FILLING);
     c->pins = 0;
     empty(s, c);
 }
@@ -257,7 +260,7 @@ void hs_slots_value(hs_slots *s, uint32_t group, uint32_t extent, double value)
 
 bool hs_slots_resize(hs_slots *s, uint32_t capacity)
 {
-    assert(capacity > 0 && capacity <= s->made);
+    assert(capacity <= s->made);
     for (uint32_t i = capacity; i < s->o.capacity; i++)
         if (s->slot[i].pins || s->slot[i].state == FILLING)
             return false;

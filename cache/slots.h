@@ -48,7 +48,7 @@ uint64_t hs_slots_bytes(const hs_slots_options *options);
 /* Time for half-lives: one tick a token. */
 void hs_slots_tick(hs_slots *s, uint32_t ticks);
 
-/* A use of an extent: counted, looked up, and pinned if READY or FILLING. Returns its slot or -1. */
+/* A use of an extent: counted (a hit if READY), and pinned if READY or FILLING. Returns its slot or -1. */
 int32_t hs_slots_use(hs_slots *s, uint32_t group, uint32_t extent);
 
 /* The slot that holds it or will; -1 if none. Counts nothing. */
@@ -61,7 +61,7 @@ int32_t hs_slots_find(const hs_slots *s, uint32_t group, uint32_t extent);
 int32_t hs_slots_claim(hs_slots *s, uint32_t group, uint32_t extent);
 
 void hs_slots_ready(hs_slots *s, int32_t slot);   /* FILLING -> READY */
-void hs_slots_abandon(hs_slots *s, int32_t slot); /* FILLING -> EMPTY; drops the claim's pin */
+void hs_slots_abandon(hs_slots *s, int32_t slot); /* FILLING -> EMPTY, whoever had it pinned */
 bool hs_slots_is_ready(const hs_slots *s, int32_t slot);
 void hs_slots_pin(hs_slots *s, int32_t slot);
 void hs_slots_unpin(hs_slots *s, int32_t slot);
@@ -69,7 +69,8 @@ void hs_slots_unpin(hs_slots *s, int32_t slot);
 /* What the extent is worth from now on (GIVEN). */
 void hs_slots_value(hs_slots *s, uint32_t group, uint32_t extent, double value);
 
-/* Slots below `capacity` stay; those from it on are evicted. False, and nothing done, if one of them is pinned. */
+/* Slots below `capacity` (0: none) stay; those from it on are evicted. False, and nothing done, if one of them is
+ * pinned. */
 bool hs_slots_resize(hs_slots *s, uint32_t capacity);
 uint32_t hs_slots_capacity(const hs_slots *s);
 uint32_t hs_slots_pinned(const hs_slots *s);

@@ -69,9 +69,24 @@ HLWQ_API void hlwq_free(void *p);
 
 typedef enum hlwq_verify { HLWQ_VERIFY_OFF, HLWQ_VERIFY_FIRST, HLWQ_VERIFY_ALWAYS } hlwq_verify;
 
+typedef enum hlwq_kv { HLWQ_KV_F16, HLWQ_KV_F32 } hlwq_kv;
+
+/* How weights that are not resident are read. AUTO: io_uring, or threads where the system refuses it. */
+typedef enum hlwq_io { HLWQ_IO_AUTO, HLWQ_IO_URING, HLWQ_IO_PREAD, HLWQ_IO_MMAP } hlwq_io;
+
+/* What makes room in the cache: aged frequency and recency, the last use, the number of uses, the time of reading. */
+typedef enum hlwq_policy { HLWQ_POLICY_LFRU, HLWQ_POLICY_LRU, HLWQ_POLICY_LFU, HLWQ_POLICY_FIFO } hlwq_policy;
+
 typedef struct hlwq_engine_options {
-    const char *model;         /* a .hlwq container or a Hugging Face directory; required */
-    uint64_t ram_bytes;        /* hard cap on what the engine and its sessions hold; 0 = no cap */
+    const char *model;  /* a .hlwq container or a Hugging Face directory; required */
+    uint64_t ram_bytes; /* hard cap on what the engine and its sessions hold; 0 = what is available now */
+    uint32_t context;   /* positions of one session to keep memory for; 0 = as a session has by default */
+    hlwq_kv kv;         /* of that session */
+    uint32_t batch;     /* prompt tokens computed at once, a multiple of 64 up to 512; 0 = as memory allows */
+    uint32_t slots;     /* experts (of a dense model: layers) kept in memory; 0 = as many as fit */
+    hlwq_io io;
+    hlwq_policy policy;
+    uint64_t shuffle;          /* tests: not 0 = reads are given out in an order made from this */
     uint32_t threads;          /* 0 = one per usable physical core */
     bool exact;                /* quantised matrices compute from dequantised fp32 weights (slow) */
     hlwq_verify verify;        /* extent checksums: on first read by default */
@@ -100,6 +115,54 @@ HLWQ_API void hlwq_engine_facts(const hlwq_engine *engine, hlwq_model_facts *fac
 
 /* Memory held now and at most so far, bytes, as accounted. */
 HLWQ_API void hlwq_engine_memory(const hlwq_engine *engine, uint64_t *now_bytes, uint64_t *peak_bytes);
+
+/* What was planned at open. Bytes. */
+typedef struct hlwq_plan {
+    uint64_t ram_bytes; /* the cap */
+    uint64_t trunk_bytes, session_bytes, activation_bytes, fixed_bytes, slots_bytes, total_bytes;
+    uint64_t smallest_bytes; /* the least cap that works */
+    uint64_t slot_bytes, streamed_bytes;
+    uint32_t slots, streamed; /* extents kept, and in all; slots 0 = everything is resident */
+    uint32_t batch;
+} hlwq_plan;
+
+HLWQ_API void hlwq_engine_plan(const hlwq_engine *engine, hlwq_plan *plan);
+
+/* The plan that hlwq_engine_open would follow, without reading weights. HLWQ_ERR_BUDGET names the least that works. */
+HLWQ_API hlwq_status hlwq_make_plan(const hlwq_engine_options *options, hlwq_plan *plan, hlwq_error *err);
+
+/* Lowers or raises the cap of a running engine: experts are given up, or room is made for more. Between calls only. */
+HLWQ_API hlwq_status hlwq_engine_set_budget(hlwq_engine *engine, uint64_t ram_bytes, hlwq_error *err);
+
+/* What streaming did since the engine was opened. All zero, engine "none", while everything is resident. */
+typedef struct hlwq_streaming {
+    uint32_t slots;
+    uint64_t lookups, hits, misses, evictions;
+    uint64_t bytes_read, requests, retries;
+    double io_seconds;   /* with a read under way */
+    double wait_seconds; /* with nothing to compute */
+    const char *engine;  /* "uring" */
+    const char *reason;  /* one sentence */
+} hlwq_streaming;
+
+HLWQ_API void hlwq_engine_streaming(const hlwq_engine *engine, hlwq_streaming *streaming);
+
+/* A routing trace replayed through the cache: cold start included. */
+typedef struct hlwq_simulation_options {
+    const char *trace; /* text: "layers experts tokens prompt_tokens", then "token layer expert weight" per selection */
+    uint32_t slots;    /* of each layer */
+    hlwq_policy policy;
+    bool belady;      /* instead: what is needed last makes room, which no one can know while running */
+    double half_life; /* tokens, LFRU; 0 = the engine's own */
+    bool pool;        /* slots times layers as one pool, with the engine's floors */
+} hlwq_simulation_options;
+
+typedef struct hlwq_simulation {
+    uint32_t layers, experts, tokens, slots;
+    uint64_t lookups, hits, misses, evictions;
+} hlwq_simulation;
+
+HLWQ_API hlwq_status hlwq_simulate(const hlwq_simulation_options *options, hlwq_simulation *result, hlwq_error *err);
 
 /* What a model is, without reading its weights: a JSON text (schema 1), to be freed with hlwq_free. */
 HLWQ_API hlwq_status hlwq_describe(const char *model, char **json, hlwq_error *err);
@@ -140,8 +203,6 @@ typedef struct hlwq_sampling {
     uint32_t penalty_window;  /* how many of the last tokens the penalties see; 0 = all */
     uint64_t seed;
 } hlwq_sampling;
-
-typedef enum hlwq_kv { HLWQ_KV_F16, HLWQ_KV_F32 } hlwq_kv;
 
 typedef struct hlwq_session_options {
     uint32_t context; /* positions; 0 = the model's own, at most 8,192 */
@@ -189,7 +250,8 @@ HLWQ_API void hlwq_session_cancel(hlwq_session *session);
 typedef struct hlwq_session_stats {
     uint64_t prompt_tokens, decoded_tokens;
     double prompt_seconds, decode_seconds;
-    uint64_t logits_hash; /* XXH3-64 over all logits computed so far, in order */
+    double prompt_wait_seconds, decode_wait_seconds; /* of these: waiting for weights to be read */
+    uint64_t logits_hash;                            /* XXH3-64 over all logits computed so far, in order */
 } hlwq_session_stats;
 
 HLWQ_API void hlwq_session_get_stats(const hlwq_session *session, hlwq_session_stats *stats);
@@ -267,6 +329,7 @@ typedef enum hlwq_stage {
     HLWQ_STAGE_EXPERTS,
     HLWQ_STAGE_DENSE,
     HLWQ_STAGE_HEAD,
+    HLWQ_STAGE_WAIT, /* for a layer of a dense model that is being read; experts wait within their stage */
     HLWQ_STAGE_COUNT
 } hlwq_stage;
 

@@ -79,7 +79,17 @@ typedef struct hs_limits {
     uint32_t ffn_rows;      /* feed-forwards that a token visits: 1, or used experts and the shared one */
     uint32_t ffn_width;     /* widest of them */
     uint32_t experts, used; /* 0 for dense */
+    uint32_t batch;         /* most tokens of one stage call, <= HS_BATCH_MAX; 0 = HS_BATCH_MAX */
 } hs_limits;
+
+/*
+ * Experts as they come into memory.  next: ids of chosen experts whose weights can be used until the call after, each
+ * once over all calls; *n 0 = that was all.
+ */
+typedef struct hs_expert_source {
+    hlwq_status (*next)(void *user, const int32_t **id, uint32_t *n, hlwq_error *err);
+    void *user;
+} hs_expert_source;
 
 typedef struct hs_backend hs_backend;
 
@@ -107,10 +117,12 @@ typedef struct hs_backend_ops {
     hlwq_status (*route)(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                          hlwq_error *err);
 
-    /* x += sum over rank of weight * expert + sigmoid(shared gate) * shared. expert[id] is valid where id was chosen.
+    /*
+     * x += sum over rank of weight * expert + sigmoid(shared gate) * shared. expert[id] is valid where `source` gave
+     * id last. In which order they come does not show in x.
      */
-    hlwq_status (*experts)(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, uint32_t n,
-                           const hs_routing *routing, float *x, hlwq_error *err);
+    hlwq_status (*experts)(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, const hs_expert_source *source,
+                           uint32_t n, const hs_routing *routing, float *x, hlwq_error *err);
 
     /* logits [n][vocab] = head norm(x); `hidden` [n][hidden] gets norm(x) if not NULL. */
     hlwq_status (*head)(hs_backend *be, const float *norm, float eps, const hs_matrix *head, uint32_t n, const float *x,

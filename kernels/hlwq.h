@@ -34,8 +34,8 @@ typedef struct hs_codebook {
     uint32_t bits;
     float level[64]; /* exact, ascending, as the file has them */
     float step;
-    uint16_t k[32];     /* by magnitude index, 2^(bits - 1) of them, ascending */
-    float scale;        /* step / 256: what a sum over (2k + 1) x codes is multiplied by (rotation included) */
+    uint16_t k[32]; /* by magnitude index, 2^(bits - 1) of them, ascending */
+    float scale;    /* step / 256: what a sum over (2k + 1) x codes is multiplied by (rotation included) */
     /*
      * By code as stored (magnitude, the sign above it), repeating: 128 + k for a positive level, 128 + ~k for a
      * negative one, as unsigned bytes.  Q6 has k = 128 hi + lo in two: 128 + hi, and lo.

@@ -3,7 +3,9 @@
  */
 #include "model/engine.h"
 
+#include "base/available.h"
 #include "base/clock.h"
+#include "base/size.h"
 #include "kernels/measure.h"
 
 #include <assert.h>
@@ -44,35 +46,65 @@ hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *
                               err);
 }
 
-/* Everything resident must fit, and the sentence says what would. */
-static hlwq_status check_budget(const hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
+static uint64_t activation_bytes(const void *user, uint32_t batch)
+{
+    const hlwq_engine *e = user;
+    const hs_config *c = &hs_store_table(e->store)->config;
+    hs_limits limits = hs_network_limits(c, batch);
+    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(c, batch);
+}
+
+static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
     const hs_table *t = hs_store_table(e->store);
-    hs_limits limits = hs_network_limits(&t->config);
-    uint64_t weights = hs_residency_bytes(t), scratch = hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool));
-    uint64_t need = weights + scratch + hs_mem_now_bytes(e->mem) + (8u << 20);
-    if (o->ram_bytes && need > o->ram_bytes)
-        return hs_fail(
-            err, HLWQ_ERR_BUDGET,
-            "%s needs %.1f MiB (weights %.1f, activations %.1f), but --ram is %.1f MiB; the smallest that works is "
-            "%" PRIu64 "M and the context's memory",
-            hs_store_path(e->store), (double)need / 1048576.0, (double)weights / 1048576.0, (double)scratch / 1048576.0,
-            (double)o->ram_bytes / 1048576.0, (need + 1048575) / 1048576);
+    uint32_t context = o->context ? o->context : (uint32_t)hs_min_u64(t->config.context_max, 8192);
+    if (o->batch % HS_GRID || o->batch > HS_BATCH_MAX)
+        return hs_fail(err, HLWQ_ERR_ARG, "a batch of %u tokens; it must be a multiple of %d, at most %d", o->batch,
+                       HS_GRID, HS_BATCH_MAX);
+    hs_plan_input in = {.table = t,
+                        .ram_bytes = o->ram_bytes,
+                        .fixed_bytes = hs_mem_now_bytes(e->mem),
+                        .session_bytes = hs_session_bytes(&t->config, o->kv == HLWQ_KV_F32 ? HS_F32 : HS_F16, context),
+                        .slots = o->slots,
+                        .batch = o->batch,
+                        .activation_bytes = activation_bytes,
+                        .user = e};
+    if (!in.ram_bytes) { /* a model that fits needs no cap; one that does not gets what there is, less a tenth */
+        uint64_t available = hs_memory_available();
+        hs_footprint f = hs_residency_footprint(t);
+        if (f.trunk_bytes + f.streamed_bytes > available / 10 * 9 && hs_store_is_container(e->store))
+            in.ram_bytes = available / 10 * 9;
+    }
+    HS_TRY(hs_plan_make(&e->plan, &in, hs_store_path(e->store), err));
+    hs_mem_set_cap(e->mem, in.ram_bytes);
     return HLWQ_OK;
 }
 
-static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
+/* Everything that comes before the first weight. */
+static hlwq_status open_table(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
     HS_TRY(hs_pool_open(o->threads, &e->pool, err));
     HS_TRY(hs_store_open(&e->store, e->mem, o->model, NULL, &e->log, err));
     HS_TRY(hs_store_tokenizer(&e->text.inner, e->mem, e->store, err));
-    HS_TRY(check_budget(e, o, err));
-    hs_residency_options r = {.verify = o->verify != HLWQ_VERIFY_OFF, .progress = o->progress, .user = o->user};
+    return make_plan(e, o, err);
+}
+
+static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
+{
+    HS_TRY(open_table(e, o, err));
+    hs_residency_options r = hs_residency_options_default();
+    r.verify = o->verify != HLWQ_VERIFY_OFF;
+    r.progress = o->progress;
+    r.user = o->user;
+    r.slots = e->plan.slots;
+    r.policy = (hs_policy)o->policy;
+    r.stream.io = (hs_io)o->io;
+    r.stream.shuffle = o->shuffle;
     HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, &r, err));
-    hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config);
+    hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config, e->plan.batch);
     hs_cpu_options cpu = {.exact = o->exact};
     HS_TRY(hs_backend_cpu_open(&e->backend, e->mem, e->pool, &limits, &cpu, err));
-    return hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, err);
+    return hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err);
 }
 
 hlwq_status hlwq_engine_open(const hlwq_engine_options *options, hlwq_engine **engine, hlwq_error *err)
@@ -124,7 +156,7 @@ void hlwq_engine_facts(const hlwq_engine *e, hlwq_model_facts *facts)
         .hidden = t->config.hidden,
         .layers = t->config.layers,
         .context_max = t->config.context_max,
-        .weight_bytes = hs_residency_bytes(t),
+        .weight_bytes = e->plan.weights.trunk_bytes + e->plan.weights.streamed_bytes,
         .bytes_per_token = hs_network_token_bytes(t),
         .load_seconds = e->load_seconds,
     };
@@ -134,6 +166,78 @@ void hlwq_engine_memory(const hlwq_engine *e, uint64_t *now_bytes, uint64_t *pea
 {
     *now_bytes = hs_mem_now_bytes(e->mem);
     *peak_bytes = hs_mem_peak_bytes(e->mem);
+}
+
+void hlwq_engine_plan(const hlwq_engine *e, hlwq_plan *plan)
+{
+    const hs_plan *p = &e->plan;
+    *plan = (hlwq_plan){.ram_bytes = p->ram_bytes,
+                        .trunk_bytes = p->weights.trunk_bytes,
+                        .session_bytes = p->session_bytes,
+                        .activation_bytes = p->activation_bytes,
+                        .fixed_bytes = p->fixed_bytes,
+                        .slots_bytes = p->slots_bytes,
+                        .total_bytes = p->total_bytes,
+                        .smallest_bytes = p->smallest_bytes,
+                        .slot_bytes = p->weights.slot_bytes,
+                        .streamed_bytes = p->weights.streamed_bytes,
+                        .slots = p->slots,
+                        .streamed = p->weights.streamed,
+                        .batch = p->batch};
+}
+
+hlwq_status hlwq_make_plan(const hlwq_engine_options *options, hlwq_plan *plan, hlwq_error *err)
+{
+    if (!options->model)
+        return hs_fail(err, HLWQ_ERR_ARG, "no model was named");
+    hlwq_engine *e = calloc(1, sizeof *e);
+    if (e)
+        e->mem = hs_mem_open(options->ram_bytes);
+    hlwq_status st = e && e->mem ? open_table(e, options, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to plan");
+    if (st == HLWQ_OK)
+        hlwq_engine_plan(e, plan);
+    if (e && e->mem)
+        hlwq_engine_close(e);
+    else
+        free(e);
+    return st;
+}
+
+hlwq_status hlwq_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err)
+{
+    const hs_table *t = hs_store_table(e->store);
+    uint32_t slots = hs_plan_slots(&e->plan, t, ram_bytes);
+    if (!e->plan.slots)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s is resident as a whole: there is nothing to give up",
+                       hs_store_path(e->store));
+    if (slots < e->plan.weights.slots_min)
+        return hs_fail(err, HLWQ_ERR_BUDGET, "%.1f MiB are too few; the smallest budget that works is %.0fM",
+                       (double)ram_bytes / 1048576.0, (double)e->plan.smallest_bytes / 1048576.0 + 1.0);
+    if (ram_bytes > hs_mem_cap_bytes(e->mem))
+        hs_mem_set_cap(e->mem, ram_bytes);
+    HS_TRY(hs_residency_resize(e->residency, slots, err));
+    hs_mem_set_cap(e->mem, ram_bytes);
+    e->plan.slots = slots;
+    e->plan.slots_bytes = hs_residency_slots_bytes(t, slots);
+    e->plan.ram_bytes = ram_bytes;
+    return HLWQ_OK;
+}
+
+void hlwq_engine_streaming(const hlwq_engine *e, hlwq_streaming *out)
+{
+    hs_residency_stats s = hs_residency_get_stats(e->residency);
+    *out = (hlwq_streaming){.slots = s.slots,
+                            .lookups = s.cache.lookups,
+                            .hits = s.cache.hits,
+                            .misses = s.cache.misses,
+                            .evictions = s.cache.evictions,
+                            .bytes_read = s.io.bytes,
+                            .requests = s.io.requests,
+                            .retries = s.io.retries,
+                            .io_seconds = (double)s.io.busy_ns * 1e-9,
+                            .wait_seconds = (double)s.wait_ns * 1e-9,
+                            .engine = s.engine,
+                            .reason = s.reason};
 }
 
 const hlwq_tokenizer *hlwq_engine_tokenizer(const hlwq_engine *e)

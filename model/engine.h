@@ -5,6 +5,7 @@
 #define HS_MODEL_ENGINE_H
 
 #include "model/network.h"
+#include "offload/plan.h"
 #include "model/sampler.h"
 #include "model/tokenizer.h"
 
@@ -21,6 +22,7 @@ struct hlwq_engine {
     hs_residency *residency;
     hs_backend *backend;
     hs_network net;
+    hs_plan plan;
     hlwq_tokenizer text; /* inner NULL if the model has none */
     uint32_t sessions;
     double load_seconds;

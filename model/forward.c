@@ -33,19 +33,33 @@ static hlwq_status mixer(hs_network *net, hs_states *states, uint32_t i, uint32_
     return ops->deltanet(net->backend, &layer->delta, &states->delta[states->index[i]], first, n, net->x, err);
 }
 
+/* The routed experts of one layer, as they come into memory. */
+typedef struct arrivals {
+    hs_network *net;
+    uint32_t group;
+} arrivals;
+
+static hlwq_status next_experts(void *user, const int32_t **id, uint32_t *n, hlwq_error *err)
+{
+    arrivals *a = user;
+    HS_TRY(hs_residency_next(a->net->residency, id, n, err));
+    hs_network_bind_experts(a->net, a->group, *id, *n);
+    return HLWQ_OK;
+}
+
 static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, hlwq_error *err)
 {
     const hs_mixture *m = &layer->mixture;
     const hs_backend_ops *ops = net->backend->ops;
     hs_routing routing = {net->pick, net->weight};
-    hs_lease lease;
+    arrivals a = {net, layer->experts_group};
+    hs_expert_source source = {next_experts, &a};
     uint64_t mark = hs_now_ns();
     HS_TRY(ops->route(net->backend, m, n, net->x, &routing, err));
     spent(net, HLWQ_STAGE_ROUTER, &mark);
-    HS_TRY(hs_residency_acquire(net->residency, layer->experts_group, net->pick, n * m->used, &lease, err));
-    hs_network_bind_experts(net, &lease);
-    hlwq_status st = ops->experts(net->backend, m, net->expert, n, &routing, net->x, err);
-    hs_residency_release(net->residency, &lease);
+    HS_TRY(hs_residency_begin(net->residency, a.group, net->pick, n * m->used, err));
+    hlwq_status st = ops->experts(net->backend, m, net->expert, &source, n, &routing, net->x, err);
+    hs_residency_end(net->residency);
     spent(net, HLWQ_STAGE_EXPERTS, &mark);
     return st;
 }
@@ -77,6 +91,34 @@ static void tap_routing(const hs_network *net, const hs_tap *tap, uint32_t layer
         memcpy(tap->weight + layer * picks, net->weight, picks * sizeof(float));
 }
 
+static hlwq_status layer_body(hs_network *net, hs_states *states, uint32_t i, uint32_t first, uint32_t n,
+                              hlwq_error *err)
+{
+    uint64_t mark = hs_now_ns();
+    HS_TRY(mixer(net, states, i, first, n, err));
+    spent(net, net->layer[i].full ? HLWQ_STAGE_ATTENTION : HLWQ_STAGE_DELTANET, &mark);
+    return feed_forward(net, &net->layer[i], n, err);
+}
+
+/* A layer that is not always in memory: a dense model's that is larger than the budget. */
+static hlwq_status streamed_layer(hs_network *net, hs_states *states, uint32_t i, uint32_t first, uint32_t n,
+                                  hlwq_error *err)
+{
+    static const int32_t only = 0;
+    const int32_t *extent;
+    uint32_t got, group = net->layer[i].group;
+    uint64_t mark = hs_now_ns();
+    HS_TRY(hs_residency_begin(net->residency, group, &only, 1, err));
+    hlwq_status st = hs_residency_next(net->residency, &extent, &got, err);
+    spent(net, HLWQ_STAGE_WAIT, &mark);
+    if (st == HLWQ_OK) {
+        hs_network_bind_layer(net, group);
+        st = layer_body(net, states, i, first, n, err);
+    }
+    hs_residency_end(net->residency);
+    return st;
+}
+
 hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,
                        hs_logits_mode mode, float *logits, const hs_tap *tap, hlwq_error *err)
 {
@@ -86,11 +128,10 @@ hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, u
     HS_TRY(be->ops->embed(be, &net->embed, ids, n, net->x, err));
     spent(net, HLWQ_STAGE_EMBED, &mark);
     tap_layer(net, tap, 0, n);
+    hs_residency_tokens(net->residency, n);
     for (uint32_t i = 0; i < net->config->layers; i++) {
-        mark = hs_now_ns();
-        HS_TRY(mixer(net, states, i, first, n, err));
-        spent(net, net->layer[i].full ? HLWQ_STAGE_ATTENTION : HLWQ_STAGE_DELTANET, &mark);
-        HS_TRY(feed_forward(net, &net->layer[i], n, err));
+        bool streams = hs_residency_streams(net->residency, net->layer[i].group);
+        HS_TRY(streams ? streamed_layer(net, states, i, first, n, err) : layer_body(net, states, i, first, n, err));
         tap_layer(net, tap, i + 1, n);
         if (net->layer[i].moe)
             tap_routing(net, tap, i, n);

@@ -115,6 +115,13 @@ static void bind_all(hs_network *net)
             net->layer[group->layer].experts_group = g;
             continue;
         }
+        if (group->kind == HS_GROUP_LAYER) {
+            net->layer[group->layer].group = g;
+            net->layer[group->layer].full = net->config->full[group->layer];
+            net->layer[group->layer].moe = net->config->experts > 0;
+            if (hs_residency_streams(net->residency, g))
+                continue; /* bound when it is used */
+        }
         if (group->kind == HS_GROUP_MTP_LAYER || group->kind == HS_GROUP_MTP_EXPERTS)
             continue;
         b.data = hs_residency_trunk(net->residency, g);
@@ -131,14 +138,18 @@ static void bind_all(hs_network *net)
         net->head = net->embed;
 }
 
-void hs_network_bind_experts(hs_network *net, const hs_lease *lease)
+void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id, uint32_t n)
 {
-    const hs_group *group = &net->table->group[lease->group];
-    for (uint32_t i = 0; i < lease->n; i++) {
-        int32_t e = lease->extent[i];
-        binder b = {net, group, hs_lease_data(net->residency, lease, e)};
-        net->expert[e] = ffn(&b, HS_GATE, HS_UP, HS_DOWN);
+    for (uint32_t i = 0; i < n; i++) {
+        binder b = {net, &net->table->group[group], hs_residency_data(net->residency, group, (uint32_t)id[i])};
+        net->expert[id[i]] = ffn(&b, HS_GATE, HS_UP, HS_DOWN);
     }
+}
+
+void hs_network_bind_layer(hs_network *net, uint32_t group)
+{
+    binder b = {net, &net->table->group[group], hs_residency_data(net->residency, group, 0)};
+    bind_layer(&b, &net->layer[b.group->layer]);
 }
 
 /* 1 / theta^(2j / d): pow in double rounded to fp32, then the reciprocal in fp32, as torch has it in every entry. */
@@ -148,7 +159,7 @@ static void make_inv_freq(float *out, const hs_config *c)
         out[j] = 1.0f / (float)pow(c->rope_theta, (double)(float)(2.0 * j / c->rotary_dims));
 }
 
-hs_limits hs_network_limits(const hs_config *c)
+hs_limits hs_network_limits(const hs_config *c, uint32_t batch)
 {
     hs_limits m = {
         .hidden = c->hidden,
@@ -166,6 +177,7 @@ hs_limits hs_network_limits(const hs_config *c)
         .ffn_width = c->experts ? c->expert_width : c->intermediate,
         .experts = c->experts,
         .used = c->experts ? c->experts_used : 0,
+        .batch = batch,
     };
     if (c->experts && c->shared_width > m.ffn_width)
         m.ffn_width = c->shared_width;
@@ -173,28 +185,35 @@ hs_limits hs_network_limits(const hs_config *c)
 }
 
 hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *residency, hs_backend *backend, hs_mem *mem,
-                            hlwq_error *err)
+                            uint32_t batch, hlwq_error *err)
 {
     void *p;
     const hs_table *t = hs_store_table(store);
     const hs_config *c = &t->config;
     *net = (hs_network){.table = t, .config = c, .store = store, .residency = residency, .backend = backend};
+    net->batch = batch;
     hs_arena_init(&net->arena, mem, HS_MEM_TABLE);
     HS_TRY(hs_arena_array(&net->arena, c->layers, sizeof(hs_layer), &p, err));
     net->layer = p;
     HS_TRY(hs_arena_array(&net->arena, c->experts, sizeof(hs_ffn), &p, err));
     net->expert = p;
-    HS_TRY(hs_arena_array(&net->arena, HS_BATCH_MAX, c->experts_used * sizeof(int32_t), &p, err));
+    HS_TRY(hs_arena_array(&net->arena, batch, c->experts_used * sizeof(int32_t), &p, err));
     net->pick = p;
-    HS_TRY(hs_arena_array(&net->arena, HS_BATCH_MAX, c->experts_used * sizeof(float), &p, err));
+    HS_TRY(hs_arena_array(&net->arena, batch, c->experts_used * sizeof(float), &p, err));
     net->weight = p;
-    HS_TRY(hs_arena_array(&net->arena, HS_BATCH_MAX, c->hidden * sizeof(float), &p, err));
+    HS_TRY(hs_arena_array(&net->arena, batch, c->hidden * sizeof(float), &p, err));
     net->x = p;
     HS_TRY(hs_arena_array(&net->arena, c->rotary_dims / 2 + 1, sizeof(float), &p, err));
     net->inv_freq = p;
     make_inv_freq(net->inv_freq, c);
     bind_all(net);
     return HLWQ_OK;
+}
+
+uint64_t hs_network_bytes(const hs_config *c, uint32_t batch)
+{
+    return batch * ((uint64_t)c->hidden * sizeof(float) + c->experts_used * 8ull) + c->layers * sizeof(hs_layer) +
+           c->experts * sizeof(hs_ffn) + 65536;
 }
 
 void hs_network_close(hs_network *net)
@@ -251,6 +270,11 @@ uint64_t hs_states_bytes(const hs_config *c, hs_dtype kv, uint32_t positions)
 {
     return hs_kv_bytes(full_layers(c), c->kv_heads * c->head_dim, kv, positions) + delta_bytes(c) +
            c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t));
+}
+
+uint64_t hs_session_bytes(const hs_config *c, hs_dtype kv, uint32_t positions)
+{
+    return hs_states_bytes(c, kv, positions) + positions * sizeof(int32_t) + (uint64_t)c->vocab * 32 + 65536;
 }
 
 hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_dtype kv, uint32_t positions,

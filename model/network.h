@@ -16,7 +16,7 @@ typedef struct hs_layer {
     const float *ffn_norm;
     hs_ffn dense;
     hs_mixture mixture;
-    uint32_t experts_group; /* of the table */
+    uint32_t group, experts_group; /* of the table */
 } hs_layer;
 
 typedef struct hs_network {
@@ -30,23 +30,33 @@ typedef struct hs_network {
     const float *final_norm;
     hs_layer *layer; /* [config->layers] */
     hs_ffn *expert;  /* [experts]: those of the lease in hand */
-    int32_t *pick;   /* [HS_BATCH_MAX][used] */
+    uint32_t batch;  /* most tokens of one hs_forward */
+    int32_t *pick;   /* [batch][used] */
     float *weight;   /* likewise */
     float *inv_freq; /* [rotary_dims / 2] */
-    float *x;        /* [HS_BATCH_MAX][hidden] residual stream */
+    float *x;        /* [batch][hidden] residual stream */
     uint64_t stage_ns[HLWQ_STAGE_COUNT];
 } hs_network;
 
 /* What the backend must make room for. */
-hs_limits hs_network_limits(const hs_config *config);
+hs_limits hs_network_limits(const hs_config *config, uint32_t batch);
 
 /* Binds; backend and residency are lent and must outlive it. */
 hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *residency, hs_backend *backend, hs_mem *mem,
-                            hlwq_error *err);
+                            uint32_t batch, hlwq_error *err);
 void hs_network_close(hs_network *net);
 
-/* Points net->expert[id] at the leased weights, for every id of the lease. */
-void hs_network_bind_experts(hs_network *net, const hs_lease *lease);
+/* Bytes that hs_network_init takes for a batch, about. */
+uint64_t hs_network_bytes(const hs_config *config, uint32_t batch);
+
+/* Bytes of a session, about: states, keys and values, logits, sampler. */
+uint64_t hs_session_bytes(const hs_config *config, hs_dtype kv, uint32_t positions);
+
+/* Points net->expert[id] at weights in memory, for the ids that residency gave. */
+void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id, uint32_t n);
+
+/* The same for a layer that is streamed as a whole. */
+void hs_network_bind_layer(hs_network *net, uint32_t group);
 
 /* Everything a text has left behind in a network. */
 typedef struct hs_states {
@@ -76,7 +86,7 @@ typedef struct hs_tap {
 } hs_tap;
 
 /*
- * Feeds n <= HS_BATCH_MAX tokens at positions first... logits [n][vocab] for each token, or with last_only [1][vocab]
+ * Feeds n <= net->batch tokens at positions first... logits [n][vocab] for each token, or with last_only [1][vocab]
  * for the last one, or NULL for none.  `tap` may be NULL.
  */
 typedef enum hs_logits_mode { HS_LOGITS_NONE, HS_LOGITS_LAST, HS_LOGITS_ALL } hs_logits_mode;

@@ -194,7 +194,7 @@ static hlwq_status eval(hlwq_session *s, const int32_t *ids, size_t count, float
     for (size_t done = 0; done < count;) {
         if (atomic_exchange(&s->cancel, false))
             return hs_fail(err, HLWQ_ERR_CANCELLED, "stopped after %u tokens", s->n);
-        uint32_t edge = HS_BATCH_MAX - s->n % HS_GRID; /* the piece ends on the grid */
+        uint32_t edge = s->engine->net.batch - s->n % HS_GRID; /* the piece ends on the grid */
         uint32_t n = (uint32_t)hs_min_u64(count - done, edge);
         HS_TRY(feed(s, ids + done, n, done + n == count, logits ? logits + done * vocab : NULL, err));
         done += n;
@@ -205,8 +205,10 @@ static hlwq_status eval(hlwq_session *s, const int32_t *ids, size_t count, float
 hlwq_status hlwq_session_eval(hlwq_session *s, const int32_t *ids, size_t count, float *logits, hlwq_error *err)
 {
     double start = hs_now_seconds();
+    uint64_t waited = hs_residency_get_stats(s->engine->residency).wait_ns;
     hlwq_status st = eval(s, ids, count, logits, err);
     s->stats.prompt_seconds += hs_now_seconds() - start;
+    s->stats.prompt_wait_seconds += (double)(hs_residency_get_stats(s->engine->residency).wait_ns - waited) * 1e-9;
     if (st == HLWQ_OK)
         s->stats.prompt_tokens += count;
     return st;
@@ -238,12 +240,14 @@ hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
     if (!s->has_logits)
         return hs_fail(err, HLWQ_ERR_ARG, "there is no text to continue: feed a prompt first");
     double start = hs_now_seconds();
+    uint64_t waited = hs_residency_get_stats(s->engine->residency).wait_ns;
     int32_t next;
     HS_TRY(hs_sampler_next(s->sampler, s->logits, s->tokens, s->n, s->n, &next, err));
     if (ends_text(s->engine->net.config, next))
         return HLWQ_OK;
     HS_TRY(eval(s, &next, 1, NULL, err));
     s->stats.decode_seconds += hs_now_seconds() - start;
+    s->stats.decode_wait_seconds += (double)(hs_residency_get_stats(s->engine->residency).wait_ns - waited) * 1e-9;
     s->stats.decoded_tokens++;
     *id = next;
     return HLWQ_OK;

@@ -1,16 +1,57 @@
 /*
- * offload/residency.c - all extents resident: one block per group, loaded at open.
+ * offload/residency.c - loads what is always there; keeps slots filled for the rest.
+ *
+ * Slots lie in chunks of memory, so that a smaller budget can give some back.  A slot that is being read is pinned once
+ * by the read itself and once by every use that waits for it.
  */
 #include "offload/residency.h"
 
+#include "base/clock.h"
+#include "base/size.h"
+
 #include <assert.h>
 #include <inttypes.h>
+#include <string.h>
+
+enum {
+    CHUNK_BYTES = 64 << 20,
+    AHEAD = 2,      /* layers of a dense model that are read before they are needed */
+    READS_MAX = 256 /* extents being read at once */
+};
+
+/* One extent being read. */
+typedef struct reading {
+    hs_transfer transfer;
+    int32_t slot;
+    uint32_t group, extent; /* of the table */
+    struct reading *next;
+} reading;
 
 struct hs_residency {
     hs_store *store;
     hs_mem *mem;
-    uint32_t n_groups, leases;
-    uint8_t *data[]; /* [n_groups], extents one after another; NULL = not loaded */
+    const hs_table *table;
+    bool verify, dense;
+    uint8_t **data;   /* [n_groups], extents one after another; NULL = not always there */
+    uint32_t *index;  /* [n_groups]: number among the streamed groups, or UINT32_MAX */
+    uint32_t *layers; /* [groups]: the group of each, in order */
+    uint32_t groups;
+
+    /* Streaming; slots is NULL while everything is resident. */
+    hs_slots *slots;
+    hs_stream *stream;
+    uint64_t slot_bytes, wait_ns, position;
+    uint32_t slots_made, per_chunk, n_chunks;
+    uint8_t **chunk;       /* [n_chunks]; NULL = given back */
+    reading *read, *spare; /* [READS_MAX]; those not in use */
+    uint64_t *checked;     /* bit per streamed extent: its checksum was right once */
+    uint32_t *first_bit;   /* [groups] */
+
+    /* The use under way. */
+    bool begun, given; /* given: `ready` is what next gave out */
+    uint32_t group, n_ready, n_missing, n_waiting;
+    int32_t *ready, *missing, *waiting; /* extents: can be used; without a slot; being read */
+    uint8_t *seen;                      /* [extents of the group] */
 };
 
 static bool wanted(const hs_group *g)
@@ -18,23 +59,63 @@ static bool wanted(const hs_group *g)
     return g->kind != HS_GROUP_MTP_LAYER && g->kind != HS_GROUP_MTP_EXPERTS;
 }
 
-uint64_t hs_residency_bytes(const hs_table *t)
+static bool streamable(const hs_table *t, const hs_group *g)
 {
-    uint64_t bytes = 0;
-    for (uint32_t g = 0; g < t->n_groups; g++)
-        if (wanted(&t->group[g]))
-            bytes += t->group[g].bytes * t->group[g].count + 4096; /* and the block's own page */
-    return bytes;
+    return g->kind == (t->config.experts ? HS_GROUP_EXPERTS : HS_GROUP_LAYER);
 }
+
+hs_footprint hs_residency_footprint(const hs_table *t)
+{
+    hs_footprint f = {0};
+    for (uint32_t g = 0; g < t->n_groups; g++) {
+        const hs_group *group = &t->group[g];
+        uint64_t bytes = group->bytes * group->count;
+        if (!wanted(group))
+            continue;
+        if (!streamable(t, group)) {
+            f.trunk_bytes += bytes + 4096; /* and the block's own page */
+            continue;
+        }
+        f.streamed_bytes += bytes + 4096;
+        f.streamed += group->count;
+        f.groups++;
+        f.slot_bytes = hs_max_u64(f.slot_bytes, group->bytes);
+    }
+    f.slots_min = f.streamed < 2 ? f.streamed : 2; /* one in use, one being read */
+    return f;
+}
+
+static uint32_t slots_per_chunk(uint64_t slot_bytes)
+{
+    return slot_bytes >= CHUNK_BYTES ? 1 : (uint32_t)(CHUNK_BYTES / slot_bytes);
+}
+
+uint64_t hs_residency_slots_bytes(const hs_table *t, uint32_t slots)
+{
+    hs_footprint f = hs_residency_footprint(t);
+    if (slots == 0 || f.slot_bytes == 0)
+        return f.streamed_bytes;
+    uint64_t chunks = (slots + slots_per_chunk(f.slot_bytes) - 1) / slots_per_chunk(f.slot_bytes);
+    return slots * f.slot_bytes + chunks * 8192 + f.streamed * (uint64_t)128 + READS_MAX * sizeof(reading) + 65536;
+}
+
+hs_residency_options hs_residency_options_default(void)
+{
+    return (hs_residency_options){
+        .verify = true, .policy = HS_POLICY_LFRU, .half_life = 16, .stream = hs_stream_options_default()};
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
 
 static hlwq_status load_all(hs_residency *r, hs_pool *pool, const hs_residency_options *o, hlwq_error *err)
 {
-    const hs_table *t = hs_store_table(r->store);
-    uint64_t done = 0, total = hs_residency_bytes(t);
+    const hs_table *t = r->table;
+    hs_footprint f = hs_residency_footprint(t);
+    uint64_t done = 0, total = f.trunk_bytes + (r->slots ? 0 : f.streamed_bytes);
     for (uint32_t g = 0; g < t->n_groups; g++) {
         const hs_group *group = &t->group[g];
         void *p;
-        if (!wanted(group))
+        if (!wanted(group) || hs_residency_streams(r, g))
             continue;
         hs_mem_tag tag = group->kind == HS_GROUP_EXPERTS ? HS_MEM_EXPERTS : HS_MEM_WEIGHTS;
         HS_TRY(hs_mem_alloc(r->mem, tag, group->bytes * group->count, "weights", &p, err));
@@ -49,18 +130,123 @@ static hlwq_status load_all(hs_residency *r, hs_pool *pool, const hs_residency_o
     return HLWQ_OK;
 }
 
+static hlwq_status take(hs_residency *r, uint64_t bytes, void *out, hlwq_error *err)
+{
+    void *p;
+    HS_TRY(hs_mem_alloc(r->mem, HS_MEM_TABLE, bytes, "residency", &p, err));
+    memcpy(out, &p, sizeof p);
+    return HLWQ_OK;
+}
+
+static uint8_t *slot_data(const hs_residency *r, int32_t slot)
+{
+    uint8_t *chunk = r->chunk[(uint32_t)slot / r->per_chunk];
+    assert(chunk);
+    chunk = (uint8_t *)hs_align_up((uintptr_t)chunk, 4096);
+    return chunk + (uint32_t)slot % r->per_chunk * r->slot_bytes;
+}
+
+/* Memory for slots 0..slots-1, and none for chunks beyond. */
+static hlwq_status fit_chunks(hs_residency *r, uint32_t slots, hlwq_error *err)
+{
+    for (uint32_t i = 0; i < r->n_chunks; i++) {
+        uint32_t first = i * r->per_chunk;
+        if (first < slots && !r->chunk[i]) {
+            void *p;
+            uint64_t n = hs_min_u64(r->per_chunk, slots - first); /* the last chunk may have to grow: see resize */
+            HS_TRY(hs_mem_alloc(r->mem, HS_MEM_EXPERTS, n * r->slot_bytes + 4096, "slots", &p, err));
+            r->chunk[i] = p;
+        } else if (first >= slots && r->chunk[i]) {
+            hs_mem_free(r->mem, r->chunk[i]);
+            r->chunk[i] = NULL;
+        }
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status open_slots(hs_residency *r, const hs_residency_options *o, hlwq_error *err)
+{
+    hs_footprint f = hs_residency_footprint(r->table);
+    uint32_t extents[1024], bits = 0;
+    assert(r->groups <= sizeof extents / sizeof *extents);
+    if (!hs_store_is_container(r->store))
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
+                       "%s is larger than the budget, and only a container can be streamed; "
+                       "write one with `hlwq-stream convert`",
+                       hs_store_path(r->store));
+    if (o->slots < f.slots_min)
+        return hs_fail(err, HLWQ_ERR_BUDGET, "%u slots; at least %u are needed", o->slots, f.slots_min);
+    HS_TRY(take(r, r->groups * sizeof(uint32_t), &r->first_bit, err));
+    for (uint32_t i = 0; i < r->groups; i++) {
+        extents[i] = r->table->group[r->layers[i]].count;
+        r->first_bit[i] = bits;
+        bits += extents[i];
+    }
+    HS_TRY(take(r, (bits + 63) / 64 * sizeof(uint64_t), &r->checked, err));
+    r->slot_bytes = f.slot_bytes;
+    r->slots_made = f.streamed; /* tables for all, memory for some: the budget may rise */
+    r->per_chunk = slots_per_chunk(f.slot_bytes);
+    r->n_chunks = (r->slots_made + r->per_chunk - 1) / r->per_chunk;
+    HS_TRY(take(r, r->n_chunks * sizeof *r->chunk, &r->chunk, err));
+    HS_TRY(take(r, READS_MAX * sizeof *r->read, &r->read, err));
+    for (uint32_t i = 0; i < READS_MAX; i++) {
+        r->read[i].next = r->spare;
+        r->spare = &r->read[i];
+    }
+    HS_TRY(fit_chunks(r, o->slots, err));
+    /* A dense model's layers come in a circle: what is needed last is known. */
+    uint32_t floor = o->slots / (2 * r->groups), used = r->table->config.experts_used;
+    hs_slots_options so = {.groups = r->groups,
+                           .extents = extents,
+                           .capacity = r->slots_made,
+                           .floor = r->dense       ? 0
+                                    : floor < used ? floor
+                                                   : used,
+                           .policy = r->dense ? HS_POLICY_GIVEN : o->policy,
+                           .half_life = o->half_life};
+    HS_TRY(hs_slots_open(&r->slots, r->mem, &so, err));
+    hs_slots_resize(r->slots, o->slots);
+    return hs_stream_open(&r->stream, r->mem, hs_store_path(r->store), &o->stream, err);
+}
+
+static hlwq_status open_parts(hs_residency *r, hs_pool *pool, const hs_residency_options *o, hlwq_error *err)
+{
+    const hs_table *t = r->table;
+    uint32_t most = 1;
+    HS_TRY(take(r, t->n_groups * sizeof *r->data, &r->data, err));
+    HS_TRY(take(r, t->n_groups * sizeof *r->index, &r->index, err));
+    HS_TRY(take(r, t->n_groups * sizeof *r->layers, &r->layers, err));
+    for (uint32_t g = 0; g < t->n_groups; g++) {
+        r->index[g] = UINT32_MAX;
+        if (streamable(t, &t->group[g])) {
+            r->index[g] = r->groups;
+            r->layers[r->groups++] = g;
+        }
+        most = t->group[g].count > most ? t->group[g].count : most;
+    }
+    HS_TRY(take(r, most * 3 * sizeof(int32_t) + most, &r->ready, err));
+    r->missing = r->ready + most;
+    r->waiting = r->missing + most;
+    r->seen = (uint8_t *)(r->waiting + most);
+    hs_footprint f = hs_residency_footprint(t);
+    if (o->slots && o->slots < f.streamed)
+        HS_TRY(open_slots(r, o, err));
+    return load_all(r, pool, o, err);
+}
+
 hlwq_status hs_residency_open(hs_residency **out, hs_store *store, hs_mem *mem, hs_pool *pool,
                               const hs_residency_options *options, hlwq_error *err)
 {
     void *p;
-    uint32_t n = hs_store_table(store)->n_groups;
     *out = NULL;
-    HS_TRY(hs_mem_alloc(mem, HS_MEM_TABLE, sizeof(hs_residency) + n * sizeof(uint8_t *), "residency", &p, err));
+    HS_TRY(hs_mem_alloc(mem, HS_MEM_TABLE, sizeof(hs_residency), "residency", &p, err));
     hs_residency *r = p;
     r->store = store;
     r->mem = mem;
-    r->n_groups = n;
-    hlwq_status st = load_all(r, pool, options, err);
+    r->table = hs_store_table(store);
+    r->verify = options->verify;
+    r->dense = r->table->config.experts == 0;
+    hlwq_status st = open_parts(r, pool, options, err);
     if (st != HLWQ_OK) {
         hs_residency_close(r);
         return st;
@@ -69,42 +255,310 @@ hlwq_status hs_residency_open(hs_residency **out, hs_store *store, hs_mem *mem, 
     return HLWQ_OK;
 }
 
+static void collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error *err);
+
 void hs_residency_close(hs_residency *r)
 {
     if (!r)
         return;
-    assert(r->leases == 0);
-    for (uint32_t g = 0; g < r->n_groups; g++)
+    assert(!r->begun);
+    hlwq_status st;
+    hlwq_error err;
+    if (r->stream) {
+        for (hs_transfer *t; (t = hs_stream_next(r->stream, true));)
+            collect(r, t, &st, &err);
+        hs_stream_close(r->stream);
+    }
+    hs_slots_close(r->slots);
+    for (uint32_t i = 0; i < r->n_chunks && r->chunk; i++)
+        hs_mem_free(r->mem, r->chunk[i]);
+    for (uint32_t g = 0; g < r->table->n_groups && r->data; g++)
         hs_mem_free(r->mem, r->data[g]);
+    hs_mem_free(r->mem, r->chunk);
+    hs_mem_free(r->mem, r->read);
+    hs_mem_free(r->mem, r->checked);
+    hs_mem_free(r->mem, r->first_bit);
+    hs_mem_free(r->mem, r->ready);
+    hs_mem_free(r->mem, r->layers);
+    hs_mem_free(r->mem, r->index);
+    hs_mem_free(r->mem, r->data);
     hs_mem_free(r->mem, r);
+}
+
+bool hs_residency_streams(const hs_residency *r, uint32_t group)
+{
+    return r->slots && r->index[group] != UINT32_MAX;
 }
 
 const uint8_t *hs_residency_trunk(const hs_residency *r, uint32_t group)
 {
-    assert(group < r->n_groups && r->data[group]);
+    assert(group < r->table->n_groups && r->data[group]);
     return r->data[group];
 }
 
-hlwq_status hs_residency_acquire(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n, hs_lease *lease,
-                                 hlwq_error *err)
+const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t extent)
 {
+    const hs_group *g = &r->table->group[group];
+    assert(extent < g->count);
+    if (!hs_residency_streams(r, group))
+        return r->data[group] + (uint64_t)extent * g->bytes;
+    int32_t slot = hs_slots_find(r->slots, r->index[group], extent);
+    assert(slot >= 0 && hs_slots_is_ready(r->slots, slot));
+    return slot_data(r, slot);
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+/* Asks for an extent that has no slot; false if every slot, or read, is in use. The claim's pin is the read's. */
+static bool start_read(hs_residency *r, uint32_t group, uint32_t extent)
+{
+    const hs_group *g = &r->table->group[group];
+    int32_t slot = r->spare ? hs_slots_claim(r->slots, r->index[group], extent) : -1;
+    if (slot < 0)
+        return false;
+    reading *s = r->spare;
+    r->spare = s->next;
+    *s = (reading){.slot = slot, .group = group, .extent = extent};
+    s->transfer = (hs_transfer){.offset = hs_store_extent_offset(r->store, group, extent),
+                                .bytes = g->bytes,
+                                .to = slot_data(r, slot),
+                                .user = (uint64_t)(s - r->read)};
+    hs_stream_read(r->stream, &s->transfer);
+    return true;
+}
+
+/* Takes in a finished read: a ready slot, or an empty one and the first error. */
+static void collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error *err)
+{
+    reading *s = &r->read[t->user];
+    int32_t slot = s->slot;
+    uint32_t bit = r->first_bit[r->index[s->group]] + s->extent;
+    hlwq_status got = t->status;
+    hlwq_error why = t->error;
+    s->next = r->spare;
+    r->spare = s;
+    if (got == HLWQ_OK && r->verify && !(r->checked[bit / 64] >> bit % 64 & 1)) {
+        got = hs_store_check(r->store, s->group, s->extent, t->to, &why);
+        r->checked[bit / 64] |= (uint64_t)(got == HLWQ_OK) << bit % 64;
+    }
+    if (got == HLWQ_OK) {
+        hs_slots_ready(r->slots, slot);
+        hs_slots_unpin(r->slots, slot);
+        return;
+    }
+    if (*st == HLWQ_OK) {
+        *st = got;
+        *err = why;
+    }
+    hs_slots_abandon(r->slots, slot);
+}
+
+/* Of a dense model: the next layers, as long as they would take the place of ones needed later. */
+static void read_ahead(hs_residency *r)
+{
+    uint32_t here = r->index[r->group], under_way = 0;
+    for (uint32_t k = 1; k < hs_slots_capacity(r->slots) && under_way < AHEAD; k++) {
+        uint32_t next = (here + k) % r->groups;
+        int32_t slot = hs_slots_find(r->slots, next, 0);
+        hs_slots_value(r->slots, next, 0, -(double)(r->position + k));
+        if (slot >= 0) {
+            under_way += !hs_slots_is_ready(r->slots, slot);
+            continue;
+        }
+        hs_slots_value(r->slots, here, 0, -(double)(r->position + r->groups));
+        if (!start_read(r, r->layers[next], 0))
+            return;
+        under_way++;
+    }
+}
+
+/* ---- using a group -------------------------------------------------------------------------- */
+
+void hs_residency_tokens(hs_residency *r, uint32_t n)
+{
+    if (r->slots)
+        hs_slots_tick(r->slots, n);
+}
+
+hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err)
+{
+    const hs_group *g = &r->table->group[group];
+    bool streams = hs_residency_streams(r, group);
     (void)err;
-    assert(group < r->n_groups && r->data[group]);
-    *lease = (hs_lease){group, n, extent};
-    r->leases++;
+    assert(!r->begun && group < r->table->n_groups);
+    r->begun = true;
+    r->group = group;
+    r->n_ready = r->n_missing = r->n_waiting = 0;
+    memset(r->seen, 0, g->count);
+    for (uint32_t i = 0; i < n; i++) {
+        assert(extent[i] >= 0 && (uint32_t)extent[i] < g->count);
+        r->seen[extent[i]] = 1;
+    }
+    for (uint32_t e = 0; e < g->count; e++) { /* ascending: as they lie in the file */
+        if (!r->seen[e])
+            continue;
+        int32_t slot = streams ? hs_slots_use(r->slots, r->index[group], e) : 0;
+        if (slot < 0)
+            r->missing[r->n_missing++] = (int32_t)e;
+        else if (!streams || hs_slots_is_ready(r->slots, slot))
+            r->ready[r->n_ready++] = (int32_t)e;
+        else
+            r->waiting[r->n_waiting++] = (int32_t)e;
+    }
+    r->position++;
     return HLWQ_OK;
 }
 
-const uint8_t *hs_lease_data(const hs_residency *r, const hs_lease *lease, int32_t extent)
+static void ask_for_missing(hs_residency *r)
 {
-    const hs_group *g = &hs_store_table(r->store)->group[lease->group];
-    assert(extent >= 0 && (uint32_t)extent < g->count);
-    return r->data[lease->group] + (uint64_t)extent * g->bytes;
+    uint32_t n = 0;
+    while (n < r->n_missing && start_read(r, r->group, (uint32_t)r->missing[n])) {
+        /* The read has a pin; this use takes one too. */
+        hs_slots_pin(r->slots, hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->missing[n]));
+        r->waiting[r->n_waiting++] = r->missing[n++];
+    }
+    memmove(r->missing, r->missing + n, (r->n_missing - n) * sizeof *r->missing);
+    r->n_missing -= n;
 }
 
-void hs_residency_release(hs_residency *r, hs_lease *lease)
+static void let_go(hs_residency *r, int32_t *extent, uint32_t *n)
 {
-    assert(r->leases > 0);
-    r->leases--;
-    lease->n = 0;
+    for (uint32_t i = 0; i < *n; i++) {
+        int32_t slot = hs_slots_find(r->slots, r->index[r->group], (uint32_t)extent[i]);
+        if (slot >= 0)
+            hs_slots_unpin(r->slots, slot);
+    }
+    *n = 0;
+}
+
+/* Moves what has arrived from waiting to ready; waits for something if nothing is there. */
+static hlwq_status arrivals(hs_residency *r, hlwq_error *err)
+{
+    hlwq_status st = HLWQ_OK;
+    for (;;) {
+        bool block = r->n_ready == 0 && r->n_waiting > 0;
+        uint64_t mark = block ? hs_now_ns() : 0;
+        hs_transfer *t = hs_stream_next(r->stream, block);
+        if (block)
+            r->wait_ns += hs_now_ns() - mark;
+        if (!t && block)
+            return hs_fail(err, HLWQ_ERR_IO, "%s: a read was lost", hs_store_path(r->store));
+        if (!t)
+            return HLWQ_OK;
+        collect(r, t, &st, err);
+        if (st != HLWQ_OK)
+            return st;
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < r->n_waiting; i++) {
+            int32_t slot = hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->waiting[i]);
+            if (slot >= 0 && hs_slots_is_ready(r->slots, slot))
+                r->ready[r->n_ready++] = r->waiting[i];
+            else
+                r->waiting[kept++] = r->waiting[i];
+        }
+        r->n_waiting = kept;
+    }
+}
+
+hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hlwq_error *err)
+{
+    assert(r->begun);
+    *extent = r->ready;
+    *n = 0;
+    if (!hs_residency_streams(r, r->group)) {
+        *n = r->n_ready;
+        r->n_ready = 0;
+        return HLWQ_OK;
+    }
+    if (r->given) { /* what was used until now */
+        let_go(r, r->ready, &r->n_ready);
+        r->given = false;
+    }
+    ask_for_missing(r);
+    if (r->dense)
+        read_ahead(r);
+    if (r->n_waiting)
+        HS_TRY(arrivals(r, err));
+    *n = r->n_ready;
+    r->given = true;
+    if (*n == 0 && r->n_missing) /* floors leave each group at least one slot */
+        return hs_fail(err, HLWQ_ERR_BUDGET, "%s: no slot is free", hs_store_path(r->store));
+    return HLWQ_OK;
+}
+
+void hs_residency_end(hs_residency *r)
+{
+    hlwq_status st = HLWQ_OK;
+    hlwq_error err;
+    assert(r->begun);
+    r->begun = r->given = false;
+    if (!hs_residency_streams(r, r->group)) {
+        r->n_ready = 0;
+        return;
+    }
+    /* After a failure: what this use waits for is let finish. */
+    while (r->n_waiting) {
+        hs_transfer *t = hs_stream_next(r->stream, true);
+        if (!t)
+            break;
+        collect(r, t, &st, &err);
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < r->n_waiting; i++) {
+            int32_t slot = hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->waiting[i]);
+            if (slot >= 0 && hs_slots_is_ready(r->slots, slot))
+                hs_slots_unpin(r->slots, slot);
+            else if (slot >= 0)
+                r->waiting[kept++] = r->waiting[i];
+        }
+        r->n_waiting = kept;
+    }
+    let_go(r, r->ready, &r->n_ready);
+}
+
+/* ---- the rest ------------------------------------------------------------------------------- */
+
+hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err)
+{
+    assert(!r->begun);
+    hs_footprint f = hs_residency_footprint(r->table);
+    hlwq_status st = HLWQ_OK;
+    if (!r->slots)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "everything is resident: there are no slots to give back");
+    slots = slots < r->slots_made ? slots : r->slots_made;
+    if (slots < f.slots_min)
+        return hs_fail(err, HLWQ_ERR_BUDGET, "%u slots; at least %u are needed", slots, f.slots_min);
+    for (hs_transfer *t; (t = hs_stream_next(r->stream, true));) /* reads ahead */
+        collect(r, t, &st, err);
+    /* The last chunk may be a short one, or will be: it is given up first. */
+    uint32_t now = hs_slots_capacity(r->slots), keep = now < slots ? now : slots;
+    if (slots == now)
+        return HLWQ_OK;
+    keep -= keep % r->per_chunk;
+    if (!hs_slots_resize(r->slots, keep))
+        return hs_fail(err, HLWQ_ERR_BUDGET, "a slot is still in use");
+    HS_TRY(fit_chunks(r, keep, err));
+    HS_TRY(fit_chunks(r, slots, err));
+    if (!hs_slots_resize(r->slots, slots))
+        return hs_fail(err, HLWQ_ERR_BUDGET, "a slot is still in use");
+    return HLWQ_OK;
+}
+
+hs_residency_stats hs_residency_get_stats(const hs_residency *r)
+{
+    hs_residency_stats s = {.engine = "none", .reason = "everything is resident"};
+    if (r->slots) {
+        s.slots = hs_slots_capacity(r->slots);
+        s.slot_bytes = r->slot_bytes;
+        s.cache = hs_slots_get_stats(r->slots);
+        s.io = hs_stream_get_stats(r->stream);
+        s.wait_ns = r->wait_ns;
+        s.engine = hs_io_name(hs_stream_engine(r->stream));
+        s.reason = hs_stream_reason(r->stream);
+    }
+    return s;
+}
+
+hs_stream *hs_residency_stream(hs_residency *r)
+{
+    return r->stream;
 }

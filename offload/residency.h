@@ -1,13 +1,19 @@
 /*
  * offload/residency.h - which extents are in memory, and the right to use them for a while.
  *
- * acquire gives pointers that stay valid until release.  Everything is resident from the start as long as the model
- * fits; a model that does not fit is refused at open with the size that would.
+ * Either everything is resident from the start; or the trunk is, and the streamed groups - the routed experts of each
+ * layer, or of a dense model the layers themselves - share a number of slots that are filled from the file as they are
+ * needed.  Which it is shows in time, never in what the weights are.
+ *
+ * A group is used between begin and end: next gives what is ready first and waits for the rest while that is computed.
+ * One group at a time.
  */
 #ifndef HS_OFFLOAD_RESIDENCY_H
 #define HS_OFFLOAD_RESIDENCY_H
 
+#include "cache/slots.h"
 #include "offload/store.h"
+#include "stream/stream.h"
 
 typedef struct hs_residency hs_residency;
 
@@ -15,29 +21,66 @@ typedef struct hs_residency_options {
     bool verify;
     hlwq_progress_fn progress; /* may be NULL */
     void *user;
+    uint32_t slots; /* for the streamed groups; 0 = everything resident */
+    hs_policy policy;
+    double half_life; /* tokens */
+    hs_stream_options stream;
 } hs_residency_options;
 
-/* Loads every extent outside the MTP groups. Store, memory and pool are lent and must outlive it. */
+/* Policy LFRU, half-life 16 tokens, everything resident. */
+hs_residency_options hs_residency_options_default(void);
+
+/* Loads what is always there, outside the MTP groups. Store, memory and pool are lent and must outlive it. */
 hlwq_status hs_residency_open(hs_residency **r, hs_store *store, hs_mem *mem, hs_pool *pool,
                               const hs_residency_options *options, hlwq_error *err);
-void hs_residency_close(hs_residency *r); /* asserts that nothing is leased; NULL is fine */
+void hs_residency_close(hs_residency *r); /* asserts that nothing is in use; NULL is fine */
 
-/* Bytes that everything resident takes. */
-uint64_t hs_residency_bytes(const hs_table *table);
+/* What a model's weights take: for the planner. */
+typedef struct hs_footprint {
+    uint64_t trunk_bytes;    /* always resident */
+    uint64_t slot_bytes;     /* of the largest streamed extent */
+    uint64_t streamed_bytes; /* of all of them */
+    uint32_t streamed;       /* extents that could be streamed */
+    uint32_t groups;         /* in so many groups */
+    uint32_t slots_min;      /* fewest slots that work */
+} hs_footprint;
+hs_footprint hs_residency_footprint(const hs_table *table);
 
-/* The one extent of a group that is read for every token: always there. */
+/* Bytes that `slots` slots take beside the trunk (0 = everything resident): memory, tables, transfers. */
+uint64_t hs_residency_slots_bytes(const hs_table *table, uint32_t slots);
+
+bool hs_residency_streams(const hs_residency *r, uint32_t group);
+
+/* The one extent of a group that is always there. */
 const uint8_t *hs_residency_trunk(const hs_residency *r, uint32_t group);
 
-/* Extents of one group, in use until released. */
-typedef struct hs_lease {
-    uint32_t group;
-    uint32_t n;
-    const int32_t *extent; /* [n], lent by the caller of acquire; may repeat */
-} hs_lease;
+/* Time passes: n tokens are about to be computed. */
+void hs_residency_tokens(hs_residency *r, uint32_t n);
 
-hlwq_status hs_residency_acquire(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n, hs_lease *lease,
-                                 hlwq_error *err);
-const uint8_t *hs_lease_data(const hs_residency *r, const hs_lease *lease, int32_t extent);
-void hs_residency_release(hs_residency *r, hs_lease *lease);
+/* `extent` [n] may repeat. */
+hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err);
+
+/* Extents that can be used now, until the next call; *n 0 = that was all. */
+hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hlwq_error *err);
+const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t extent);
+
+/* Also after a failure: nothing stays in use. */
+void hs_residency_end(hs_residency *r);
+
+/* Fewer or more slots from now on, within slots_min and what was opened; memory is given back or taken. */
+hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err);
+
+typedef struct hs_residency_stats {
+    uint32_t slots; /* 0 = everything resident */
+    uint64_t slot_bytes;
+    hs_slots_stats cache;
+    hs_stream_stats io;
+    uint64_t wait_ns; /* nothing to compute until a read was done */
+    const char *engine, *reason;
+} hs_residency_stats;
+hs_residency_stats hs_residency_get_stats(const hs_residency *r);
+
+/* Tests: of the stream in use; NULL if everything is resident. */
+hs_stream *hs_residency_stream(hs_residency *r);
 
 #endif

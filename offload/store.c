@@ -349,3 +349,15 @@ hlwq_status hs_store_load(hs_store *s, uint32_t g, uint32_t extent, hs_pool *poo
         HS_TRY(make_part(s, group, extent, &group->part[i], pool, (uint8_t *)out + group->part[i].offset, err));
     return HLWQ_OK;
 }
+
+uint64_t hs_store_extent_offset(const hs_store *s, uint32_t group, uint32_t extent)
+{
+    assert(s->is_container);
+    return hs_container_offset(&s->container, group, extent);
+}
+
+hlwq_status hs_store_check(const hs_store *s, uint32_t group, uint32_t extent, const void *data, hlwq_error *err)
+{
+    assert(s->is_container);
+    return hs_container_verify(&s->container, group, extent, data, err);
+}

@@ -37,6 +37,10 @@ uint32_t hs_store_skipped(const hs_store *store);       /* vision tensors left o
 /* A text that came with the model, zero-terminated; NULL if it has none. */
 const char *hs_store_blob(const hs_store *store, hs_blob blob, uint64_t *bytes);
 
+/* Containers: where an extent lies in the file, and whether `data` has its checksum. */
+uint64_t hs_store_extent_offset(const hs_store *store, uint32_t group, uint32_t extent);
+hlwq_status hs_store_check(const hs_store *store, uint32_t group, uint32_t extent, const void *data, hlwq_error *err);
+
 /* One extent, group.bytes bytes at `out` (64-byte aligned). `pool` may be NULL. */
 hlwq_status hs_store_load(hs_store *store, uint32_t group, uint32_t extent, hs_pool *pool, bool verify, void *out,
                           hlwq_error *err);

@@ -182,7 +182,7 @@ static hlwq_status cpu_attention(hs_backend *be, const hs_attention *w, const hs
 {
     hs_cpu *c = cpu_of(be);
     (void)err;
-    assert(n <= HS_BATCH_MAX);
+    assert(n <= c->lim.batch);
     hs_act u = normed(c, x, w->norm, w->eps, n);
     attn_job j = {c, w, kv, first, n, w->q.rows + w->k.rows + w->v.rows};
     c->task[0] = (hs_task){&w->q, u, NULL, n, c->proj, j.width};
@@ -276,9 +276,9 @@ static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delt
 {
     hs_cpu *c = cpu_of(be);
     (void)err;
-    assert(n <= HS_BATCH_MAX);
+    assert(n <= c->lim.batch);
     hs_act u = normed(c, x, w->norm, w->eps, n);
-    size_t b = HS_BATCH_MAX;
+    size_t b = c->lim.batch;
     delta_job j = {.c = c, .w = w, .state = state, .first = first, .n = n, .channels = w->qkv.rows};
     float *z = c->proj + b * w->qkv.rows;
     j.qkv = c->proj;
@@ -306,7 +306,7 @@ static hlwq_status cpu_dense(hs_backend *be, const float *norm, float eps, const
     hs_cpu *c = cpu_of(be);
     (void)err;
     hs_act u = normed(c, x, norm, eps, n);
-    hs_ffn_job job = {w, NULL, n, 0};
+    hs_ffn_job job = {.w = w, .m = n};
     hs_cpu_ffn(c, &u, &job, 1, c->y);
     add_job j = {x, c->y, c->lim.hidden};
     hs_pool_run(c->pool, n, 8, add_some, &j);
@@ -360,36 +360,49 @@ static void combine(void *user, uint32_t first, uint32_t last, uint32_t worker)
     }
 }
 
-static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, uint32_t n,
-                               const hs_routing *routing, float *x, hlwq_error *err)
+/* Sorts the picks by expert: e's tokens are list[start[e]..start[e + 1] - 1]; slot[i] is where pick i went. */
+static void sort_picks(hs_cpu *c, const hs_mixture *w, const hs_routing *routing, uint32_t picks)
+{
+    memset(c->start, 0, (w->experts + 2) * sizeof *c->start);
+    uint32_t *next = c->start + 1; /* shifted by one, so that counting up leaves the starts behind */
+    for (uint32_t i = 0; i < picks; i++)
+        next[routing->id[i] + 1]++;
+    for (uint32_t e = 0; e < w->experts; e++)
+        next[e + 1] += next[e];
+    for (uint32_t i = 0; i < picks; i++) {
+        uint32_t at = next[routing->id[i]]++;
+        c->list[at] = i / w->used;
+        c->slot[i] = at;
+    }
+}
+
+static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert,
+                               const hs_expert_source *source, uint32_t n, const hs_routing *routing, float *x,
+                               hlwq_error *err)
 {
     hs_cpu *c = cpu_of(be);
-    uint32_t picks = n * w->used, jobs = 0;
-    (void)err;
+    uint32_t picks = n * w->used, ready;
+    bool shared = w->shared.gate.rows > 0;
     hs_act u = {.cols = c->lim.hidden,
                 .blocks = (c->lim.hidden + HS_BLOCK - 1) / HS_BLOCK,
                 .x = c->u, /* still there from route */
                 .q = c->uq.q,
                 .scale = c->uq.scale,
                 .sum = c->uq.sum};
-
-    /* Sort the picks by expert: start[e] is where e's tokens begin in list. */
-    memset(c->start, 0, (w->experts + 1) * sizeof *c->start);
-    for (uint32_t i = 0; i < picks; i++)
-        c->start[routing->id[i] + 1]++;
-    for (uint32_t e = 0; e < w->experts; e++)
-        c->start[e + 1] += c->start[e];
-    for (uint32_t i = 0; i < picks; i++) {
-        uint32_t at = c->start[routing->id[i]]++;
-        c->list[at] = i / w->used;
-        c->slot[i] = at;
-    }
-    for (uint32_t e = 0, from = 0; e < w->experts; from = c->start[e++])
-        if (c->start[e] > from)
-            c->job[jobs++] = (hs_ffn_job){&expert[e], c->list + from, c->start[e] - from, from};
-    if (w->shared.gate.rows)
-        c->job[jobs++] = (hs_ffn_job){&w->shared, NULL, n, picks};
-    hs_cpu_ffn(c, &u, c->job, jobs, c->expert_y);
+    sort_picks(c, w, routing, picks);
+    do {
+        const int32_t *id;
+        uint32_t jobs = 0;
+        HS_TRY(source->next(source->user, &id, &ready, err));
+        for (uint32_t i = 0; i < ready; i++) {
+            uint32_t from = c->start[id[i]], m = c->start[id[i] + 1] - from;
+            c->job[jobs++] = (hs_ffn_job){.w = &expert[id[i]], .token = c->list + from, .m = m, .slot = from};
+        }
+        if (shared) /* with the first of them, while others are being read */
+            c->job[jobs++] = (hs_ffn_job){.w = &w->shared, .m = n, .slot = picks};
+        shared = false;
+        hs_cpu_ffn(c, &u, c->job, jobs, c->expert_y);
+    } while (ready);
 
     combine_job j = {c, w, routing, n, x};
     hs_pool_run(c->pool, n, 4, combine, &j);
@@ -460,10 +473,15 @@ static hs_q8_buffer take_q8(carve *k, uint64_t rows, uint64_t cols)
     return b;
 }
 
+static uint32_t batch_of(const hs_limits *m)
+{
+    return m->batch && m->batch < HS_BATCH_MAX ? m->batch : HS_BATCH_MAX;
+}
+
 static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
 {
     const hs_limits *m = &c->lim;
-    uint64_t b = HS_BATCH_MAX, f = sizeof(float), picks = b * m->used;
+    uint64_t b = m->batch, f = sizeof(float), picks = b * m->used;
     uint64_t attention = (uint64_t)m->q_width / 2, heads = m->v_heads;
     uint64_t wide = max3(m->hidden, m->ffn_width, max3(m->v_width, attention, 0));
     c->u = take(k, b * m->hidden, f);
@@ -481,7 +499,7 @@ static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
     c->shared = take(k, b, f);
     c->list = take(k, picks, sizeof(uint32_t));
     c->slot = take(k, picks, sizeof(uint32_t));
-    c->start = take(k, m->experts + 1, sizeof(uint32_t));
+    c->start = take(k, m->experts + 2, sizeof(uint32_t));
     c->job = take(k, m->experts + 1, sizeof(hs_ffn_job));
     c->task = take(k, 2 * ((uint64_t)m->experts + 1) + 4, sizeof(hs_task));
     c->task_band = take(k, 2 * ((uint64_t)m->experts + 1) + 5, sizeof(uint32_t));
@@ -494,6 +512,7 @@ static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
 uint64_t hs_backend_cpu_bytes(const hs_limits *limits, uint32_t threads)
 {
     hs_cpu c = {.lim = *limits};
+    c.lim.batch = batch_of(limits);
     carve k = {NULL, 0};
     lay_out(&c, threads, &k);
     return k.bytes;
@@ -514,6 +533,7 @@ hlwq_status hs_backend_cpu_open(hs_backend **be, hs_mem *mem, hs_pool *pool, con
     c->set = set;
     c->ops = &c->set;
     c->lim = *limits;
+    c->lim.batch = batch_of(limits);
     c->exact = options->exact;
     uint64_t bytes = hs_backend_cpu_bytes(limits, hs_pool_threads(pool));
     hlwq_status st = hs_mem_alloc(mem, HS_MEM_ACT, bytes, "activations", &c->block, err);

@@ -82,7 +82,7 @@ typedef struct glue {
     const hs_ffn_job *job;
 } glue;
 
-/* SwiGLU and q8 of hidden rows first..last-1; a row belongs to the job whose slots hold it. */
+/* SwiGLU and q8 of hidden rows first..last-1 of all jobs in turn. */
 static void glue_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
 {
     glue *g = user;
@@ -90,9 +90,9 @@ static void glue_rows(void *user, uint32_t first, uint32_t last, uint32_t worker
     const hs_ffn_job *j = g->job;
     (void)worker;
     for (uint32_t row = first; row < last; row++) {
-        while (row >= j->slot + j->m)
+        while (row >= j->row + j->m)
             j++;
-        uint32_t width = j->w->gate.rows, blocks = (width + HS_BLOCK - 1) / HS_BLOCK, m = row - j->slot;
+        uint32_t width = j->w->gate.rows, blocks = (width + HS_BLOCK - 1) / HS_BLOCK, m = row - j->row;
         float *h = job_rows(c, c->gate, j) + (size_t)m * width;
         c->ops->swiglu(h, job_rows(c, c->up, j) + (size_t)m * width, width, h);
         size_t at = job_blocks(c, j) + (size_t)m * blocks;
@@ -101,22 +101,24 @@ static void glue_rows(void *user, uint32_t first, uint32_t last, uint32_t worker
     }
 }
 
-void hs_cpu_ffn(hs_cpu *c, const hs_act *u, const hs_ffn_job *job, uint32_t n_jobs, float *y)
+void hs_cpu_ffn(hs_cpu *c, const hs_act *u, hs_ffn_job *job, uint32_t n_jobs, float *y)
 {
+    uint32_t rows = 0;
     if (n_jobs == 0)
         return;
     for (uint32_t i = 0; i < n_jobs; i++) {
-        const hs_ffn_job *j = &job[i];
-        assert(j->w->gate.rows <= c->lim.ffn_width && (i == 0 || j->slot == job[i - 1].slot + job[i - 1].m));
+        hs_ffn_job *j = &job[i];
+        assert(j->w->gate.rows <= c->lim.ffn_width);
+        j->row = rows;
+        rows += j->m;
         uint32_t width = j->w->gate.rows;
         c->task[2 * i] = (hs_task){&j->w->gate, *u, j->token, j->m, job_rows(c, c->gate, j), width};
         c->task[2 * i + 1] = (hs_task){&j->w->up, *u, j->token, j->m, job_rows(c, c->up, j), width};
     }
     hs_cpu_run(c, 2 * n_jobs);
 
-    const hs_ffn_job *end = &job[n_jobs - 1];
     glue g = {c, job};
-    hs_pool_run(c->pool, end->slot + end->m, 4, glue_rows, &g);
+    hs_pool_run(c->pool, rows, 4, glue_rows, &g);
 
     for (uint32_t i = 0; i < n_jobs; i++) {
         const hs_ffn_job *j = &job[i];

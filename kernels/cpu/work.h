@@ -28,6 +28,7 @@ typedef struct hs_ffn_job {
     const hs_ffn *w;
     const uint32_t *token; /* NULL = 0..m-1 */
     uint32_t m, slot;
+    uint32_t row; /* hs_cpu_ffn's: rows of the jobs before */
 } hs_ffn_job;
 
 typedef struct hs_cpu {
@@ -52,7 +53,7 @@ typedef struct hs_cpu {
     float *expert_y;               /* [B * (used + 1)][hidden] */
     float *logit;                  /* [B][experts] router */
     float *shared;                 /* [B] */
-    uint32_t *list, *slot, *start; /* tokens by expert; [B * used], [B * used], [experts + 1] */
+    uint32_t *list, *slot, *start; /* tokens by expert; [B * used], [B * used], [experts + 2] */
     hs_ffn_job *job;               /* [experts + 1] */
     hs_task *task;
     uint32_t *task_band; /* first band of each task, and one more */
@@ -77,7 +78,7 @@ hs_act hs_cpu_act(hs_cpu *c, const float *x, uint32_t cols, uint32_t n, const hs
 /* Runs c->task[0..n_tasks-1]. */
 void hs_cpu_run(hs_cpu *c, uint32_t n_tasks);
 
-/* y rows [slot + i][hidden] = down(silu(gate u) * up u). Slots start at 0 and follow one another without gaps. */
-void hs_cpu_ffn(hs_cpu *c, const hs_act *u, const hs_ffn_job *job, uint32_t n_jobs, float *y);
+/* y rows [slot + i][hidden] = down(silu(gate u) * up u). Jobs have slots of their own, below batch * ffn_rows. */
+void hs_cpu_ffn(hs_cpu *c, const hs_act *u, hs_ffn_job *job, uint32_t n_jobs, float *y);
 
 #endif

@@ -1,0 +1,58 @@
+/*
+ * app/plan_text.c - prints plans.
+ */
+#include "app/plan_text.h"
+
+#include <inttypes.h>
+
+static void row(hs_text *t, const char *name, uint64_t bytes)
+{
+    hs_text_format(t, "  %-34s %10.1f MiB\n", name, (double)bytes / 1048576.0);
+}
+
+void app_plan_table(hs_text *t, const hlwq_plan *p)
+{
+    if (p->ram_bytes)
+        hs_text_format(t, "budget %.1f MiB; the least that works is %" PRIu64 "M\n", (double)p->ram_bytes / 1048576.0,
+                       (p->smallest_bytes + 1048575) / 1048576);
+    else
+        hs_text_format(t, "no budget; the least that works is %" PRIu64 "M\n", (p->smallest_bytes + 1048575) / 1048576);
+    row(t, "weights needed for every token", p->trunk_bytes);
+    if (p->slots)
+        hs_text_format(t, "  %-34s %10.1f MiB  %u of %u, %.2f MiB each; the rest of %.1f MiB is streamed\n", "cache",
+                       (double)p->slots_bytes / 1048576.0, p->slots, p->streamed, (double)p->slot_bytes / 1048576.0,
+                       (double)p->streamed_bytes / 1048576.0);
+    else
+        row(t, "other weights, all resident", p->slots_bytes);
+    row(t, "context: states, keys and values", p->session_bytes);
+    hs_text_format(t, "  %-34s %10.1f MiB  %u prompt tokens at once\n", "activations",
+                   (double)p->activation_bytes / 1048576.0, p->batch);
+    row(t, "tables, tokenizer", p->fixed_bytes);
+    row(t, "together, with a margin", p->total_bytes);
+}
+
+void app_plan_json(hs_text *t, const hlwq_plan *p)
+{
+    hs_text_format(t,
+                   "{\"ram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64
+                   ", \"trunk_bytes\": %" PRIu64 ", \"slots_bytes\": %" PRIu64 ", \"session_bytes\": %" PRIu64
+                   ", \"activation_bytes\": %" PRIu64 ", \"fixed_bytes\": %" PRIu64
+                   ", \"slots\": %u, \"streamed\": %u, \"slot_bytes\": %" PRIu64 ", \"streamed_bytes\": %" PRIu64
+                   ", \"batch\": %u}",
+                   p->ram_bytes, p->smallest_bytes, p->total_bytes, p->trunk_bytes, p->slots_bytes, p->session_bytes,
+                   p->activation_bytes, p->fixed_bytes, p->slots, p->streamed, p->slot_bytes, p->streamed_bytes,
+                   p->batch);
+}
+
+void app_streaming_json(hs_text *t, const hlwq_streaming *s)
+{
+    hs_text_format(t,
+                   "\"cache\": {\"slots\": %u, \"lookups\": %" PRIu64 ", \"hits\": %" PRIu64 ", \"misses\": %" PRIu64
+                   ", \"evictions\": %" PRIu64 ", \"hit_rate\": %.6f},\n",
+                   s->slots, s->lookups, s->hits, s->misses, s->evictions,
+                   s->lookups ? (double)s->hits / (double)s->lookups : 0.0);
+    hs_text_format(t,
+                   "  \"io\": {\"engine\": \"%s\", \"reason\": \"%s\", \"bytes_read\": %" PRIu64
+                   ", \"requests\": %" PRIu64 ", \"retries\": %" PRIu64 ", \"seconds\": %.6f, \"wait_seconds\": %.6f}",
+                   s->engine, s->reason, s->bytes_read, s->requests, s->retries, s->io_seconds, s->wait_seconds);
+}

@@ -1,0 +1,16 @@
+/*
+ * app/plan_text.h - plans and what became of them, as text and as JSON.
+ */
+#ifndef HS_APP_PLAN_TEXT_H
+#define HS_APP_PLAN_TEXT_H
+
+#include "app/console.h"
+#include "base/text.h"
+
+void app_plan_table(hs_text *t, const hlwq_plan *p);
+void app_plan_json(hs_text *t, const hlwq_plan *p); /* one object, no newline after it */
+
+/* `"cache": {..}, "io": {..}` */
+void app_streaming_json(hs_text *t, const hlwq_streaming *s);
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * offload/plan.c - the trunk and the context first, then as large a batch as a tenth of the budget allows, then slots.
+ */
+#include "offload/plan.h"
+
+#include "kernels/backend.h"
+
+#include <inttypes.h>
+
+/* Small things that are not counted one by one: the stream, the backend's and the session's own structures. */
+enum { MARGIN = 4 << 20 };
+
+static uint64_t without_slots(const hs_plan *p)
+{
+    return p->weights.trunk_bytes + p->fixed_bytes + p->session_bytes + p->activation_bytes + MARGIN;
+}
+
+uint32_t hs_plan_slots(const hs_plan *p, const hs_table *table, uint64_t ram_bytes)
+{
+    uint64_t fixed = without_slots(p);
+    uint32_t low = 0, high = p->weights.streamed; /* the most that fit: between */
+    while (low < high) {
+        uint32_t middle = high - (high - low) / 2;
+        if (fixed + hs_residency_slots_bytes(table, middle) <= ram_bytes)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+static double mib(uint64_t bytes)
+{
+    return (double)bytes / 1048576.0;
+}
+
+hlwq_status hs_plan_make(hs_plan *p, const hs_plan_input *in, const char *what, hlwq_error *err)
+{
+    *p = (hs_plan){.weights = hs_residency_footprint(in->table),
+                   .ram_bytes = in->ram_bytes,
+                   .fixed_bytes = in->fixed_bytes,
+                   .session_bytes = in->session_bytes,
+                   .batch = in->batch ? in->batch : HS_BATCH_MAX};
+    uint64_t cap = in->ram_bytes ? in->ram_bytes : UINT64_MAX;
+    p->activation_bytes = in->activation_bytes(in->user, HS_GRID);
+    p->smallest_bytes = without_slots(p) + hs_residency_slots_bytes(in->table, p->weights.slots_min);
+    p->activation_bytes = in->activation_bytes(in->user, p->batch);
+    uint64_t all = without_slots(p) + p->weights.streamed_bytes;
+    if (in->slots == 0 && all <= cap) {
+        p->slots_bytes = p->weights.streamed_bytes;
+        p->total_bytes = all;
+        return HLWQ_OK;
+    }
+    while (in->batch == 0 && p->batch > HS_GRID && p->activation_bytes > cap / 10) {
+        p->batch /= 2;
+        p->activation_bytes = in->activation_bytes(in->user, p->batch);
+    }
+    p->slots = hs_plan_slots(p, in->table, cap);
+    while (in->batch == 0 && p->batch > HS_GRID && p->slots < p->weights.slots_min) {
+        p->batch /= 2;
+        p->activation_bytes = in->activation_bytes(in->user, p->batch);
+        p->slots = hs_plan_slots(p, in->table, cap);
+    }
+    if (in->slots && in->slots < p->slots)
+        p->slots = in->slots;
+    if (p->slots < p->weights.slots_min || p->weights.streamed == 0)
+        return hs_fail(err, HLWQ_ERR_BUDGET,
+                       "%s does not run in %.1f MiB: weights that are always needed take %.1f, the context %.1f, "
+                       "activations %.1f; the smallest --ram that works is %" PRIu64 "M",
+                       what, mib(cap), mib(p->weights.trunk_bytes), mib(p->session_bytes), mib(p->activation_bytes),
+                       (p->smallest_bytes + 1048575) / 1048576);
+    p->slots_bytes = hs_residency_slots_bytes(in->table, p->slots);
+    p->total_bytes = without_slots(p) + p->slots_bytes;
+    return HLWQ_OK;
+}
