@@ -7,6 +7,7 @@
 #include "app/bench_speed.h"
 
 #include "app/open.h"
+#include "app/plan_text.h"
 #include "base/clock.h"
 #include "base/text.h"
 
@@ -26,8 +27,11 @@ typedef struct speed {
     uint32_t prompt, tokens, runs;
     int32_t *ids;
     double prefill[RUNS_MAX], decode[RUNS_MAX]; /* tokens per second */
-    double stage[2][HLWQ_STAGE_COUNT];          /* seconds over all runs */
-    double bandwidth;                           /* bytes per second */
+    hlwq_streaming streaming[2];                /* over all runs: prefill, decode */
+    double seconds[2];                          /* likewise */
+    uint64_t peak_rss_bytes;
+    double stage[2][HLWQ_STAGE_COUNT]; /* seconds over all runs */
+    double bandwidth;                  /* bytes per second */
 } speed;
 
 static const char *const stage_name[HLWQ_STAGE_COUNT] = {
@@ -38,6 +42,25 @@ static int ascending(const void *x, const void *y)
 {
     double a = *(const double *)x, b = *(const double *)y;
     return a < b ? -1 : a > b;
+}
+
+/* What was streamed since *from, added to *sum. */
+static void take_streaming(speed *s, const hlwq_streaming *from, hlwq_streaming *sum)
+{
+    hlwq_streaming now;
+    hlwq_engine_streaming(s->engine, &now);
+    sum->slots = now.slots;
+    sum->engine = now.engine;
+    sum->reason = now.reason;
+    sum->lookups += now.lookups - from->lookups;
+    sum->hits += now.hits - from->hits;
+    sum->misses += now.misses - from->misses;
+    sum->evictions += now.evictions - from->evictions;
+    sum->bytes_read += now.bytes_read - from->bytes_read;
+    sum->requests += now.requests - from->requests;
+    sum->retries += now.retries - from->retries;
+    sum->io_seconds += now.io_seconds - from->io_seconds;
+    sum->wait_seconds += now.wait_seconds - from->wait_seconds;
 }
 
 static void take_stages(speed *s, double *sum)
@@ -51,23 +74,32 @@ static void take_stages(speed *s, double *sum)
 static hlwq_status one_run(speed *s, uint32_t run, bool warm_up, hlwq_error *err)
 {
     double unused[HLWQ_STAGE_COUNT] = {0};
+    hlwq_streaming from, warm = {0};
     hlwq_session_reset(s->session);
     take_stages(s, unused);
+    hlwq_engine_streaming(s->engine, &from);
     double start = hs_now_seconds();
     if (s->prompt)
         HS_TRY(hlwq_session_eval(s->session, s->ids, s->prompt, NULL, err));
-    s->prefill[run] = app_rate(s->prompt, hs_now_seconds() - start);
+    double took = hs_now_seconds() - start;
+    s->prefill[run] = app_rate(s->prompt, took);
+    s->seconds[0] += warm_up ? 0 : took;
     take_stages(s, warm_up ? unused : s->stage[0]);
+    take_streaming(s, &from, warm_up ? &warm : &s->streaming[0]);
 
     hlwq_session_reset(s->session);
     if (s->tokens)
         HS_TRY(hlwq_session_eval(s->session, s->ids, 1, NULL, err));
     take_stages(s, unused);
+    hlwq_engine_streaming(s->engine, &from);
     start = hs_now_seconds();
     for (uint32_t i = 0; i < s->tokens; i++)
         HS_TRY(hlwq_session_eval(s->session, s->ids + i + 1, 1, NULL, err));
-    s->decode[run] = app_rate(s->tokens, hs_now_seconds() - start);
+    took = hs_now_seconds() - start;
+    s->decode[run] = app_rate(s->tokens, took);
+    s->seconds[1] += warm_up ? 0 : took;
     take_stages(s, warm_up ? unused : s->stage[1]);
+    take_streaming(s, &from, warm_up ? &warm : &s->streaming[1]);
     return HLWQ_OK;
 }
 
@@ -127,6 +159,26 @@ static void print_stages(hs_text *t, const speed *s)
     }
 }
 
+static void print_streaming(hs_text *t, const speed *s)
+{
+    static const char *const what[2] = {"prefill", "decode"};
+    const uint32_t count[2] = {s->prompt * s->runs, s->tokens * s->runs};
+    hlwq_plan p;
+    hlwq_engine_plan(s->engine, &p);
+    for (int k = 0; k < 2; k++) {
+        const hlwq_streaming *io = &s->streaming[k];
+        if (!count[k] || !io->slots)
+            continue;
+        hs_text_format(
+            t,
+            "%s: %u of %u in memory, hit rate %.1f %%; %.2f MB/token read at %.2f GB/s, %.2f of %.2f ms/token "
+            "waiting (%s)\n",
+            what[k], io->slots, p.streamed, 100.0 * app_rate(io->hits, (double)io->lookups),
+            (double)io->bytes_read / count[k] * 1e-6, app_rate(io->bytes_read, io->io_seconds) * 1e-9,
+            io->wait_seconds / count[k] * 1e3, s->seconds[k] / count[k] * 1e3, io->reason);
+    }
+}
+
 static void print_table(hs_text *t, const speed *s)
 {
     double m, l, h;
@@ -140,9 +192,13 @@ static void print_table(hs_text *t, const speed *s)
         summary(s->decode, s->runs, &m, &l, &h);
         double rate = m * (double)s->facts.bytes_per_token;
         hs_text_format(t, "decode %-7u %10.1f %10.1f %10.1f %12.2f %10.2f %9.1f%%\n", s->tokens, m, l, h,
-                       (double)s->facts.bytes_per_token * 1e-6, rate * 1e-9, 100.0 * rate / s->bandwidth);
+                       (double)s->facts.bytes_per_token * 1e-6, rate * 1e-9,
+                       s->bandwidth > 0 ? 100.0 * rate / s->bandwidth : 0.0);
     }
-    hs_text_format(t, "memory read at %.2f GB/s by the same threads; %u runs, medians\n", s->bandwidth * 1e-9, s->runs);
+    if (s->bandwidth > 0)
+        hs_text_format(t, "memory read at %.2f GB/s by the same threads; ", s->bandwidth * 1e-9);
+    hs_text_format(t, "%u runs, medians\n", s->runs);
+    print_streaming(t, s);
     if (app_flag(s->args, OPT_STAGES))
         print_stages(t, s);
 }
@@ -175,7 +231,19 @@ static void print_json(hs_text *t, const speed *s)
             hs_text_format(t, "%s\"%s\":%.3f", comma, stage_name[i], s->stage[k][i] / count[k] * 1e6);
         hs_text_format(t, "}");
     }
-    hs_text_format(t, "}\n");
+    hlwq_plan p;
+    hlwq_session_stats stats;
+    hlwq_engine_plan(s->engine, &p);
+    hlwq_session_get_stats(s->session, &stats);
+    hs_text_format(t, ",\n\"plan\":");
+    app_plan_json(t, &p);
+    for (int k = 0; k < 2; k++) {
+        hs_text_format(t, ",\n\"%s_streaming\":{", what[k]);
+        app_streaming_json(t, &s->streaming[k]);
+        hs_text_format(t, "}");
+    }
+    hs_text_format(t, ",\n\"peak_rss_bytes\":%" PRIu64 ",\"logits_hash\":\"%016" PRIx64 "\"}\n", s->peak_rss_bytes,
+                   stats.logits_hash);
 }
 
 static void print_csv(hs_text *t, const speed *s)
@@ -206,7 +274,9 @@ static hlwq_status run(speed *s, hlwq_error *err)
     HS_TRY(one_run(s, 0, true, err));
     for (uint32_t i = 0; i < s->runs; i++)
         HS_TRY(one_run(s, i, false, err));
-    HS_TRY(hlwq_engine_bandwidth(s->engine, &s->bandwidth, err));
+    s->peak_rss_bytes = app_peak_rss_bytes();
+    if (!s->streaming[0].slots && !s->streaming[1].slots) /* a budget has no room for that, and the disk decides */
+        HS_TRY(hlwq_engine_bandwidth(s->engine, &s->bandwidth, err));
     hs_text t = {0};
     if (app_flag(a, OPT_JSON))
         print_json(&t, s);

@@ -54,5 +54,6 @@ void app_streaming_json(hs_text *t, const hlwq_streaming *s)
     hs_text_format(t,
                    "  \"io\": {\"engine\": \"%s\", \"reason\": \"%s\", \"bytes_read\": %" PRIu64
                    ", \"requests\": %" PRIu64 ", \"retries\": %" PRIu64 ", \"seconds\": %.6f, \"wait_seconds\": %.6f}",
-                   s->engine, s->reason, s->bytes_read, s->requests, s->retries, s->io_seconds, s->wait_seconds);
+                   s->engine ? s->engine : "none", s->reason ? s->reason : "", s->bytes_read, s->requests, s->retries,
+                   s->io_seconds, s->wait_seconds);
 }

@@ -114,15 +114,18 @@ static void publish(hs_pool *p)
     }
 }
 
-/* Where that fails, the scheduler decides. */
-static void bind_to(pthread_t thread, uint16_t cpu)
+/*
+ * Keeps a worker on the cores of its kind, one processor of each.  Not on one of them: the caller, who is not bound,
+ * would come back from waiting for a read on the core that a worker spins on, and stay there.
+ */
+static void keep_on(pthread_t thread, const hs_cores *cores)
 {
     cpu_set_t set;
-    if (cpu >= CPU_SETSIZE)
-        return;
     CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    (void)pthread_setaffinity_np(thread, sizeof set, &set);
+    for (uint32_t i = 0; i < cores->n; i++)
+        if (cores->cpu[i] < CPU_SETSIZE)
+            CPU_SET(cores->cpu[i], &set);
+    (void)pthread_setaffinity_np(thread, sizeof set, &set); /* where that fails, the scheduler decides */
 }
 
 hlwq_status hs_pool_open(uint32_t threads, hs_pool **out, hlwq_error *err)
@@ -160,7 +163,7 @@ hlwq_status hs_pool_open(uint32_t threads, hs_pool **out, hlwq_error *err)
             return hs_fail(err, HLWQ_ERR_NOMEM, "cannot start thread %u of %u: %s", i + 1, threads, strerror(e));
         }
         if (threads <= cores.n)
-            bind_to(t[i], cores.cpu[i]);
+            keep_on(t[i], &cores);
         p->threads = i + 1;
     }
     *out = p;

@@ -16,7 +16,7 @@ typedef struct hs_pool hs_pool;
 /* Items first..last-1; `worker` is 0..threads-1, for scratch memory of one's own. */
 typedef void (*hs_pool_fn)(void *user, uint32_t first, uint32_t last, uint32_t worker);
 
-/* 0 threads = hs_usable_cores(); no more than there are cores: each but the caller's is bound to one. At most 256. */
+/* 0 threads = hs_usable_cores(); no more than there are cores: workers keep to those of the fast kind. At most 256. */
 hlwq_status hs_pool_open(uint32_t threads, hs_pool **pool, hlwq_error *err);
 void hs_pool_close(hs_pool *pool);
 uint32_t hs_pool_threads(const hs_pool *pool);

@@ -274,6 +274,11 @@ bool hs_slots_resize(hs_slots *s, uint32_t capacity)
     return true;
 }
 
+void hs_slots_set_floor(hs_slots *s, uint32_t floor)
+{
+    s->o.floor = floor;
+}
+
 uint32_t hs_slots_capacity(const hs_slots *s)
 {
     return s->o.capacity;

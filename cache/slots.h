@@ -73,6 +73,7 @@ void hs_slots_value(hs_slots *s, uint32_t group, uint32_t extent, double value);
  * pinned. */
 bool hs_slots_resize(hs_slots *s, uint32_t capacity);
 uint32_t hs_slots_capacity(const hs_slots *s);
+void hs_slots_set_floor(hs_slots *s, uint32_t floor);
 uint32_t hs_slots_pinned(const hs_slots *s);
 
 hs_slots_stats hs_slots_get_stats(const hs_slots *s);

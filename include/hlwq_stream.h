@@ -293,7 +293,10 @@ typedef struct hlwq_synth_options {
 HLWQ_API hlwq_synth_options hlwq_synth_options_default(void);
 HLWQ_API hlwq_status hlwq_synth(const hlwq_synth_options *options, hlwq_error *err);
 
-/* Rate at which the engine's threads can read this machine's memory, bytes per second, measured now. */
+/*
+ * Rate at which the engine's threads can read this machine's memory, bytes per second, measured now: takes 512 MiB for
+ * a moment, beside the budget.
+ */
 HLWQ_API hlwq_status hlwq_engine_bandwidth(hlwq_engine *engine, double *bytes_per_second, hlwq_error *err);
 
 /* One line of a sweep over the products of this build: `tokens` tokens against a matrix of `rows` x `cols` weights. */

@@ -247,7 +247,12 @@ const hlwq_tokenizer *hlwq_engine_tokenizer(const hlwq_engine *e)
 
 hlwq_status hlwq_engine_bandwidth(hlwq_engine *e, double *bytes_per_second, hlwq_error *err)
 {
-    return hs_read_bandwidth(e->mem, e->pool, 512u << 20, bytes_per_second, err);
+    hs_mem *mem = hs_mem_open(0); /* for a moment, beside the budget */
+    if (!mem)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
+    hlwq_status st = hs_read_bandwidth(mem, e->pool, 512u << 20, bytes_per_second, err);
+    hs_mem_close(mem);
+    return st;
 }
 
 void hlwq_engine_stages(hlwq_engine *e, double seconds[HLWQ_STAGE_COUNT], bool reset)

@@ -164,6 +164,13 @@ static hlwq_status fit_chunks(hs_residency *r, uint32_t slots, hlwq_error *err)
     return HLWQ_OK;
 }
 
+/* Half of the slots are kept for their layers, but no more than a token uses. */
+static uint32_t floor_for(const hs_residency *r, uint32_t slots)
+{
+    uint32_t floor = slots / (2 * r->groups), used = r->table->config.experts_used;
+    return r->dense ? 0 : floor < used ? floor : used;
+}
+
 static hlwq_status open_slots(hs_residency *r, const hs_residency_options *o, hlwq_error *err)
 {
     hs_footprint f = hs_residency_footprint(r->table);
@@ -195,17 +202,14 @@ static hlwq_status open_slots(hs_residency *r, const hs_residency_options *o, hl
     }
     HS_TRY(fit_chunks(r, o->slots, err));
     /* A dense model's layers come in a circle: what is needed last is known. */
-    uint32_t floor = o->slots / (2 * r->groups), used = r->table->config.experts_used;
     hs_slots_options so = {.groups = r->groups,
                            .extents = extents,
                            .capacity = r->slots_made,
-                           .floor = r->dense       ? 0
-                                    : floor < used ? floor
-                                                   : used,
                            .policy = r->dense ? HS_POLICY_GIVEN : o->policy,
                            .half_life = o->half_life};
     HS_TRY(hs_slots_open(&r->slots, r->mem, &so, err));
     hs_slots_resize(r->slots, o->slots);
+    hs_slots_set_floor(r->slots, floor_for(r, o->slots));
     return hs_stream_open(&r->stream, r->mem, hs_store_path(r->store), &o->stream, err);
 }
 
@@ -536,6 +540,7 @@ hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err
     keep -= keep % r->per_chunk;
     if (!hs_slots_resize(r->slots, keep))
         return hs_fail(err, HLWQ_ERR_BUDGET, "a slot is still in use");
+    hs_slots_set_floor(r->slots, floor_for(r, slots));
     HS_TRY(fit_chunks(r, keep, err));
     HS_TRY(fit_chunks(r, slots, err));
     if (!hs_slots_resize(r->slots, slots))

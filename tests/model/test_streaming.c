@@ -1,0 +1,273 @@
+/*
+ * Streaming changes time, never tokens: one hash of all logits for every budget, I/O engine, thread count, order of
+ * completions, cache policy and batch; and budgets that hold.
+ */
+#define _GNU_SOURCE
+#include "model/engine.h"
+#include "tests/support/check.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+static const char model[] = "models/demo-q5.hlwq";
+
+static const char prompt[] =
+    "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals, when it was checked by "
+    "a violent gust of wind which swept up the streets, rattling along the house-tops, and fiercely agitating the "
+    "scanty flame of the lamps that struggled against the darkness. Through one of the obscurest quarters of London, "
+    "and among haunts little loved by the gentlemen of the police, a man, evidently of the lowest orders, was wending "
+    "his solitary way. He stopped twice or thrice at different shops and houses of a description correspondent with "
+    "the appearance of the quartier in which they were situated, and tended inquiry for some article or another which "
+    "did not seem easily to be met with.";
+
+static hlwq_engine_options options(void)
+{
+    hlwq_engine_options o = hlwq_engine_options_default();
+    if (access(model, R_OK) != 0)
+        skip();
+    o.model = model;
+    o.context = 256;
+    return o;
+}
+
+static hlwq_session *open_session(hlwq_engine *e)
+{
+    hlwq_error err;
+    hlwq_session *s;
+    hlwq_session_options so = hlwq_session_options_default(e);
+    so.context = 256;
+    so.sampling.temperature = 0;
+    CHECK_OK(hlwq_session_open(e, &so, &s, &err), err);
+    return s;
+}
+
+static uint64_t hash_of(const hlwq_engine_options *o, uint32_t tokens, hlwq_streaming *io)
+{
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_session_stats stats;
+    uint64_t now, peak;
+    CHECK_OK(hlwq_engine_open(o, &e, &err), err);
+    hlwq_session *s = open_session(e);
+    CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+    for (uint32_t t = 0; t < tokens; t++) {
+        int32_t id;
+        CHECK_OK(hlwq_session_next(s, &id, &err), err);
+    }
+    hlwq_session_get_stats(s, &stats);
+    hlwq_engine_streaming(e, io);
+    hlwq_engine_memory(e, &now, &peak);
+    if (o->ram_bytes)
+        assert_true(peak <= o->ram_bytes);
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
+    return stats.logits_hash;
+}
+
+/* Resident, half, a fifth, the least: as budgets. */
+static uint64_t budget_of(int i)
+{
+    hlwq_error err;
+    hlwq_plan all, least;
+    hlwq_engine_options o = options();
+    CHECK_OK(hlwq_make_plan(&o, &all, &err), err);
+    o.ram_bytes = 1;
+    assert_int_equal(hlwq_make_plan(&o, &least, &err), HLWQ_ERR_BUDGET);
+    uint64_t fixed = all.smallest_bytes, experts = all.streamed_bytes;
+    const uint64_t budget[] = {0, fixed + experts / 2, fixed + experts / 5, fixed};
+    return budget[i];
+}
+
+static void one_hash_for_everything(void **state)
+{
+    (void)state;
+    hlwq_engine_options o = options();
+    hlwq_streaming io;
+    o.threads = 2;
+    const uint64_t want = hash_of(&o, 64, &io);
+    assert_int_equal(io.slots, 0);
+    bool sanitized = getenv("HLWQ_SANITIZE") != NULL;
+    for (int b = 1; b < 4; b++)
+        for (int engine = HLWQ_IO_URING; engine <= HLWQ_IO_MMAP; engine++)
+            for (uint32_t threads = 1; threads <= 2; threads++)
+                for (uint64_t shuffle = 0; shuffle < 2; shuffle++) {
+                    o.ram_bytes = budget_of(b);
+                    o.io = (hlwq_io)engine;
+                    o.threads = threads;
+                    o.shuffle = shuffle * 77;
+                    o.batch = shuffle ? 64 : 0;
+                    o.policy = (hlwq_policy)((b + threads) % 4);
+                    if (sanitized && (threads + shuffle + (uint32_t)b) % 2)
+                        continue; /* every other one where it is slow */
+                    hlwq_error err;
+                    hlwq_engine *e;
+                    if (hlwq_engine_open(&o, &e, &err) == HLWQ_ERR_UNSUPPORTED)
+                        continue; /* a ring that the system refuses */
+                    hlwq_engine_close(e);
+                    uint64_t got = hash_of(&o, 64, &io);
+                    if (got != want)
+                        fail_msg("budget %d, engine %d, %u threads, shuffle %u: another hash", b, engine, threads,
+                                 (unsigned)shuffle);
+                    assert_true(io.slots > 0 && io.misses > 0 && io.bytes_read > 0);
+                    if (b < 3)
+                        assert_true(io.hits > 0);
+                }
+}
+
+static void too_small_is_a_sentence_and_the_least_works(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_engine_options o = options();
+    hlwq_streaming io;
+    uint64_t least = budget_of(3);
+    o.ram_bytes = least - 1;
+    char megabytes[32];
+    snprintf(megabytes, sizeof megabytes, "%uM", (unsigned)((least + 1048575) >> 20));
+    CHECK_FAILS(hlwq_engine_open(&o, &e, &err), HLWQ_ERR_BUDGET, err, megabytes);
+    o.ram_bytes = least;
+    (void)hash_of(&o, 2, &io);
+    assert_int_equal(io.slots, 2);
+}
+
+/* Fails the n-th read in each way, for all n until none fails. */
+static void failed_reads_leave_nothing_behind(void **state)
+{
+    (void)state;
+    static const int result[] = {-EACCES, 0};
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_engine_options o = options();
+    o.threads = 1;
+    o.ram_bytes = budget_of(2);
+    for (size_t k = 0; k < sizeof result / sizeof *result; k++) {
+        CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
+        hlwq_session *s = open_session(e);
+        uint32_t failed = 0, clean = 0;
+        for (uint64_t n = 0; clean < 3 && n < 4000; n += 1 + n / 4) {
+            hs_stream_fail_at(hs_residency_stream(e->residency), n, result[k]);
+            hlwq_session_reset(s);
+            hlwq_status st = hlwq_session_prompt(s, prompt, &err);
+            if (st == HLWQ_OK) {
+                clean++;
+                continue;
+            }
+            clean = 0;
+            failed++;
+            assert_int_equal(st, HLWQ_ERR_IO);
+            assert_non_null(strstr(err.message, model));
+            hs_stream_fail_at(hs_residency_stream(e->residency), UINT64_MAX, 0);
+            hlwq_session_reset(s);
+            CHECK_OK(hlwq_session_prompt(s, prompt, &err), err); /* the next request works */
+        }
+        assert_true(failed > 5);
+        hlwq_session_close(s);
+        hlwq_engine_close(e); /* asserts that nothing is pinned or held */
+    }
+}
+
+static void damage_and_truncation_are_found_while_running(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    char path[] = "hlwq-damaged-XXXXXX";
+    int to = mkstemp(path), from = open(model, O_RDONLY);
+    if (from < 0) {
+        unlink(path);
+        skip();
+    }
+    char block[65536];
+    for (ssize_t n; (n = read(from, block, sizeof block)) > 0;)
+        assert_int_equal(write(to, block, (size_t)n), n);
+    close(from);
+    for (int engine = HLWQ_IO_PREAD; engine <= HLWQ_IO_MMAP; engine++) {
+        hlwq_engine *e;
+        hlwq_engine_options o = options();
+        o.model = path;
+        o.io = (hlwq_io)engine;
+        o.ram_bytes = budget_of(2);
+        CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
+        hlwq_session *s = open_session(e);
+        /* A byte in the middle of every expert of the first layer, changed after the model was opened. */
+        const hs_table *t = hs_store_table(e->store);
+        uint32_t g = e->net.layer[0].experts_group;
+        for (uint32_t x = 0; x < t->group[g].count; x++) {
+            uint64_t at = hs_store_extent_offset(e->store, g, x) + t->group[g].bytes / 2;
+            uint8_t byte;
+            assert_int_equal(pread(to, &byte, 1, (off_t)at), 1);
+            byte ^= 0x10;
+            assert_int_equal(pwrite(to, &byte, 1, (off_t)at), 1);
+        }
+        fsync(to);
+        CHECK_FAILS(hlwq_session_prompt(s, prompt, &err), HLWQ_ERR_FORMAT, err, "damaged");
+        for (uint32_t x = 0; x < t->group[g].count; x++) {
+            uint64_t at = hs_store_extent_offset(e->store, g, x) + t->group[g].bytes / 2;
+            uint8_t byte;
+            assert_int_equal(pread(to, &byte, 1, (off_t)at), 1);
+            byte ^= 0x10;
+            assert_int_equal(pwrite(to, &byte, 1, (off_t)at), 1);
+        }
+        fsync(to);
+        hlwq_session_reset(s);
+        CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+        off_t size = lseek(to, 0, SEEK_END);
+        char *whole = malloc((size_t)size);
+        assert_int_equal(pread(to, whole, (size_t)size, 0), size);
+        assert_int_equal(ftruncate(to, size / 3), 0);
+        hlwq_session_reset(s);
+        CHECK_FAILS(hlwq_session_prompt(s, prompt, &err), HLWQ_ERR_IO, err, "cut short");
+        assert_int_equal(pwrite(to, whole, (size_t)size, 0), size);
+        free(whole);
+        hlwq_session_reset(s);
+        CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+        hlwq_session_close(s);
+        hlwq_engine_close(e);
+    }
+    close(to);
+    unlink(path);
+}
+
+static void a_budget_can_change_while_running(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_engine_options o = options();
+    hlwq_streaming io;
+    uint64_t now, peak;
+    const uint64_t want = hash_of(&o, 40, &io);
+    o.ram_bytes = budget_of(2);
+    CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
+    hlwq_session *s = open_session(e);
+    CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+    for (uint32_t t = 0; t < 40; t++) {
+        int32_t id;
+        if (t % 5 == 0) {
+            uint64_t budget = budget_of(1 + (int)(t / 5 % 3));
+            CHECK_OK(hlwq_engine_set_budget(e, budget, &err), err);
+            hlwq_engine_memory(e, &now, &peak);
+            assert_true(now <= budget);
+        }
+        CHECK_OK(hlwq_session_next(s, &id, &err), err);
+    }
+    CHECK_FAILS(hlwq_engine_set_budget(e, 1 << 20, &err), HLWQ_ERR_BUDGET, err, "smallest");
+    hlwq_session_stats stats;
+    hlwq_session_get_stats(s, &stats);
+    assert_int_equal(stats.logits_hash, want);
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_hash_for_everything),
+        cmocka_unit_test(too_small_is_a_sentence_and_the_least_works),
+        cmocka_unit_test(failed_reads_leave_nothing_behind),
+        cmocka_unit_test(damage_and_truncation_are_found_while_running),
+        cmocka_unit_test(a_budget_can_change_while_running),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
