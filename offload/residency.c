@@ -15,7 +15,8 @@
 
 enum {
     CHUNK_BYTES = 64 << 20,
-    AHEAD = 2,      /* layers of a dense model that are read before they are needed */
+    RING = 2,       /* slots that the layers of a dense model pass through */
+    AHEAD = 2,      /* of them that are read at once before they are needed */
     READS_MAX = 256 /* extents being read at once */
 };
 
@@ -81,7 +82,7 @@ hs_footprint hs_residency_footprint(const hs_table *t)
         f.groups++;
         f.slot_bytes = hs_max_u64(f.slot_bytes, group->bytes);
     }
-    f.slots_min = f.streamed < 2 ? f.streamed : 2; /* one in use, one being read */
+    f.slots_min = f.streamed < RING ? f.streamed : RING; /* one in use, one being read */
     return f;
 }
 
@@ -357,19 +358,32 @@ static void collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error
     hs_slots_abandon(r->slots, slot);
 }
 
-/* Of a dense model: the next layers, as long as they would take the place of ones needed later. */
+/*
+ * A dense model's layers come in a circle, where every policy that looks back fails.  All slots but a ring of RING keep
+ * their layers for good, spread evenly so that the disk has time between them; the others pass through the ring.
+ */
+static bool stays(const hs_residency *r, uint32_t layer)
+{
+    uint64_t kept = hs_slots_capacity(r->slots) - RING;
+    return (layer + 1) * kept / r->groups > layer * kept / r->groups;
+}
+
 static void read_ahead(hs_residency *r)
 {
-    uint32_t here = r->index[r->group], under_way = 0;
-    for (uint32_t k = 1; k < hs_slots_capacity(r->slots) && under_way < AHEAD; k++) {
+    uint32_t here = r->index[r->group], under_way = 0, ahead = !stays(r, here);
+    hs_slots_value(r->slots, here, 0, stays(r, here) ? 1.0 : -(double)(r->position + r->groups));
+    for (uint32_t k = 1; k < r->groups && under_way < AHEAD; k++) {
         uint32_t next = (here + k) % r->groups;
         int32_t slot = hs_slots_find(r->slots, next, 0);
-        hs_slots_value(r->slots, next, 0, -(double)(r->position + k));
+        hs_slots_value(r->slots, next, 0, stays(r, next) ? 1.0 : -(double)(r->position + k));
+        if (!stays(r, next) && (slot >= 0 || ahead < RING))
+            ahead++;
+        else if (!stays(r, next))
+            return; /* the ring is full of layers that are needed sooner */
         if (slot >= 0) {
             under_way += !hs_slots_is_ready(r->slots, slot);
             continue;
         }
-        hs_slots_value(r->slots, here, 0, -(double)(r->position + r->groups));
         if (!start_read(r, r->layers[next], 0))
             return;
         under_way++;

@@ -358,7 +358,10 @@ void hs_stream_close(hs_stream *s)
 
 hs_stream_stats hs_stream_get_stats(const hs_stream *s)
 {
-    return s->stats;
+    hs_stream_stats now = s->stats;
+    if (s->in_flight)
+        now.busy_ns += hs_now_ns() - s->started_ns;
+    return now;
 }
 
 void hs_stream_fail_at(hs_stream *s, uint64_t n, int result)

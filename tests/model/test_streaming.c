@@ -115,6 +115,59 @@ static void one_hash_for_everything(void **state)
                 }
 }
 
+/* A dense model streams its layers. */
+static void dense_layers_pass_through(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    char path[64], source[] = "tests/golden/qwen35/dense-tied";
+    snprintf(path, sizeof path, "hlwq-dense-%d.hlwq", (int)getpid());
+    if (access(source, R_OK) != 0)
+        skip();
+    hlwq_convert_options c = hlwq_convert_options_default();
+    c.source = source;
+    c.output = path;
+    CHECK_OK(hlwq_convert(&c, &err), err);
+    int32_t ids[70];
+    uint64_t hash[8];
+    uint32_t n = 0, layers = 0;
+    for (int i = 0; i < 70; i++)
+        ids[i] = 1 + i * 7 % 90;
+    hlwq_engine_options o = hlwq_engine_options_default();
+    o.model = path;
+    o.context = 128;
+    o.threads = 2;
+    for (uint32_t slots = 0; slots < 6 && (slots < 2 || slots <= layers); slots = slots ? slots + 1 : 2) {
+        hlwq_engine *e;
+        hlwq_session *s;
+        hlwq_session_stats stats;
+        hlwq_streaming io;
+        hlwq_plan plan;
+        o.slots = slots;
+        o.io = slots % 2 ? HLWQ_IO_PREAD : HLWQ_IO_AUTO;
+        CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
+        hlwq_engine_plan(e, &plan);
+        layers = plan.streamed;
+        hlwq_session_options so = hlwq_session_options_default(e);
+        so.context = 128;
+        CHECK_OK(hlwq_session_open(e, &so, &s, &err), err);
+        CHECK_OK(hlwq_session_eval(s, ids, 64, NULL, &err), err);
+        for (int t = 64; t < 70; t++)
+            CHECK_OK(hlwq_session_eval(s, ids + t, 1, NULL, &err), err);
+        hlwq_session_get_stats(s, &stats);
+        hlwq_engine_streaming(e, &io);
+        hash[n++] = stats.logits_hash;
+        assert_int_equal(stats.logits_hash, hash[0]);
+        assert_int_equal(io.misses > 0, slots != 0 && slots < layers);
+        if (slots > 2 && slots < layers)
+            assert_true(io.hits > 0);
+        hlwq_session_close(s);
+        hlwq_engine_close(e);
+    }
+    assert_true(n >= 3);
+    unlink(path);
+}
+
 static void too_small_is_a_sentence_and_the_least_works(void **state)
 {
     (void)state;
@@ -264,6 +317,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_hash_for_everything),
+        cmocka_unit_test(dense_layers_pass_through),
         cmocka_unit_test(too_small_is_a_sentence_and_the_least_works),
         cmocka_unit_test(failed_reads_leave_nothing_behind),
         cmocka_unit_test(damage_and_truncation_are_found_while_running),
