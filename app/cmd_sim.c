@@ -16,7 +16,8 @@ static hlwq_status sim(const app_args *args, hlwq_error *err)
                                  .policy = (hlwq_policy)(policy == 4 ? 0 : policy),
                                  .belady = policy == 4,
                                  .half_life = args->value[OPT_HALF_LIFE].set ? args->value[OPT_HALF_LIFE].real : 0,
-                                 .pool = app_flag(args, OPT_POOL)};
+                                 .pool = args->value[OPT_FLOOR].set,
+                                 .floor = (uint32_t)app_number(args, OPT_FLOOR, 0)};
     hlwq_simulation r;
     hs_text t = {0};
     if (!o.slots)
@@ -34,8 +35,8 @@ static hlwq_status sim(const app_args *args, hlwq_error *err)
         hs_text_format(&t,
                        "hit rate %.2f %%\n%s, %u of %u experts of each of %u layers%s; %u tokens\n%" PRIu64
                        " lookups, %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " evictions\n",
-                       100.0 * rate, name[policy], r.slots, r.experts, r.layers, o.pool ? ", as one pool" : "",
-                       r.tokens, r.lookups, r.hits, r.misses, r.evictions);
+                       100.0 * rate, name[policy], r.slots, r.experts, r.layers,
+                       o.pool ? ", as one pool with floors" : "", r.tokens, r.lookups, r.hits, r.misses, r.evictions);
     return app_out_text(&t, err);
 }
 

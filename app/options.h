@@ -50,7 +50,7 @@ typedef enum app_option_id {
     OPT_SLOTS,
     OPT_BATCH,
     OPT_HALF_LIFE,
-    OPT_POOL,
+    OPT_FLOOR,
     OPT_EXACT,
     OPT_VERIFY,
     OPT_REPORT,

@@ -154,7 +154,8 @@ typedef struct hlwq_simulation_options {
     hlwq_policy policy;
     bool belady;      /* instead: what is needed last makes room, which no one can know while running */
     double half_life; /* tokens, LFRU; 0 = the engine's own */
-    bool pool;        /* slots times layers as one pool, with the engine's floors */
+    bool pool;        /* slots times layers as one pool, of which each layer keeps `floor` */
+    uint32_t floor;
 } hlwq_simulation_options;
 
 typedef struct hlwq_simulation {

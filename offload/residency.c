@@ -165,11 +165,17 @@ static hlwq_status fit_chunks(hs_residency *r, uint32_t slots, hlwq_error *err)
     return HLWQ_OK;
 }
 
-/* Half of the slots are kept for their layers, but no more than a token uses. */
+/*
+ * Slots that each layer keeps.  Under a third of all experts a cache of its own for each layer is best: in one pool,
+ * what a layer used for this token pushes out what the next layers will use.  Above that the pool wins a little.
+ * docs/caching.md has the sweep.
+ */
 static uint32_t floor_for(const hs_residency *r, uint32_t slots)
 {
-    uint32_t floor = slots / (2 * r->groups), used = r->table->config.experts_used;
-    return r->dense ? 0 : floor < used ? floor : used;
+    uint32_t streamed = hs_residency_footprint(r->table).streamed;
+    if (r->dense)
+        return 0;
+    return slots * 3ull < streamed ? slots / r->groups : slots / (2 * r->groups);
 }
 
 static hlwq_status open_slots(hs_residency *r, const hs_residency_options *o, hlwq_error *err)
