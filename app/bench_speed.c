@@ -59,6 +59,8 @@ static void take_streaming(speed *s, const hlwq_streaming *from, hlwq_streaming 
     sum->bytes_read += now.bytes_read - from->bytes_read;
     sum->requests += now.requests - from->requests;
     sum->retries += now.retries - from->retries;
+    sum->guessed += now.guessed - from->guessed;
+    sum->guessed_right += now.guessed_right - from->guessed_right;
     sum->io_seconds += now.io_seconds - from->io_seconds;
     sum->wait_seconds += now.wait_seconds - from->wait_seconds;
 }
@@ -107,9 +109,9 @@ static hlwq_status open_all(speed *s, hlwq_error *err)
 {
     const app_args *a = s->args;
     HS_TRY(app_model_path(a, &s->path, err));
-    HS_TRY(app_engine_open(a, s->path, app_flag(a, OPT_EXACT), &s->engine, err));
-    hlwq_engine_facts(s->engine, &s->facts);
     uint32_t most = s->prompt > s->tokens + 1 ? s->prompt : s->tokens + 1;
+    HS_TRY(app_engine_open(a, s->path, app_flag(a, OPT_EXACT), most, &s->engine, err));
+    hlwq_engine_facts(s->engine, &s->facts);
     hlwq_session_options o = hlwq_session_options_default(s->engine);
     o.context = most;
     o.kv = app_kv(a, HLWQ_KV_F16);
@@ -169,13 +171,14 @@ static void print_streaming(hs_text *t, const speed *s)
         const hlwq_streaming *io = &s->streaming[k];
         if (!count[k] || !io->slots)
             continue;
-        hs_text_format(
-            t,
-            "%s: %u of %u in memory, hit rate %.1f %%; %.2f MB/token read at %.2f GB/s, %.2f of %.2f ms/token "
-            "waiting (%s)\n",
-            what[k], io->slots, p.streamed, 100.0 * app_rate(io->hits, (double)io->lookups),
-            (double)io->bytes_read / count[k] * 1e-6, app_rate(io->bytes_read, io->io_seconds) * 1e-9,
-            io->wait_seconds / count[k] * 1e3, s->seconds[k] / count[k] * 1e3, io->reason);
+        hs_text_format(t,
+                       "%s: %u of %u in memory, hit rate %.1f %%, %" PRIu64
+                       " guesses, %.0f %% right; %.2f MB/token read at %.2f "
+                       "GB/s, %.2f of %.2f ms/token waiting (%s)\n",
+                       what[k], io->slots, p.streamed, 100.0 * app_rate(io->hits, (double)io->lookups), io->guessed,
+                       100.0 * app_rate(io->guessed_right, (double)io->guessed),
+                       (double)io->bytes_read / count[k] * 1e-6, app_rate(io->bytes_read, io->io_seconds) * 1e-9,
+                       io->wait_seconds / count[k] * 1e3, s->seconds[k] / count[k] * 1e3, io->reason);
     }
 }
 

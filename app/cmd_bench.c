@@ -45,7 +45,7 @@ typedef struct bench {
 static hlwq_status open_side(bench *b, side *s, bool exact, hlwq_error *err)
 {
     hlwq_model_facts facts;
-    HS_TRY(app_engine_open(b->args, s->path, exact, &s->engine, err));
+    HS_TRY(app_engine_open(b->args, s->path, exact, (uint32_t)app_number(b->args, OPT_CTX, CTX), &s->engine, err));
     hlwq_engine_facts(s->engine, &facts);
     if (b->vocab && facts.vocab != b->vocab)
         return hs_fail(err, HLWQ_ERR_ARG, "%s has a vocabulary of %u, %s one of %u: they cannot be compared", s->path,

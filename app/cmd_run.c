@@ -218,7 +218,7 @@ static hlwq_status run_it(run *r, hlwq_error *err)
 {
     HS_TRY(read_prompt(r, err));
     HS_TRY(app_model_path(r->args, &r->model, err));
-    HS_TRY(app_engine_open(r->args, r->model, app_flag(r->args, OPT_EXACT), &r->engine, err));
+    HS_TRY(app_engine_open(r->args, r->model, app_flag(r->args, OPT_EXACT), 0, &r->engine, err));
     HS_TRY(open_session(r, err));
     app_watch(r->session);
     if (app_signal())

@@ -76,13 +76,16 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
     return HLWQ_OK;
 }
 
-hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, hlwq_engine **engine, hlwq_error *err)
+hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, uint32_t context, hlwq_engine **engine,
+                            hlwq_error *err)
 {
     app_progress progress = {.label = "loading"};
     hlwq_engine_options o;
     *engine = NULL;
     HS_TRY(app_engine_options(args, path, &o, err));
     o.exact = exact;
+    if (context)
+        o.context = context;
     o.progress = app_progress_step;
     o.user = &progress;
     hlwq_status st = hlwq_engine_open(&o, engine, err);

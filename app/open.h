@@ -15,8 +15,9 @@ hlwq_status app_model_path(const app_args *args, char **path, hlwq_error *err);
 /* The engine options of `args`; the options refer to `path`. */
 hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engine_options *out, hlwq_error *err);
 
-/* Opens `path` with the engine options of `args`; shows a bar while it loads. */
-hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, hlwq_engine **engine, hlwq_error *err);
+/* Opens `path` with the engine options of `args`, for `context` positions (0 = --ctx); shows a bar while it loads. */
+hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, uint32_t context, hlwq_engine **engine,
+                            hlwq_error *err);
 
 /* --kv. */
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback);

@@ -48,8 +48,9 @@ void app_streaming_json(hs_text *t, const hlwq_streaming *s)
 {
     hs_text_format(t,
                    "\"cache\": {\"slots\": %u, \"lookups\": %" PRIu64 ", \"hits\": %" PRIu64 ", \"misses\": %" PRIu64
-                   ", \"evictions\": %" PRIu64 ", \"hit_rate\": %.6f},\n",
-                   s->slots, s->lookups, s->hits, s->misses, s->evictions,
+                   ", \"evictions\": %" PRIu64 ", \"guessed\": %" PRIu64 ", \"guessed_right\": %" PRIu64
+                   ", \"hit_rate\": %.6f},\n",
+                   s->slots, s->lookups, s->hits, s->misses, s->evictions, s->guessed, s->guessed_right,
                    s->lookups ? (double)s->hits / (double)s->lookups : 0.0);
     hs_text_format(t,
                    "  \"io\": {\"engine\": \"%s\", \"reason\": \"%s\", \"bytes_read\": %" PRIu64

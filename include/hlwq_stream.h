@@ -139,10 +139,11 @@ typedef struct hlwq_streaming {
     uint32_t slots;
     uint64_t lookups, hits, misses, evictions;
     uint64_t bytes_read, requests, retries;
-    double io_seconds;   /* with a read under way */
-    double wait_seconds; /* with nothing to compute */
-    const char *engine;  /* "uring" */
-    const char *reason;  /* one sentence */
+    uint64_t guessed, guessed_right; /* experts read before their layer asked; of them used */
+    double io_seconds;               /* with a read under way */
+    double wait_seconds;             /* with nothing to compute */
+    const char *engine;              /* "uring" */
+    const char *reason;              /* one sentence */
 } hlwq_streaming;
 
 HLWQ_API void hlwq_engine_streaming(const hlwq_engine *engine, hlwq_streaming *streaming);

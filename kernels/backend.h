@@ -117,6 +117,10 @@ typedef struct hs_backend_ops {
     hlwq_status (*route)(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                          hlwq_error *err);
 
+    /* As route, for a layer further on: a guess at its choice from an earlier x. Disturbs nothing. */
+    hlwq_status (*guess)(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                         hlwq_error *err);
+
     /*
      * x += sum over rank of weight * expert + sigmoid(shared gate) * shared. expert[id] is valid where `source` gave
      * id last. In which order they come does not show in x.

@@ -54,6 +54,12 @@ static uint64_t activation_bytes(const void *user, uint32_t batch)
     return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(c, batch);
 }
 
+/* A mapping costs page tables, and pages of the file that the system has not let go of yet. */
+static uint64_t mapping_bytes(const hs_table *t)
+{
+    return hs_residency_footprint(t).streamed_bytes / 128;
+}
+
 static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
     const hs_table *t = hs_store_table(e->store);
@@ -63,7 +69,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
                        HS_GRID, HS_BATCH_MAX);
     hs_plan_input in = {.table = t,
                         .ram_bytes = o->ram_bytes,
-                        .fixed_bytes = hs_mem_now_bytes(e->mem),
+                        .fixed_bytes = hs_mem_now_bytes(e->mem) + (o->io == HLWQ_IO_MMAP ? mapping_bytes(t) : 0),
                         .session_bytes = hs_session_bytes(&t->config, o->kv == HLWQ_KV_F32 ? HS_F32 : HS_F16, context),
                         .slots = o->slots,
                         .batch = o->batch,
@@ -234,6 +240,8 @@ void hlwq_engine_streaming(const hlwq_engine *e, hlwq_streaming *out)
                             .bytes_read = s.io.bytes,
                             .requests = s.io.requests,
                             .retries = s.io.retries,
+                            .guessed = s.guessed,
+                            .guessed_right = s.guessed_right,
                             .io_seconds = (double)s.io.busy_ns * 1e-9,
                             .wait_seconds = (double)s.wait_ns * 1e-9,
                             .engine = s.engine,

@@ -37,12 +37,27 @@ static hlwq_status mixer(hs_network *net, hs_states *states, uint32_t i, uint32_
 typedef struct arrivals {
     hs_network *net;
     uint32_t group;
+    const hs_layer *next; /* whose experts are guessed once this layer's are asked for; NULL = none */
 } arrivals;
+
+/* What the next layer's router would choose now: mostly what it will. */
+static hlwq_status expect_next(arrivals *a, hlwq_error *err)
+{
+    hs_network *net = a->net;
+    const hs_mixture *m = &a->next->mixture;
+    hs_routing guess = {net->guess, net->guess_weight};
+    HS_TRY(net->backend->ops->guess(net->backend, m, 1, net->x, &guess, err));
+    hs_residency_expect(net->residency, a->next->experts_group, net->guess, m->used);
+    a->next = NULL;
+    return HLWQ_OK;
+}
 
 static hlwq_status next_experts(void *user, const int32_t **id, uint32_t *n, hlwq_error *err)
 {
     arrivals *a = user;
     HS_TRY(hs_residency_next(a->net->residency, id, n, err));
+    if (a->next && hs_residency_wants_guesses(a->net->residency)) /* all of this layer is there: the disk is idle */
+        HS_TRY(expect_next(a, err));
     hs_network_bind_experts(a->net, a->group, *id, *n);
     return HLWQ_OK;
 }
@@ -52,7 +67,8 @@ static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, h
     const hs_mixture *m = &layer->mixture;
     const hs_backend_ops *ops = net->backend->ops;
     hs_routing routing = {net->pick, net->weight};
-    arrivals a = {net, layer->experts_group};
+    bool guess = n == 1 && layer + 1 < net->layer + net->config->layers;
+    arrivals a = {net, layer->experts_group, guess ? layer + 1 : NULL};
     hs_expert_source source = {next_experts, &a};
     uint64_t mark = hs_now_ns();
     HS_TRY(ops->route(net->backend, m, n, net->x, &routing, err));

@@ -201,6 +201,10 @@ hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *resi
     net->pick = p;
     HS_TRY(hs_arena_array(&net->arena, batch, c->experts_used * sizeof(float), &p, err));
     net->weight = p;
+    HS_TRY(hs_arena_array(&net->arena, 2, c->experts_used * sizeof(int32_t) + 64, &p, err));
+    net->guess = p;
+    HS_TRY(hs_arena_array(&net->arena, 2, c->experts_used * sizeof(float) + 64, &p, err));
+    net->guess_weight = p;
     HS_TRY(hs_arena_array(&net->arena, batch, c->hidden * sizeof(float), &p, err));
     net->x = p;
     HS_TRY(hs_arena_array(&net->arena, c->rotary_dims / 2 + 1, sizeof(float), &p, err));

@@ -33,6 +33,8 @@ typedef struct hs_network {
     uint32_t batch;  /* most tokens of one hs_forward */
     int32_t *pick;   /* [batch][used] */
     float *weight;   /* likewise */
+    int32_t *guess;  /* [used] */
+    float *guess_weight;
     float *inv_freq; /* [rotary_dims / 2] */
     float *x;        /* [batch][hidden] residual stream */
     uint64_t stage_ns[HLWQ_STAGE_COUNT];

@@ -7,17 +7,20 @@
 
 #include <inttypes.h>
 
-/* Small things that are not counted one by one: the stream, the backend's and the session's own structures. */
-enum { MARGIN = 4 << 20 };
+/*
+ * What is not counted one by one: structures, code, libraries, stacks; and a hundredth of the cap for page tables and
+ * what else the system charges to a process, so that a control group of exactly the cap holds it.
+ */
+enum { MARGIN = 4 << 20, SHARE = 100 };
 
-static uint64_t without_slots(const hs_plan *p)
+static uint64_t without_slots(const hs_plan *p, uint64_t cap)
 {
-    return p->weights.trunk_bytes + p->fixed_bytes + p->session_bytes + p->activation_bytes + MARGIN;
+    return p->weights.trunk_bytes + p->fixed_bytes + p->session_bytes + p->activation_bytes + MARGIN + cap / SHARE;
 }
 
 uint32_t hs_plan_slots(const hs_plan *p, const hs_table *table, uint64_t ram_bytes)
 {
-    uint64_t fixed = without_slots(p);
+    uint64_t fixed = without_slots(p, ram_bytes);
     uint32_t low = 0, high = p->weights.streamed; /* the most that fit: between */
     while (low < high) {
         uint32_t middle = high - (high - low) / 2;
@@ -43,9 +46,10 @@ hlwq_status hs_plan_make(hs_plan *p, const hs_plan_input *in, const char *what, 
                    .batch = in->batch ? in->batch : HS_BATCH_MAX};
     uint64_t cap = in->ram_bytes ? in->ram_bytes : UINT64_MAX;
     p->activation_bytes = in->activation_bytes(in->user, HS_GRID);
-    p->smallest_bytes = without_slots(p) + hs_residency_slots_bytes(in->table, p->weights.slots_min);
+    uint64_t least = without_slots(p, 0) + hs_residency_slots_bytes(in->table, p->weights.slots_min);
+    p->smallest_bytes = least + least / (SHARE - 1) + 1;
     p->activation_bytes = in->activation_bytes(in->user, p->batch);
-    uint64_t all = without_slots(p) + p->weights.streamed_bytes;
+    uint64_t all = without_slots(p, in->ram_bytes) + p->weights.streamed_bytes;
     if (in->slots == 0 && all <= cap) {
         p->slots_bytes = p->weights.streamed_bytes;
         p->total_bytes = all;
@@ -70,6 +74,6 @@ hlwq_status hs_plan_make(hs_plan *p, const hs_plan_input *in, const char *what, 
                        what, mib(cap), mib(p->weights.trunk_bytes), mib(p->session_bytes), mib(p->activation_bytes),
                        (p->smallest_bytes + 1048575) / 1048576);
     p->slots_bytes = hs_residency_slots_bytes(in->table, p->slots);
-    p->total_bytes = without_slots(p) + p->slots_bytes;
+    p->total_bytes = without_slots(p, in->ram_bytes) + p->slots_bytes;
     return HLWQ_OK;
 }

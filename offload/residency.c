@@ -15,6 +15,9 @@
 
 enum {
     CHUNK_BYTES = 64 << 20,
+    GUESSES = 1,    /* extents of the next layer that are read on a guess */
+    JUDGE = 64,     /* guesses between two judgements */
+    QUIET = 64,     /* tokens without guesses after a bad one */
     RING = 2,       /* slots that the layers of a dense model pass through */
     AHEAD = 2,      /* of them that are read at once before they are needed */
     READS_MAX = 256 /* extents being read at once */
@@ -42,6 +45,8 @@ struct hs_residency {
     hs_slots *slots;
     hs_stream *stream;
     uint64_t slot_bytes, wait_ns, position;
+    uint64_t guessed, guessed_right, judged, judged_right, quiet_until, tokens;
+    uint8_t *on_guess; /* [slots_made]: read on a guess and not used yet */
     uint32_t slots_made, per_chunk, n_chunks;
     uint8_t **chunk;       /* [n_chunks]; NULL = given back */
     reading *read, *spare; /* [READS_MAX]; those not in use */
@@ -97,7 +102,7 @@ uint64_t hs_residency_slots_bytes(const hs_table *t, uint32_t slots)
     if (slots == 0 || f.slot_bytes == 0)
         return f.streamed_bytes;
     uint64_t chunks = (slots + slots_per_chunk(f.slot_bytes) - 1) / slots_per_chunk(f.slot_bytes);
-    return slots * f.slot_bytes + chunks * 8192 + f.streamed * (uint64_t)128 + READS_MAX * sizeof(reading) + 65536;
+    return slots * f.slot_bytes + chunks * 8192 + f.streamed * (uint64_t)136 + READS_MAX * sizeof(reading) + 65536;
 }
 
 hs_residency_options hs_residency_options_default(void)
@@ -203,6 +208,7 @@ static hlwq_status open_slots(hs_residency *r, const hs_residency_options *o, hl
     r->n_chunks = (r->slots_made + r->per_chunk - 1) / r->per_chunk;
     HS_TRY(take(r, r->n_chunks * sizeof *r->chunk, &r->chunk, err));
     HS_TRY(take(r, READS_MAX * sizeof *r->read, &r->read, err));
+    HS_TRY(take(r, r->slots_made, &r->on_guess, err));
     for (uint32_t i = 0; i < READS_MAX; i++) {
         r->read[i].next = r->spare;
         r->spare = &r->read[i];
@@ -287,6 +293,7 @@ void hs_residency_close(hs_residency *r)
         hs_mem_free(r->mem, r->data[g]);
     hs_mem_free(r->mem, r->chunk);
     hs_mem_free(r->mem, r->read);
+    hs_mem_free(r->mem, r->on_guess);
     hs_mem_free(r->mem, r->checked);
     hs_mem_free(r->mem, r->first_bit);
     hs_mem_free(r->mem, r->ready);
@@ -327,6 +334,7 @@ static bool start_read(hs_residency *r, uint32_t group, uint32_t extent)
     int32_t slot = r->spare ? hs_slots_claim(r->slots, r->index[group], extent) : -1;
     if (slot < 0)
         return false;
+    r->on_guess[slot] = 0;
     reading *s = r->spare;
     r->spare = s->next;
     *s = (reading){.slot = slot, .group = group, .extent = extent};
@@ -400,8 +408,43 @@ static void read_ahead(hs_residency *r)
 
 void hs_residency_tokens(hs_residency *r, uint32_t n)
 {
+    r->tokens += n;
     if (r->slots)
         hs_slots_tick(r->slots, n);
+}
+
+bool hs_residency_wants_guesses(const hs_residency *r)
+{
+    return r->slots && !r->dense && r->tokens >= r->quiet_until && r->n_missing + r->n_waiting == 0;
+}
+
+void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n)
+{
+    uint32_t under_way = 0;
+    for (uint32_t i = 0; i < n && under_way < GUESSES; i++) {
+        int32_t slot = hs_slots_find(r->slots, r->index[group], (uint32_t)extent[i]);
+        if (slot >= 0)
+            continue;
+        if (!start_read(r, group, (uint32_t)extent[i]))
+            return;
+        r->on_guess[hs_slots_find(r->slots, r->index[group], (uint32_t)extent[i])] = 1;
+        r->guessed++;
+        under_way++;
+    }
+    if (r->guessed - r->judged < JUDGE)
+        return;
+    /* A guess that comes true saves a wait; one that does not costs a read, of time in which the disk had little to do.
+     */
+    if ((r->guessed_right - r->judged_right) * 2 < r->guessed - r->judged)
+        r->quiet_until = r->tokens + QUIET;
+    r->judged = r->guessed;
+    r->judged_right = r->guessed_right;
+}
+
+static void used_on_guess(hs_residency *r, int32_t slot)
+{
+    r->guessed_right += r->on_guess[slot];
+    r->on_guess[slot] = 0;
 }
 
 hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err)
@@ -422,6 +465,8 @@ hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *e
         if (!r->seen[e])
             continue;
         int32_t slot = streams ? hs_slots_use(r->slots, r->index[group], e) : 0;
+        if (streams && slot >= 0)
+            used_on_guess(r, slot);
         if (slot < 0)
             r->missing[r->n_missing++] = (int32_t)e;
         else if (!streams || hs_slots_is_ready(r->slots, slot))
@@ -577,6 +622,8 @@ hs_residency_stats hs_residency_get_stats(const hs_residency *r)
         s.cache = hs_slots_get_stats(r->slots);
         s.io = hs_stream_get_stats(r->stream);
         s.wait_ns = r->wait_ns;
+        s.guessed = r->guessed;
+        s.guessed_right = r->guessed_right;
         s.engine = hs_io_name(hs_stream_engine(r->stream));
         s.reason = hs_stream_reason(r->stream);
     }

@@ -64,6 +64,13 @@ hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *e
 hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hlwq_error *err);
 const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t extent);
 
+/*
+ * Extents of a group to come that will probably be used, likeliest first: reads some of those that are not in memory
+ * while nothing else is to be read.  Guesses are counted, and left alone for a while where too few come true.
+ */
+void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n);
+bool hs_residency_wants_guesses(const hs_residency *r); /* now: nothing of the group in use is to come */
+
 /* Also after a failure: nothing stays in use. */
 void hs_residency_end(hs_residency *r);
 
@@ -76,6 +83,7 @@ typedef struct hs_residency_stats {
     hs_slots_stats cache;
     hs_stream_stats io;
     uint64_t wait_ns; /* nothing to compute until a read was done */
+    uint64_t guessed, guessed_right; /* extents read on a guess; of them used before they made room */
     const char *engine, *reason;
 } hs_residency_stats;
 hs_residency_stats hs_residency_get_stats(const hs_residency *r);

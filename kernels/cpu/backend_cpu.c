@@ -330,6 +330,21 @@ static hlwq_status cpu_route(hs_backend *be, const hs_mixture *w, uint32_t n, co
     return HLWQ_OK;
 }
 
+static hlwq_status cpu_guess(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                             hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    (void)err;
+    norm_rows(c, x, w->norm, w->eps, n, c->y);
+    hs_act a = hs_cpu_act(c, c->y, c->lim.hidden, n, hs_dtype_packed(w->router.dtype) ? &c->outq : NULL);
+    c->task[0] = (hs_task){&w->router, a, NULL, n, c->logit, w->experts};
+    hs_cpu_run(c, 1);
+    for (uint32_t t = 0; t < n; t++)
+        c->ops->top_k(c->logit + (size_t)t * w->experts, w->experts, w->used, routing->id + (size_t)t * w->used,
+                      routing->weight + (size_t)t * w->used);
+    return HLWQ_OK;
+}
+
 typedef struct combine_job {
     hs_cpu *c;
     const hs_mixture *w;
@@ -440,6 +455,7 @@ static const hs_backend_ops cpu_ops = {
     .deltanet = cpu_deltanet,
     .dense = cpu_dense,
     .route = cpu_route,
+    .guess = cpu_guess,
     .experts = cpu_experts,
     .head = cpu_head,
 };
