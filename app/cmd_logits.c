@@ -83,8 +83,7 @@ static hlwq_status open_all(logits_job *job, hlwq_error *err)
     HS_TRY(app_read(file, IDS_MAX, &text, &bytes, err));
     hlwq_status st = app_model_path(job->args, &job->model, err);
     if (st == HLWQ_OK)
-        st = app_engine_open(job->args, job->model, app_flag(job->args, OPT_EXACT), 0, &job->engine,
-                             err);
+        st = app_engine_open(job->args, job->model, app_flag(job->args, OPT_EXACT), 0, &job->engine, err);
     if (st == HLWQ_OK) {
         hlwq_model_facts facts;
         hlwq_engine_facts(job->engine, &facts);

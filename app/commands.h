@@ -15,5 +15,6 @@ int app_cmd_bench(const app_args *args);
 int app_cmd_synth(const app_args *args);
 int app_cmd_plan(const app_args *args);
 int app_cmd_sim(const app_args *args);
+int app_cmd_doctor(const app_args *args);
 
 #endif

@@ -47,6 +47,7 @@ static int dispatch(const app_args *args)
     case APP_SYNTH: return app_cmd_synth(args);
     case APP_PLAN: return app_cmd_plan(args);
     case APP_SIM: return app_cmd_sim(args);
+    case APP_DOCTOR: return app_cmd_doctor(args);
     case APP_VERSION: return version();
     default: return help(args);
     }

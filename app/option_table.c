@@ -4,8 +4,8 @@
 #include "app/options.h"
 
 #define ON(command) (1u << APP_##command)
-#define MODEL_COMMANDS (ON(RUN) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH) | ON(PLAN))
-#define ENGINE_COMMANDS (ON(RUN) | ON(LOGITS) | ON(BENCH) | ON(PLAN))
+#define MODEL_COMMANDS (ON(RUN) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
+#define ENGINE_COMMANDS (ON(RUN) | ON(LOGITS) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
 #define EVERY ((1u << APP_COMMAND_COUNT) - 1)
 #define MANY 2147483647.0
 
@@ -18,7 +18,8 @@ const app_option app_option_table[OPT_COUNT] = {
                      "make at most N tokens; -1 = until the model ends its text or the context is full",
                      ON(RUN) | ON(BENCH), false},
     [OPT_CTX] = {"ctx", "ctx-size max-model-len", 'c', APP_NUMBER, "N", 0, MANY, "0; bench: 256",
-                 "positions of the context; 0 = the model's own, at most 8192", ON(RUN) | ON(BENCH) | ON(PLAN), false},
+                 "positions of the context; 0 = the model's own, at most 8192",
+                 ON(RUN) | ON(BENCH) | ON(PLAN) | ON(DOCTOR), false},
     [OPT_THREADS] = {"threads", NULL, 't', APP_NUMBER, "N", 0, 256, "0",
                      "threads that compute; 0 = one per usable core; results do not depend on it",
                      ENGINE_COMMANDS | ON(CONVERT) | ON(SYNTH), false},
@@ -109,7 +110,7 @@ const app_option app_option_table[OPT_COUNT] = {
                  ON(BENCH), true},
     [OPT_REF_EXACT] = {"ref-exact", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "--exact for the reference", ON(BENCH), true},
     [OPT_JSON] = {"json", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print JSON",
-                  ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH) | ON(PLAN) | ON(SIM), false},
+                  ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH) | ON(PLAN) | ON(SIM) | ON(DOCTOR), false},
     [OPT_CSV] = {"csv", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print comma-separated values with a heading", ON(BENCH),
                  true},
     [OPT_QUIET] = {"quiet", NULL, 'q', APP_FLAG, NULL, 0, 0, NULL, "print errors only, beside the result",
@@ -148,6 +149,9 @@ const app_command app_command_table[APP_COMMAND_COUNT] = {
         {"sim", "TRACE", 1, 1, "replay a routing trace through the cache",
          "The trace is text: \"layers experts tokens prompt_tokens\", then \"token layer expert weight\" for each "
          "selection. The cache starts cold."},
+    [APP_DOCTOR] =
+        {"doctor", "", 0, 0, "measure this machine and say what follows for a model",
+         "Memory, disk, processor, how weights can be read; the plan, the most that decode can reach, and what limits it."},
     [APP_VERSION] = {"version", "", 0, 0, "print the version", NULL},
     [APP_HELP] = {"help", "[COMMAND]", 0, 1, "print help", NULL},
 };

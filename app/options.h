@@ -22,6 +22,7 @@ typedef enum app_command_id {
     APP_SYNTH,
     APP_PLAN,
     APP_SIM,
+    APP_DOCTOR,
     APP_VERSION,
     APP_HELP,
     APP_COMMAND_COUNT

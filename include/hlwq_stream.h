@@ -148,6 +148,23 @@ typedef struct hlwq_streaming {
 
 HLWQ_API void hlwq_engine_streaming(const hlwq_engine *engine, hlwq_streaming *streaming);
 
+/* What this machine offers a model, measured now, and what follows. */
+typedef struct hlwq_diagnosis {
+    const char *isa; /* "avx512" */
+    uint32_t cores;  /* to compute on */
+    uint64_t memory_available, locked_limit;
+    char huge_pages[32];
+    double memory_bytes_per_second_one, memory_bytes_per_second; /* read by one thread, by all */
+    char io[160];                                                /* how weights would be read: one sentence */
+    double disk_bytes_per_second;                                /* 0 = not measured */
+    hlwq_plan plan;
+    double missed_bytes_per_token; /* with experts chosen by chance */
+    double tok_per_s;              /* at most */
+    const char *bottleneck;        /* "memory" or "disk" */
+} hlwq_diagnosis;
+
+HLWQ_API hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *diagnosis, hlwq_error *err);
+
 /* A routing trace replayed through the cache: cold start included. */
 typedef struct hlwq_simulation_options {
     const char *trace; /* text: "layers experts tokens prompt_tokens", then "token layer expert weight" per selection */

@@ -161,6 +161,35 @@ grep -q '"tokens":2,' "$dir/out" || fail "bench kernels --json: $(cat "$dir/out"
 expect 1 'Q9' bench kernels Q9
 expect 2 'speed of light' bench 'speed of light'
 
+# ---- budgets ----
+expect 0 '' plan --ram 24M --ctx 256
+grep -q ' of 256, .*the rest of .* is streamed' "$dir/out" || fail "plan: $(cat "$dir/out")"
+expect 0 '' plan --ram 24M --ctx 256 --json
+grep -q '"slots": 1[0-9][0-9],' "$dir/out" || fail "plan --json: $(cat "$dir/out")"
+expect 3 'smallest --ram that works is' plan --ram 5M
+expect 3 'smallest --ram that works is' run --ram 5M hello
+expect 0 '' run -q --temp 0 -n 24 --ctx 256 "The old man looked at the sea and"
+cp "$dir/out" "$dir/resident"
+for io in auto pread mmap; do
+    expect 0 '' run --temp 0 -n 24 --ctx 256 --ram 20M --io $io --report "$dir/report" "The old man looked at the sea and"
+    cmp -s "$dir/out" "$dir/resident" || fail "run --ram 20M --io $io: another text"
+    grep -q 'hit rate' "$dir/err" || fail "run --ram 20M --io $io: no line about streaming"
+    grep -q '"misses": [1-9]' "$dir/report" || fail "run --ram 20M --io $io: $(cat "$dir/report")"
+done
+expect 2 'belady' run --cache-policy belady hello
+expect 2 'multiple of 64' run --batch 65 hello
+expect 0 '' doctor --ram 20M --ctx 256
+grep -q 'limited by the' "$dir/out" || fail "doctor: $(cat "$dir/out")"
+expect 0 '' doctor --json
+printf '1 4 3 0\n0 0 1 0\n1 0 1 0\n2 0 2 0\n' >"$dir/trace"
+expect 0 '' sim "$dir/trace" --slots 2
+[ "$(head -n 1 "$dir/out")" = 'hit rate 33.33 %' ] || fail "sim: $(cat "$dir/out")"
+expect 0 '' sim "$dir/trace" --slots 1 --policy belady --json
+expect 2 'slots' sim "$dir/trace"
+printf '1 4 3 0\n0 0 9 0\n' >"$dir/trace"
+expect 1 'line 2' sim "$dir/trace" --slots 1
+expect 1 'none' sim "$dir/none" --slots 1
+
 # ---- endings ----
 if [ -w /dev/full ]; then
     "$program" run -q -n 8 "The old man" >/dev/full 2>"$dir/err"

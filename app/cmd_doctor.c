@@ -1,0 +1,82 @@
+/*
+ * app/cmd_doctor.c - what this machine offers a model, and the flags that follow.
+ */
+#include "app/commands.h"
+#include "app/open.h"
+#include "app/plan_text.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_json(hs_text *t, const hlwq_diagnosis *d)
+{
+    hs_text_format(t,
+                   "{\"isa\": \"%s\", \"cores\": %u, \"memory_available_bytes\": %" PRIu64
+                   ", \"huge_pages\": \"%s\", \"locked_limit_bytes\": %" PRIu64
+                   ", \"memory_bytes_per_second\": [%.0f, %.0f], \"io\": ",
+                   d->isa, d->cores, d->memory_available, d->huge_pages, d->locked_limit,
+                   d->memory_bytes_per_second_one, d->memory_bytes_per_second);
+    hs_text_json(t, d->io, strlen(d->io));
+    hs_text_format(t,
+                   ", \"disk_bytes_per_second\": %.0f, \"missed_bytes_per_token\": %.0f, \"tok_per_s\": %.2f, "
+                   "\"bottleneck\": \"%s\", \"plan\": ",
+                   d->disk_bytes_per_second, d->missed_bytes_per_token, d->tok_per_s, d->bottleneck);
+    app_plan_json(t, &d->plan);
+    hs_text_format(t, "}\n");
+}
+
+static void print_text(hs_text *t, const hlwq_diagnosis *d, const char *path)
+{
+    hs_text_format(t, "processor      %s kernels; %u cores to compute on\n", d->isa, d->cores);
+    hs_text_format(t,
+                   "memory         %.1f GiB available; read at %.1f GB/s by one thread, %.1f by all; huge pages: %s\n",
+                   (double)d->memory_available / 1073741824.0, d->memory_bytes_per_second_one * 1e-9,
+                   d->memory_bytes_per_second * 1e-9, d->huge_pages);
+    hs_text_format(t, "graphics card  not used by this build\n");
+    hs_text_format(t, "reading        %s\n", d->io);
+    if (d->disk_bytes_per_second > 0)
+        hs_text_format(t, "disk           %.2f GB/s in pieces of %.2f MiB from all over the model\n",
+                       d->disk_bytes_per_second * 1e-9, (double)d->plan.slot_bytes / 1048576.0);
+    hs_text_format(t, "model          %s\n", path);
+    app_plan_table(t, &d->plan);
+    hs_text_format(t, "decode         at most %.1f tok/s, limited by the %s", d->tok_per_s, d->bottleneck);
+    if (d->missed_bytes_per_token > 0)
+        hs_text_format(t, "; %.1f MB/token from the disk if experts are chosen by chance, less for real text",
+                       d->missed_bytes_per_token * 1e-6);
+    hs_text_format(t, "\nflags          ");
+    if (!d->plan.slots)
+        hs_text_format(t, "none are needed: everything is resident\n");
+    else if (d->plan.total_bytes < d->memory_available / 10 * 9)
+        hs_text_format(t, "--ram %" PRIu64 "M: more memory is available than was given\n",
+                       d->memory_available / 10 * 9 >> 20);
+    else
+        hs_text_format(t, "as they are\n");
+}
+
+static hlwq_status doctor(const app_args *args, hlwq_error *err)
+{
+    char *path;
+    hlwq_engine_options o;
+    hlwq_diagnosis d;
+    hs_text t = {0};
+    HS_TRY(app_model_path(args, &path, err));
+    hlwq_status st = app_engine_options(args, path, &o, err);
+    if (st == HLWQ_OK)
+        st = hlwq_diagnose(&o, &d, err);
+    if (st == HLWQ_OK) {
+        if (app_flag(args, OPT_JSON))
+            print_json(&t, &d);
+        else
+            print_text(&t, &d, path);
+        st = app_out_text(&t, err);
+    }
+    free(path);
+    return st;
+}
+
+int app_cmd_doctor(const app_args *args)
+{
+    hlwq_error err;
+    return app_finish(doctor(args, &err), &err);
+}
