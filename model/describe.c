@@ -79,7 +79,7 @@ static void describe(hs_text *t, const hs_store *store)
                    hs_store_skipped(store), bytes, hs_network_token_bytes(table));
     hs_text_format(t, ",\"groups\":[");
     groups(t, table);
-    hs_footprint weights = hs_residency_footprint(table);
+    hs_footprint weights = hs_footprint_of(table);
     uint64_t one = hs_states_bytes(c, HS_F16, HS_GRID), two = hs_states_bytes(c, HS_F16, 2 * HS_GRID);
     hs_text_format(t,
                    "],\"needs\":{\"weights_bytes\":%" PRIu64 ",\"kv_bytes_per_token\":%" PRIu64

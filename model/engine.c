@@ -57,7 +57,7 @@ static uint64_t activation_bytes(const void *user, uint32_t batch)
 /* A mapping costs page tables, and pages of the file that the system has not let go of yet. */
 static uint64_t mapping_bytes(const hs_table *t)
 {
-    return hs_residency_footprint(t).streamed_bytes / 128;
+    return hs_footprint_of(t).streamed_bytes / 128;
 }
 
 static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
@@ -77,7 +77,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
                         .user = e};
     if (!in.ram_bytes) { /* a model that fits needs no cap; one that does not gets what there is, less a tenth */
         uint64_t available = hs_memory_available();
-        hs_footprint f = hs_residency_footprint(t);
+        hs_footprint f = hs_footprint_of(t);
         if (f.trunk_bytes + f.streamed_bytes > available / 10 * 9 && hs_store_is_container(e->store))
             in.ram_bytes = available / 10 * 9;
     }

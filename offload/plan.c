@@ -39,7 +39,7 @@ static double mib(uint64_t bytes)
 
 hlwq_status hs_plan_make(hs_plan *p, const hs_plan_input *in, const char *what, hlwq_error *err)
 {
-    *p = (hs_plan){.weights = hs_residency_footprint(in->table),
+    *p = (hs_plan){.weights = hs_footprint_of(in->table),
                    .ram_bytes = in->ram_bytes,
                    .fixed_bytes = in->fixed_bytes,
                    .session_bytes = in->session_bytes,

@@ -18,7 +18,6 @@ enum {
     GUESSES = 1,    /* extents of the next layer that are read on a guess */
     JUDGE = 64,     /* guesses between two judgements */
     QUIET = 64,     /* tokens without guesses after a bad one */
-    RING = 2,       /* slots that the layers of a dense model pass through */
     AHEAD = 2,      /* of them that are read at once before they are needed */
     READS_MAX = 256 /* extents being read at once */
 };
@@ -60,37 +59,6 @@ struct hs_residency {
     uint8_t *seen;                      /* [extents of the group] */
 };
 
-static bool wanted(const hs_group *g)
-{
-    return g->kind != HS_GROUP_MTP_LAYER && g->kind != HS_GROUP_MTP_EXPERTS;
-}
-
-static bool streamable(const hs_table *t, const hs_group *g)
-{
-    return g->kind == (t->config.experts ? HS_GROUP_EXPERTS : HS_GROUP_LAYER);
-}
-
-hs_footprint hs_residency_footprint(const hs_table *t)
-{
-    hs_footprint f = {0};
-    for (uint32_t g = 0; g < t->n_groups; g++) {
-        const hs_group *group = &t->group[g];
-        uint64_t bytes = group->bytes * group->count;
-        if (!wanted(group))
-            continue;
-        if (!streamable(t, group)) {
-            f.trunk_bytes += bytes + 4096; /* and the block's own page */
-            continue;
-        }
-        f.streamed_bytes += bytes + 4096;
-        f.streamed += group->count;
-        f.groups++;
-        f.slot_bytes = hs_max_u64(f.slot_bytes, group->bytes);
-    }
-    f.slots_min = f.streamed < RING ? f.streamed : RING; /* one in use, one being read */
-    return f;
-}
-
 static uint32_t slots_per_chunk(uint64_t slot_bytes)
 {
     return slot_bytes >= CHUNK_BYTES ? 1 : (uint32_t)(CHUNK_BYTES / slot_bytes);
@@ -98,7 +66,7 @@ static uint32_t slots_per_chunk(uint64_t slot_bytes)
 
 uint64_t hs_residency_slots_bytes(const hs_table *t, uint32_t slots)
 {
-    hs_footprint f = hs_residency_footprint(t);
+    hs_footprint f = hs_footprint_of(t);
     if (slots == 0 || f.slot_bytes == 0)
         return f.streamed_bytes;
     uint64_t chunks = (slots + slots_per_chunk(f.slot_bytes) - 1) / slots_per_chunk(f.slot_bytes);
@@ -116,12 +84,12 @@ hs_residency_options hs_residency_options_default(void)
 static hlwq_status load_all(hs_residency *r, hs_pool *pool, const hs_residency_options *o, hlwq_error *err)
 {
     const hs_table *t = r->table;
-    hs_footprint f = hs_residency_footprint(t);
+    hs_footprint f = hs_footprint_of(t);
     uint64_t done = 0, total = f.trunk_bytes + (r->slots ? 0 : f.streamed_bytes);
     for (uint32_t g = 0; g < t->n_groups; g++) {
         const hs_group *group = &t->group[g];
         void *p;
-        if (!wanted(group) || hs_residency_streams(r, g))
+        if (!hs_group_is_used(group) || hs_residency_streams(r, g))
             continue;
         hs_mem_tag tag = group->kind == HS_GROUP_EXPERTS ? HS_MEM_EXPERTS : HS_MEM_WEIGHTS;
         HS_TRY(hs_mem_alloc(r->mem, tag, group->bytes * group->count, "weights", &p, err));
@@ -177,7 +145,7 @@ static hlwq_status fit_chunks(hs_residency *r, uint32_t slots, hlwq_error *err)
  */
 static uint32_t floor_for(const hs_residency *r, uint32_t slots)
 {
-    uint32_t streamed = hs_residency_footprint(r->table).streamed;
+    uint32_t streamed = hs_footprint_of(r->table).streamed;
     if (r->dense)
         return 0;
     return slots * 3ull < streamed ? slots / r->groups : slots / (2 * r->groups);
@@ -185,7 +153,7 @@ static uint32_t floor_for(const hs_residency *r, uint32_t slots)
 
 static hlwq_status open_slots(hs_residency *r, const hs_residency_options *o, hlwq_error *err)
 {
-    hs_footprint f = hs_residency_footprint(r->table);
+    hs_footprint f = hs_footprint_of(r->table);
     uint32_t extents[1024], bits = 0;
     assert(r->groups <= sizeof extents / sizeof *extents);
     if (!hs_store_is_container(r->store))
@@ -235,7 +203,7 @@ static hlwq_status open_parts(hs_residency *r, hs_pool *pool, const hs_residency
     HS_TRY(take(r, t->n_groups * sizeof *r->layers, &r->layers, err));
     for (uint32_t g = 0; g < t->n_groups; g++) {
         r->index[g] = UINT32_MAX;
-        if (streamable(t, &t->group[g])) {
+        if (hs_group_may_stream(t, &t->group[g])) {
             r->index[g] = r->groups;
             r->layers[r->groups++] = g;
         }
@@ -245,7 +213,7 @@ static hlwq_status open_parts(hs_residency *r, hs_pool *pool, const hs_residency
     r->missing = r->ready + most;
     r->waiting = r->missing + most;
     r->seen = (uint8_t *)(r->waiting + most);
-    hs_footprint f = hs_residency_footprint(t);
+    hs_footprint f = hs_footprint_of(t);
     if (o->slots && o->slots < f.streamed)
         HS_TRY(open_slots(r, o, err));
     return load_all(r, pool, o, err);
@@ -373,12 +341,12 @@ static void collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error
 }
 
 /*
- * A dense model's layers come in a circle, where every policy that looks back fails.  All slots but a ring of RING keep
- * their layers for good, spread evenly so that the disk has time between them; the others pass through the ring.
+ * A dense model's layers come in a circle, where every policy that looks back fails.  All slots but a ring of HS_RING
+ * keep their layers for good, spread evenly so that the disk has time between them; the others pass through the ring.
  */
 static bool stays(const hs_residency *r, uint32_t layer)
 {
-    uint64_t kept = hs_slots_capacity(r->slots) - RING;
+    uint64_t kept = hs_slots_capacity(r->slots) - HS_RING;
     return (layer + 1) * kept / r->groups > layer * kept / r->groups;
 }
 
@@ -390,7 +358,7 @@ static void read_ahead(hs_residency *r)
         uint32_t next = (here + k) % r->groups;
         int32_t slot = hs_slots_find(r->slots, next, 0);
         hs_slots_value(r->slots, next, 0, stays(r, next) ? 1.0 : -(double)(r->position + k));
-        if (!stays(r, next) && (slot >= 0 || ahead < RING))
+        if (!stays(r, next) && (slot >= 0 || ahead < HS_RING))
             ahead++;
         else if (!stays(r, next))
             return; /* the ring is full of layers that are needed sooner */
@@ -589,7 +557,7 @@ void hs_residency_end(hs_residency *r)
 hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err)
 {
     assert(!r->begun);
-    hs_footprint f = hs_residency_footprint(r->table);
+    hs_footprint f = hs_footprint_of(r->table);
     hlwq_status st = HLWQ_OK;
     if (!r->slots)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "everything is resident: there are no slots to give back");

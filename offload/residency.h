@@ -12,6 +12,7 @@
 #define HS_OFFLOAD_RESIDENCY_H
 
 #include "cache/slots.h"
+#include "offload/footprint.h"
 #include "offload/store.h"
 #include "stream/stream.h"
 
@@ -34,17 +35,6 @@ hs_residency_options hs_residency_options_default(void);
 hlwq_status hs_residency_open(hs_residency **r, hs_store *store, hs_mem *mem, hs_pool *pool,
                               const hs_residency_options *options, hlwq_error *err);
 void hs_residency_close(hs_residency *r); /* asserts that nothing is in use; NULL is fine */
-
-/* What a model's weights take: for the planner. */
-typedef struct hs_footprint {
-    uint64_t trunk_bytes;    /* always resident */
-    uint64_t slot_bytes;     /* of the largest streamed extent */
-    uint64_t streamed_bytes; /* of all of them */
-    uint32_t streamed;       /* extents that could be streamed */
-    uint32_t groups;         /* in so many groups */
-    uint32_t slots_min;      /* fewest slots that work */
-} hs_footprint;
-hs_footprint hs_residency_footprint(const hs_table *table);
 
 /* Bytes that `slots` slots take beside the trunk (0 = everything resident): memory, tables, transfers. */
 uint64_t hs_residency_slots_bytes(const hs_table *table, uint32_t slots);
@@ -82,7 +72,7 @@ typedef struct hs_residency_stats {
     uint64_t slot_bytes;
     hs_slots_stats cache;
     hs_stream_stats io;
-    uint64_t wait_ns; /* nothing to compute until a read was done */
+    uint64_t wait_ns;                /* nothing to compute until a read was done */
     uint64_t guessed, guessed_right; /* extents read on a guess; of them used before they made room */
     const char *engine, *reason;
 } hs_residency_stats;
