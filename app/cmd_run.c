@@ -229,6 +229,11 @@ static hlwq_status run_it(run *r, hlwq_error *err)
     if (app_left())
         return st;
     summary(r);
+    hlwq_error traced;
+    if (hlwq_engine_end_trace(r->engine, &traced) != HLWQ_OK && st == HLWQ_OK) {
+        *err = traced;
+        return traced.status;
+    }
     const char *path = app_text(r->args, OPT_REPORT, NULL);
     hlwq_error later;
     if (path && report(r, path, &later) != HLWQ_OK && (st == HLWQ_OK || st == HLWQ_ERR_CANCELLED)) {

@@ -70,6 +70,8 @@ const app_option app_option_table[OPT_COUNT] = {
                     "when to check the checksums of a container", ENGINE_COMMANDS, false},
     [OPT_REPORT] = {"report", NULL, 0, APP_PATH, "FILE", 0, 0, NULL, "write times, rates and memory to FILE as JSON",
                     ON(RUN), false},
+    [OPT_TRACE] = {"trace", NULL, 0, APP_PATH, "FILE", 0, 0, NULL, "write every choice of experts to FILE, for sim",
+                   ON(RUN) | ON(BENCH), true},
     [OPT_OUTPUT] = {"output", NULL, 'o', APP_PATH, "FILE", 0, 0, NULL, "the file to write; required",
                     ON(CONVERT) | ON(LOGITS) | ON(SYNTH), true},
     [OPT_BITS] = {"bits", NULL, 0, APP_NUMBER, "N", 0, 6, "5", "bits of a weight, 2 to 6; 0 = as the source has them",

@@ -55,6 +55,7 @@ typedef enum app_option_id {
     OPT_EXACT,
     OPT_VERIFY,
     OPT_REPORT,
+    OPT_TRACE,
     OPT_OUTPUT,
     OPT_BITS,
     OPT_HEAD_BITS,

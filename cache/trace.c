@@ -1,9 +1,11 @@
 /*
- * cache/trace.c - parses traces and replays them: the same slot table that a running engine uses.
+ * cache/trace.c - writes and parses traces and replays them: the same slot table that a running engine uses.
  */
 #include "cache/trace.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,5 +178,67 @@ hlwq_status hs_trace_replay(const hs_trace *t, const hs_replay_options *o, hs_sl
         hs_slots_close(s);
     }
     hs_mem_free(t->mem, next);
+    return st;
+}
+
+struct hs_trace_writer {
+    FILE *file;
+    uint32_t layers, experts, tokens, prompt_tokens;
+    bool decoding;
+    char path[512];
+};
+
+/* Of one width, so that it can be written again at the end. */
+static void write_head(hs_trace_writer *w)
+{
+    fprintf(w->file, "%u %u %010u %010u\n", w->layers, w->experts, w->tokens, w->prompt_tokens);
+}
+
+hlwq_status hs_trace_create(hs_trace_writer **out, const char *path, uint32_t layers, uint32_t experts, hlwq_error *err)
+{
+    *out = NULL;
+    if (experts == 0)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "a dense model has no routing to write to %s", path);
+    hs_trace_writer *w = calloc(1, sizeof *w);
+    if (!w)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a trace");
+    w->layers = layers;
+    w->experts = experts;
+    snprintf(w->path, sizeof w->path, "%s", path);
+    w->file = fopen(path, "we");
+    if (!w->file) {
+        hlwq_status st = hs_fail(err, HLWQ_ERR_IO, "%s: %s", path, strerror(errno));
+        free(w);
+        return st;
+    }
+    write_head(w);
+    *out = w;
+    return HLWQ_OK;
+}
+
+void hs_trace_add(hs_trace_writer *w, uint32_t layer, uint32_t first, uint32_t n, uint32_t used, const int32_t *id,
+                  const float *weight)
+{
+    w->decoding |= n == 1 && first > 0;
+    if (first + n > w->tokens)
+        w->tokens = first + n;
+    if (!w->decoding)
+        w->prompt_tokens = w->tokens;
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t k = 0; k < used; k++)
+            fprintf(w->file, "%u %u %d %.6g\n", first + t, layer, id[t * used + k], (double)weight[t * used + k]);
+}
+
+hlwq_status hs_trace_commit(hs_trace_writer *w, hlwq_error *err)
+{
+    hlwq_status st = HLWQ_OK;
+    if (!w)
+        return st;
+    rewind(w->file);
+    write_head(w);
+    bool failed = ferror(w->file) != 0;
+    if (fclose(w->file) != 0 || failed)
+        st = hs_fail(err, HLWQ_ERR_IO, "%s: %s", w->path, strerror(errno ? errno : EIO));
+    free(w);
     return st;
 }

@@ -27,6 +27,16 @@ typedef struct hs_trace {
 hlwq_status hs_trace_parse(hs_trace *t, hs_mem *mem, const char *text, size_t bytes, const char *what, hlwq_error *err);
 void hs_trace_close(hs_trace *t); /* idempotent for zeroed structs */
 
+/* Writes a trace while a model runs; the first line is completed at close. */
+typedef struct hs_trace_writer hs_trace_writer;
+hlwq_status hs_trace_create(hs_trace_writer **w, const char *path, uint32_t layers, uint32_t experts, hlwq_error *err);
+
+/* What a layer of tokens first..first + n - 1 chose: id and weight [n][used]. Prompt tokens are those before the first
+ * lone one. */
+void hs_trace_add(hs_trace_writer *w, uint32_t layer, uint32_t first, uint32_t n, uint32_t used, const int32_t *id,
+                  const float *weight);
+hlwq_status hs_trace_commit(hs_trace_writer *w, hlwq_error *err); /* frees w; NULL is fine */
+
 typedef struct hs_replay_options {
     uint32_t slots;   /* of each layer */
     hs_policy policy; /* GIVEN = Belady's: the extent that is needed last makes room */

@@ -86,6 +86,7 @@ typedef struct hlwq_engine_options {
     uint32_t slots;     /* experts (of a dense model: layers) kept in memory; 0 = as many as fit */
     hlwq_io io;
     hlwq_policy policy;
+    const char *trace;         /* a file to write every choice of experts to, for hlwq_simulate; NULL = none */
     uint64_t shuffle;          /* tests: not 0 = reads are given out in an order made from this */
     uint32_t threads;          /* 0 = one per usable physical core */
     bool exact;                /* quantised matrices compute from dequantised fp32 weights (slow) */
@@ -125,6 +126,9 @@ typedef struct hlwq_plan {
     uint32_t slots, streamed; /* extents kept, and in all; slots 0 = everything is resident */
     uint32_t batch;
 } hlwq_plan;
+
+/* Completes the trace that options.trace asked for; closing the engine does it too, but cannot say what went wrong. */
+HLWQ_API hlwq_status hlwq_engine_end_trace(hlwq_engine *engine, hlwq_error *err);
 
 HLWQ_API void hlwq_engine_plan(const hlwq_engine *engine, hlwq_plan *plan);
 

@@ -110,7 +110,16 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config, e->plan.batch);
     hs_cpu_options cpu = {.exact = o->exact};
     HS_TRY(hs_backend_cpu_open(&e->backend, e->mem, e->pool, &limits, &cpu, err));
-    return hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err);
+    HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
+    const hs_config *c = e->net.config;
+    return o->trace ? hs_trace_create(&e->net.trace, o->trace, c->layers, c->experts, err) : HLWQ_OK;
+}
+
+hlwq_status hlwq_engine_end_trace(hlwq_engine *e, hlwq_error *err)
+{
+    hs_trace_writer *w = e->net.trace;
+    e->net.trace = NULL;
+    return hs_trace_commit(w, err);
 }
 
 hlwq_status hlwq_engine_open(const hlwq_engine_options *options, hlwq_engine **engine, hlwq_error *err)
@@ -142,6 +151,8 @@ void hlwq_engine_close(hlwq_engine *e)
     if (!e)
         return;
     assert(e->sessions == 0);
+    hlwq_error ignored;
+    (void)hlwq_engine_end_trace(e, &ignored);
     if (e->net.config)
         hs_network_close(&e->net);
     if (e->backend)

@@ -151,6 +151,8 @@ hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, u
         tap_layer(net, tap, i + 1, n);
         if (net->layer[i].moe)
             tap_routing(net, tap, i, n);
+        if (net->trace && net->layer[i].moe)
+            hs_trace_add(net->trace, i, first, n, net->config->experts_used, net->pick, net->weight);
     }
     if (mode == HS_LOGITS_NONE)
         return HLWQ_OK;

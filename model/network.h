@@ -5,6 +5,7 @@
 #define HS_MODEL_NETWORK_H
 
 #include "cache/kv.h"
+#include "cache/trace.h"
 #include "kernels/backend.h"
 #include "offload/residency.h"
 
@@ -35,8 +36,9 @@ typedef struct hs_network {
     float *weight;   /* likewise */
     int32_t *guess;  /* [used] */
     float *guess_weight;
-    float *inv_freq; /* [rotary_dims / 2] */
-    float *x;        /* [batch][hidden] residual stream */
+    float *inv_freq;        /* [rotary_dims / 2] */
+    float *x;               /* [batch][hidden] residual stream */
+    hs_trace_writer *trace; /* NULL = none is written */
     uint64_t stage_ns[HLWQ_STAGE_COUNT];
 } hs_network;
 

@@ -190,6 +190,13 @@ printf '1 4 3 0\n0 0 9 0\n' >"$dir/trace"
 expect 1 'line 2' sim "$dir/trace" --slots 1
 expect 1 'none' sim "$dir/none" --slots 1
 
+expect 0 '' run -q --temp 0 -n 20 --ctx 256 --trace "$dir/trace" "The old man looked at the sea and"
+[ "$(head -n 1 "$dir/trace")" = '8 32 0000000028 0000000008' ] || fail "run --trace: $(head -n 1 "$dir/trace")"
+[ "$(wc -l <"$dir/trace")" -eq $((1 + 28 * 8 * 2)) ] || fail "run --trace: $(wc -l <"$dir/trace") lines"
+expect 0 '' sim "$dir/trace" --slots 8
+grep -q '^448 lookups' "$dir/out" || fail "sim of a run's trace: $(cat "$dir/out")"
+expect 1 'no/such' run -n 1 --trace no/such/folder/trace hello
+
 # ---- endings ----
 if [ -w /dev/full ]; then
     "$program" run -q -n 8 "The old man" >/dev/full 2>"$dir/err"
