@@ -87,7 +87,6 @@ typedef struct hlwq_engine_options {
     hlwq_io io;
     hlwq_policy policy;
     const char *trace;         /* a file to write every choice of experts to, for hlwq_simulate; NULL = none */
-    uint64_t shuffle;          /* tests: not 0 = reads are given out in an order made from this */
     uint32_t threads;          /* 0 = one per usable physical core */
     bool exact;                /* quantised matrices compute from dequantised fp32 weights (slow) */
     hlwq_verify verify;        /* extent checksums: on first read by default */

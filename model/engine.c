@@ -100,12 +100,12 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     HS_TRY(open_table(e, o, err));
     hs_residency_options r = hs_residency_options_default();
     r.verify = o->verify != HLWQ_VERIFY_OFF;
+    r.always = o->verify == HLWQ_VERIFY_ALWAYS;
     r.progress = o->progress;
     r.user = o->user;
     r.slots = e->plan.slots;
     r.policy = (hs_policy)o->policy;
     r.stream.io = (hs_io)o->io;
-    r.stream.shuffle = o->shuffle;
     HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, &r, err));
     hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config, e->plan.batch);
     hs_cpu_options cpu = {.exact = o->exact};

@@ -18,7 +18,7 @@ enum {
     GUESSES = 1,    /* extents of the next layer that are read on a guess */
     JUDGE = 64,     /* guesses between two judgements */
     QUIET = 64,     /* tokens without guesses after a bad one */
-    AHEAD = 2,      /* of them that are read at once before they are needed */
+    AHEAD = 2,      /* layers of a dense model that are read at once before they are needed */
     READS_MAX = 256 /* extents being read at once */
 };
 
@@ -34,10 +34,10 @@ struct hs_residency {
     hs_store *store;
     hs_mem *mem;
     const hs_table *table;
-    bool verify, dense;
-    uint8_t **data;   /* [n_groups], extents one after another; NULL = not always there */
-    uint32_t *index;  /* [n_groups]: number among the streamed groups, or UINT32_MAX */
-    uint32_t *layers; /* [groups]: the group of each, in order */
+    bool verify, always, dense; /* always: checksums at every read, not only the first */
+    uint8_t **data;             /* [n_groups], extents one after another; NULL = not always there */
+    uint32_t *index;            /* [n_groups]: number among the streamed groups, or UINT32_MAX */
+    uint32_t *layers;           /* [groups]: the group of each, in order */
     uint32_t groups;
 
     /* Streaming; slots is NULL while everything is resident. */
@@ -230,6 +230,7 @@ hlwq_status hs_residency_open(hs_residency **out, hs_store *store, hs_mem *mem, 
     r->mem = mem;
     r->table = hs_store_table(store);
     r->verify = options->verify;
+    r->always = options->always;
     r->dense = r->table->config.experts == 0;
     hlwq_status st = open_parts(r, pool, options, err);
     if (st != HLWQ_OK) {
@@ -247,7 +248,7 @@ void hs_residency_close(hs_residency *r)
     if (!r)
         return;
     assert(!r->begun);
-    hlwq_status st;
+    hlwq_status st = HLWQ_OK;
     hlwq_error err;
     if (r->stream) {
         for (hs_transfer *t; (t = hs_stream_next(r->stream, true));)
@@ -324,7 +325,7 @@ static void collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error
     hlwq_error why = t->error;
     s->next = r->spare;
     r->spare = s;
-    if (got == HLWQ_OK && r->verify && !(r->checked[bit / 64] >> bit % 64 & 1)) {
+    if (got == HLWQ_OK && r->verify && (r->always || !(r->checked[bit / 64] >> bit % 64 & 1))) {
         got = hs_store_check(r->store, s->group, s->extent, t->to, &why);
         r->checked[bit / 64] |= (uint64_t)(got == HLWQ_OK) << bit % 64;
     }

@@ -19,7 +19,8 @@
 typedef struct hs_residency hs_residency;
 
 typedef struct hs_residency_options {
-    bool verify;
+    bool verify;               /* checksums when an extent first comes in */
+    bool always;               /* with verify: every time */
     hlwq_progress_fn progress; /* may be NULL */
     void *user;
     uint32_t slots; /* for the streamed groups; 0 = everything resident */

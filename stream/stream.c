@@ -67,7 +67,7 @@ hs_stream_options hs_stream_options_default(void)
 static hlwq_status open_file(hs_stream *s, const char *path, hlwq_error *err)
 {
     struct stat st;
-    s->direct = !s->o.buffered && s->o.io != HS_IO_MMAP;
+    s->direct = s->o.io != HS_IO_MMAP;
     s->fd = open(path, O_RDONLY | O_CLOEXEC | (s->direct ? O_DIRECT : 0));
     if (s->fd < 0 && s->direct && errno == EINVAL) { /* tmpfs and some others */
         s->direct = false;
@@ -118,7 +118,6 @@ hlwq_status hs_stream_open(hs_stream **out, hs_mem *mem, const char *path, const
     s->o = *o;
     s->waiting_last = &s->waiting;
     s->done_last = &s->done;
-    s->random = o->shuffle;
     s->fail_at = UINT64_MAX;
     snprintf(s->path, sizeof s->path, "%s", path);
     for (uint32_t i = 0; i < o->depth; i++) {
@@ -288,13 +287,13 @@ static void completed(hs_stream *s, hs_request *r)
     give_back(s, r);
 }
 
-/* Takes completions; with `block` until a transfer is done. */
-static void reap(hs_stream *s, bool block)
+/* Takes completions; with `block` until a transfer is done, or with `all` every one. */
+static void reap(hs_stream *s, bool block, bool all)
 {
     pump(s);
     for (;;) {
         int failure = 0;
-        bool must = block && !s->done && s->in_flight;
+        bool must = block && s->in_flight && (all || !s->done);
         hs_request *r = s->in_flight ? s->ops->finish(s->engine, must, &failure) : NULL;
         if (!r && (!must || failure))
             return;
@@ -320,22 +319,15 @@ static hs_transfer *pop(hs_stream *s, uint32_t n)
 
 hs_transfer *hs_stream_next(hs_stream *s, bool block)
 {
-    if (s->o.shuffle && block) { /* let everything finish, then give back any of it */
-        while (s->in_flight || s->waiting) {
-            int failure;
-            hs_request *r = s->ops->finish(s->engine, true, &failure);
-            if (r)
-                completed(s, r);
-            pump(s);
-        }
+    uint32_t n = 0, pick = 0;
+    reap(s, block, s->random != 0);
+    for (hs_transfer *t = s->done; s->random && t; t = t->next)
+        n++;
+    if (n) {
         s->random = s->random * 6364136223846793005u + 1442695040888963407u;
-        uint32_t n = 0;
-        for (hs_transfer *t = s->done; t; t = t->next)
-            n++;
-        return s->done ? pop(s, (uint32_t)(s->random >> 33) % n) : NULL;
+        pick = (uint32_t)(s->random >> 33) % n;
     }
-    reap(s, block);
-    return s->done ? pop(s, 0) : NULL;
+    return s->done ? pop(s, pick) : NULL;
 }
 
 uint32_t hs_stream_pending(const hs_stream *s)
@@ -368,4 +360,9 @@ void hs_stream_fail_at(hs_stream *s, uint64_t n, int result)
 {
     s->fail_at = n;
     s->fail_result = result;
+}
+
+void hs_stream_shuffle(hs_stream *s, uint64_t seed)
+{
+    s->random = seed;
 }

@@ -17,10 +17,8 @@ bool hs_io_of(const char *name, hs_io *io);
 
 typedef struct hs_stream_options {
     hs_io io;               /* AUTO: the ring, else threads */
-    bool buffered;          /* through the page cache; else O_DIRECT where the file system has it */
     uint32_t depth;         /* requests in flight, 1..256 */
     uint32_t request_bytes; /* a multiple of 4096 */
-    uint64_t shuffle;       /* tests: not 0 = finished transfers come back in an order made from this */
 } hs_stream_options;
 
 hs_stream_options hs_stream_options_default(void);
@@ -62,5 +60,8 @@ hs_stream_stats hs_stream_get_stats(const hs_stream *s);
 
 /* Tests: the n-th completed request from now (0 = the next) reads as `result`: -errno, or a byte count. */
 void hs_stream_fail_at(hs_stream *s, uint64_t n, int result);
+
+/* Tests: finished transfers come back in an order made from `seed`; 0 = as they finish. */
+void hs_stream_shuffle(hs_stream *s, uint64_t seed);
 
 #endif

@@ -48,11 +48,11 @@ static hs_stream *open_stream(fixture *f, hs_io io, uint64_t shuffle)
     o.io = io;
     o.depth = 4;
     o.request_bytes = 5 * PAGE; /* so that transfers are of several requests, the last one shorter */
-    o.shuffle = shuffle;
     hlwq_status st = hs_stream_open(&s, f->mem, f->path, &o, &err);
     if (st == HLWQ_ERR_UNSUPPORTED) /* a ring that the system refuses */
         return NULL;
     CHECK_OK(st, err);
+    hs_stream_shuffle(s, shuffle);
     return s;
 }
 
