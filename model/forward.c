@@ -73,7 +73,7 @@ static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, h
     uint64_t mark = hs_now_ns();
     HS_TRY(ops->route(net->backend, m, n, net->x, &routing, err));
     spent(net, HLWQ_STAGE_ROUTER, &mark);
-    HS_TRY(hs_residency_begin(net->residency, a.group, net->pick, n * m->used, err));
+    hs_residency_begin(net->residency, a.group, net->pick, n * m->used);
     hlwq_status st = ops->experts(net->backend, m, net->expert, &source, n, &routing, net->x, err);
     hs_residency_end(net->residency);
     spent(net, HLWQ_STAGE_EXPERTS, &mark);
@@ -124,7 +124,7 @@ static hlwq_status streamed_layer(hs_network *net, hs_states *states, uint32_t i
     const int32_t *extent;
     uint32_t got, group = net->layer[i].group;
     uint64_t mark = hs_now_ns();
-    HS_TRY(hs_residency_begin(net->residency, group, &only, 1, err));
+    hs_residency_begin(net->residency, group, &only, 1);
     hlwq_status st = hs_residency_next(net->residency, &extent, &got, err);
     spent(net, HLWQ_STAGE_WAIT, &mark);
     if (st == HLWQ_OK) {

@@ -187,6 +187,11 @@ static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool la
     return HLWQ_OK;
 }
 
+static double waited_seconds(const hlwq_session *s)
+{
+    return (double)hs_residency_get_stats(s->engine->residency).wait_ns * 1e-9;
+}
+
 static hlwq_status eval(hlwq_session *s, const int32_t *ids, size_t count, float *logits, hlwq_error *err)
 {
     HS_TRY(check_input(s, ids, count, err));
@@ -205,10 +210,10 @@ static hlwq_status eval(hlwq_session *s, const int32_t *ids, size_t count, float
 hlwq_status hlwq_session_eval(hlwq_session *s, const int32_t *ids, size_t count, float *logits, hlwq_error *err)
 {
     double start = hs_now_seconds();
-    uint64_t waited = hs_residency_get_stats(s->engine->residency).wait_ns;
+    double waited = waited_seconds(s);
     hlwq_status st = eval(s, ids, count, logits, err);
     s->stats.prompt_seconds += hs_now_seconds() - start;
-    s->stats.prompt_wait_seconds += (double)(hs_residency_get_stats(s->engine->residency).wait_ns - waited) * 1e-9;
+    s->stats.prompt_wait_seconds += waited_seconds(s) - waited;
     if (st == HLWQ_OK)
         s->stats.prompt_tokens += count;
     return st;
@@ -240,14 +245,14 @@ hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
     if (!s->has_logits)
         return hs_fail(err, HLWQ_ERR_ARG, "there is no text to continue: feed a prompt first");
     double start = hs_now_seconds();
-    uint64_t waited = hs_residency_get_stats(s->engine->residency).wait_ns;
+    double waited = waited_seconds(s);
     int32_t next;
     HS_TRY(hs_sampler_next(s->sampler, s->logits, s->tokens, s->n, s->n, &next, err));
     if (ends_text(s->engine->net.config, next))
         return HLWQ_OK;
     HS_TRY(eval(s, &next, 1, NULL, err));
     s->stats.decode_seconds += hs_now_seconds() - start;
-    s->stats.decode_wait_seconds += (double)(hs_residency_get_stats(s->engine->residency).wait_ns - waited) * 1e-9;
+    s->stats.decode_wait_seconds += waited_seconds(s) - waited;
     s->stats.decoded_tokens++;
     *id = next;
     return HLWQ_OK;

@@ -296,13 +296,14 @@ const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-/* Asks for an extent that has no slot; false if every slot, or read, is in use. The claim's pin is the read's. */
-static bool start_read(hs_residency *r, uint32_t group, uint32_t extent)
+/* Asks for an extent that has no slot; its slot, or -1 if every slot, or read, is in use. The claim's pin is the
+ * read's. */
+static int32_t start_read(hs_residency *r, uint32_t group, uint32_t extent)
 {
     const hs_group *g = &r->table->group[group];
     int32_t slot = r->spare ? hs_slots_claim(r->slots, r->index[group], extent) : -1;
     if (slot < 0)
-        return false;
+        return -1;
     r->on_guess[slot] = 0;
     reading *s = r->spare;
     r->spare = s->next;
@@ -312,7 +313,7 @@ static bool start_read(hs_residency *r, uint32_t group, uint32_t extent)
                                 .to = slot_data(r, slot),
                                 .user = (uint64_t)(s - r->read)};
     hs_stream_read(r->stream, &s->transfer);
-    return true;
+    return slot;
 }
 
 /* Takes in a finished read: a ready slot, or an empty one and the first error. */
@@ -367,7 +368,7 @@ static void read_ahead(hs_residency *r)
             under_way += !hs_slots_is_ready(r->slots, slot);
             continue;
         }
-        if (!start_read(r, r->layers[next], 0))
+        if (start_read(r, r->layers[next], 0) < 0)
             return;
         under_way++;
     }
@@ -391,12 +392,12 @@ void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent,
 {
     uint32_t under_way = 0;
     for (uint32_t i = 0; i < n && under_way < GUESSES; i++) {
-        int32_t slot = hs_slots_find(r->slots, r->index[group], (uint32_t)extent[i]);
-        if (slot >= 0)
+        if (hs_slots_find(r->slots, r->index[group], (uint32_t)extent[i]) >= 0)
             continue;
-        if (!start_read(r, group, (uint32_t)extent[i]))
+        int32_t slot = start_read(r, group, (uint32_t)extent[i]);
+        if (slot < 0)
             return;
-        r->on_guess[hs_slots_find(r->slots, r->index[group], (uint32_t)extent[i])] = 1;
+        r->on_guess[slot] = 1;
         r->guessed++;
         under_way++;
     }
@@ -410,17 +411,10 @@ void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent,
     r->judged_right = r->guessed_right;
 }
 
-static void used_on_guess(hs_residency *r, int32_t slot)
-{
-    r->guessed_right += r->on_guess[slot];
-    r->on_guess[slot] = 0;
-}
-
-hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err)
+void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n)
 {
     const hs_group *g = &r->table->group[group];
     bool streams = hs_residency_streams(r, group);
-    (void)err;
     assert(!r->begun && group < r->table->n_groups);
     r->begun = true;
     r->group = group;
@@ -434,8 +428,10 @@ hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *e
         if (!r->seen[e])
             continue;
         int32_t slot = streams ? hs_slots_use(r->slots, r->index[group], e) : 0;
-        if (streams && slot >= 0)
-            used_on_guess(r, slot);
+        if (streams && slot >= 0) {
+            r->guessed_right += r->on_guess[slot];
+            r->on_guess[slot] = 0;
+        }
         if (slot < 0)
             r->missing[r->n_missing++] = (int32_t)e;
         else if (!streams || hs_slots_is_ready(r->slots, slot))
@@ -444,29 +440,39 @@ hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *e
             r->waiting[r->n_waiting++] = (int32_t)e;
     }
     r->position++;
-    return HLWQ_OK;
 }
 
 static void ask_for_missing(hs_residency *r)
 {
     uint32_t n = 0;
-    while (n < r->n_missing && start_read(r, r->group, (uint32_t)r->missing[n])) {
-        /* The read has a pin; this use takes one too. */
-        hs_slots_pin(r->slots, hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->missing[n]));
-        r->waiting[r->n_waiting++] = r->missing[n++];
+    for (int32_t slot; n < r->n_missing && (slot = start_read(r, r->group, (uint32_t)r->missing[n])) >= 0; n++) {
+        hs_slots_pin(r->slots, slot); /* the read has a pin; this use takes one too */
+        r->waiting[r->n_waiting++] = r->missing[n];
     }
     memmove(r->missing, r->missing + n, (r->n_missing - n) * sizeof *r->missing);
     r->n_missing -= n;
 }
 
-static void let_go(hs_residency *r, int32_t *extent, uint32_t *n)
+/* What was ready is not used any more. */
+static void let_go(hs_residency *r)
 {
-    for (uint32_t i = 0; i < *n; i++) {
-        int32_t slot = hs_slots_find(r->slots, r->index[r->group], (uint32_t)extent[i]);
-        if (slot >= 0)
-            hs_slots_unpin(r->slots, slot);
+    for (uint32_t i = 0; i < r->n_ready; i++)
+        hs_slots_unpin(r->slots, hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->ready[i]));
+    r->n_ready = 0;
+}
+
+/* Moves what has come in from waiting to ready; a failed read has left no slot, and nothing waits for it. */
+static void sort_waiting(hs_residency *r)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < r->n_waiting; i++) {
+        int32_t slot = hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->waiting[i]);
+        if (slot >= 0 && hs_slots_is_ready(r->slots, slot))
+            r->ready[r->n_ready++] = r->waiting[i];
+        else if (slot >= 0)
+            r->waiting[kept++] = r->waiting[i];
     }
-    *n = 0;
+    r->n_waiting = kept;
 }
 
 /* Moves what has arrived from waiting to ready; waits for something if nothing is there. */
@@ -484,17 +490,9 @@ static hlwq_status arrivals(hs_residency *r, hlwq_error *err)
         if (!t)
             return HLWQ_OK;
         collect(r, t, &st, err);
+        sort_waiting(r);
         if (st != HLWQ_OK)
             return st;
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < r->n_waiting; i++) {
-            int32_t slot = hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->waiting[i]);
-            if (slot >= 0 && hs_slots_is_ready(r->slots, slot))
-                r->ready[r->n_ready++] = r->waiting[i];
-            else
-                r->waiting[kept++] = r->waiting[i];
-        }
-        r->n_waiting = kept;
     }
 }
 
@@ -509,7 +507,7 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         return HLWQ_OK;
     }
     if (r->given) { /* what was used until now */
-        let_go(r, r->ready, &r->n_ready);
+        let_go(r);
         r->given = false;
     }
     ask_for_missing(r);
@@ -540,17 +538,9 @@ void hs_residency_end(hs_residency *r)
         if (!t)
             break;
         collect(r, t, &st, &err);
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < r->n_waiting; i++) {
-            int32_t slot = hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->waiting[i]);
-            if (slot >= 0 && hs_slots_is_ready(r->slots, slot))
-                hs_slots_unpin(r->slots, slot);
-            else if (slot >= 0)
-                r->waiting[kept++] = r->waiting[i];
-        }
-        r->n_waiting = kept;
+        sort_waiting(r);
     }
-    let_go(r, r->ready, &r->n_ready);
+    let_go(r);
 }
 
 /* ---- the rest ------------------------------------------------------------------------------- */

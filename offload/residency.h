@@ -49,7 +49,7 @@ const uint8_t *hs_residency_trunk(const hs_residency *r, uint32_t group);
 void hs_residency_tokens(hs_residency *r, uint32_t n);
 
 /* `extent` [n] may repeat. */
-hlwq_status hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err);
+void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n);
 
 /* Extents that can be used now, until the next call; *n 0 = that was all. */
 hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hlwq_error *err);

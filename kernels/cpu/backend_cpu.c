@@ -313,6 +313,13 @@ static hlwq_status cpu_dense(hs_backend *be, const float *norm, float eps, const
     return HLWQ_OK;
 }
 
+static void choose(const hs_cpu *c, const hs_mixture *w, uint32_t n, hs_routing *routing)
+{
+    for (uint32_t t = 0; t < n; t++)
+        c->ops->top_k(c->logit + (size_t)t * w->experts, w->experts, w->used, routing->id + (size_t)t * w->used,
+                      routing->weight + (size_t)t * w->used);
+}
+
 static hlwq_status cpu_route(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                              hlwq_error *err)
 {
@@ -324,9 +331,7 @@ static hlwq_status cpu_route(hs_backend *be, const hs_mixture *w, uint32_t n, co
     if (w->shared.gate.rows)
         c->task[tasks++] = (hs_task){&w->shared_mix, u, NULL, n, c->shared, 1};
     hs_cpu_run(c, tasks);
-    for (uint32_t t = 0; t < n; t++)
-        c->ops->top_k(c->logit + (size_t)t * w->experts, w->experts, w->used, routing->id + (size_t)t * w->used,
-                      routing->weight + (size_t)t * w->used);
+    choose(c, w, n, routing);
     return HLWQ_OK;
 }
 
@@ -339,9 +344,7 @@ static hlwq_status cpu_guess(hs_backend *be, const hs_mixture *w, uint32_t n, co
     hs_act a = hs_cpu_act(c, c->y, c->lim.hidden, n, hs_dtype_packed(w->router.dtype) ? &c->outq : NULL);
     c->task[0] = (hs_task){&w->router, a, NULL, n, c->logit, w->experts};
     hs_cpu_run(c, 1);
-    for (uint32_t t = 0; t < n; t++)
-        c->ops->top_k(c->logit + (size_t)t * w->experts, w->experts, w->used, routing->id + (size_t)t * w->used,
-                      routing->weight + (size_t)t * w->used);
+    choose(c, w, n, routing);
     return HLWQ_OK;
 }
 
