@@ -6,19 +6,12 @@
  * once for a band of rows.  The eight block sums of a segment leave through one tree of horizontal additions, and the
  * fma chain of a segment runs on eight rows at once after a transpose.
  */
-#include "kernels/cpu/ops.h"
+#include "kernels/cpu/few.h"
 
 #include <assert.h>
 #include <immintrin.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
-enum {
-    AHEAD = 16384,
-    TOKENS = 4,    /* that one decoding serves */
-    SPAN = 144,    /* blocks of a row between two transposes */
-    BAND_ROWS = 64 /* at once */
-};
+enum { AHEAD = 16384 };
 
 /* Tables of 16 bytes, twice: signed k by code (Q2, Q4) or by magnitude. Q6: k = 128 hi + lo by five bits, two each. */
 typedef struct tables {
@@ -35,16 +28,6 @@ INLINE tables tables_of(const hs_codebook *book)
     const __m256i bias = _mm256_set1_epi8((char)0x80);
     return (tables){{_mm256_xor_si256(twice(book->biased), bias), _mm256_xor_si256(twice(book->biased + 16), bias)},
                     {twice(book->biased_low), twice(book->biased_low + 16)}};
-}
-
-INLINE uint32_t low_block_of(uint32_t bits)
-{
-    return bits <= 3 ? 32 : 64;
-}
-
-INLINE uint32_t high_block_of(uint32_t bits)
-{
-    return bits == 6 ? 32 : bits == 3 || bits == 5 ? 16 : 0;
 }
 
 /* Bytes of 0xFF where the plane has a one, for weights 32h..32h+31 of the 128. */
@@ -306,40 +289,13 @@ INLINE void product(uint32_t bits, const hs_matrix *w, const hs_act *a, const si
         }
 }
 
-typedef void product_fn(const hs_matrix *, const hs_act *, const size_t *, uint32_t, uint32_t, float *, size_t);
-
-#define STAMP(BITS, M)                                                                                                 \
-    static void product_q##BITS##_##M(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first,        \
-                                      uint32_t last, float *y, size_t stride)                                          \
-    {                                                                                                                  \
-        product(BITS, w, a, token, M, first, last, y, stride);                                                         \
-    }
-#define STAMP_ALL(BITS) STAMP(BITS, 1) STAMP(BITS, 2) STAMP(BITS, 4)
-
-STAMP_ALL(2)
-STAMP_ALL(3)
-STAMP_ALL(4)
-STAMP_ALL(5)
-STAMP_ALL(6)
+FEW_TABLE
 
 static void avx2_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                       uint32_t last, float *y, size_t stride)
 {
-    static product_fn *const by_bits[][3] = {{product_q2_1, product_q2_2, product_q2_4},
-                                             {product_q3_1, product_q3_2, product_q3_4},
-                                             {product_q4_1, product_q4_2, product_q4_4},
-                                             {product_q5_1, product_q5_2, product_q5_4},
-                                             {product_q6_1, product_q6_2, product_q6_4}};
     assert(hs_dtype_packed(w->dtype) && n <= HS_BATCH_MAX && a->cols == w->cols);
-    product_fn *const *fn = by_bits[hs_dtype_bits(w->dtype) - 2];
-    for (uint32_t r = first; r < last; r += BAND_ROWS)
-        for (uint32_t t = 0, m; t < n; t += m) {
-            size_t at[TOKENS];
-            m = n - t >= 4 ? 4 : n - t >= 2 ? 2 : 1;
-            for (uint32_t k = 0; k < m; k++)
-                at[k] = token ? token[t + k] : t + k;
-            fn[m / 2](w, a, at, r, last - r < BAND_ROWS ? last : r + BAND_ROWS, y + t * stride, stride);
-        }
+    few_tokens(few, w, a, token, n, first, last, y, stride);
 }
 
 void hs_cpu_avx2_install(hs_cpu_ops *ops)

@@ -12,11 +12,9 @@
 #ifndef HS_KERNELS_CPU_AVX512_H
 #define HS_KERNELS_CPU_AVX512_H
 
-#include "kernels/cpu/ops.h"
+#include "kernels/cpu/few.h"
 
 #include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct tables512 {
     __m512i main; /* by code bits: magnitude, then sign; Q6: 128 + hi */
@@ -26,16 +24,6 @@ typedef struct tables512 {
 INLINE tables512 tables512_of(const hs_codebook *book)
 {
     return (tables512){_mm512_loadu_si512(book->biased), _mm512_loadu_si512(book->biased_low)};
-}
-
-INLINE uint32_t low_block_of(uint32_t bits)
-{
-    return bits <= 3 ? 32 : 64;
-}
-
-INLINE uint32_t high_block_of(uint32_t bits)
-{
-    return bits == 6 ? 32 : bits == 3 || bits == 5 ? 16 : 0;
 }
 
 INLINE __m512i lookup512(__m512i table, __m512i code)

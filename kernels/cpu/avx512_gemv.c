@@ -9,9 +9,7 @@
 
 enum {
     AHEAD =
-        16384,  /* bytes of prefetch on the low plane, to the second level: the same to the first is a quarter slower */
-    SPAN = 144, /* blocks of a row between two transposes: all of 18,432 columns, so that weights are read in order */
-    TOKENS = 4  /* that one decoding serves */
+        16384 /* bytes of prefetch on the low plane, to the second level: the same to the first is a quarter slower */
 };
 
 /* Where the bit of each of 64 weights lies in its quadword of a plane, less `place`: the operand of vpmultishiftqb. */
@@ -317,21 +315,19 @@ INLINE void row_span(uint32_t bits, const hs_matrix *w, const tables512 *t, size
         total[k] = chain(&c[k], nb, total[k]);
 }
 
-/* m <= TOKENS tokens against rows first..last - 1, at most ROWS_AT_ONCE. */
-enum { ROWS_AT_ONCE = 64 };
-
-INLINE void gemv(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
-                 uint32_t last, float *y, size_t stride)
+/* m <= TOKENS tokens against rows first..last - 1, at most BAND_ROWS. */
+INLINE void product(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
+                    uint32_t last, float *y, size_t stride)
 {
     const tables512 t = tables512_of(w->book);
     const __m512 scale = _mm512_set1_ps(w->book->scale);
-    __m512 total[ROWS_AT_ONCE / 16][TOKENS];
+    __m512 total[BAND_ROWS / 16][TOKENS];
     ordered o[TOKENS];
     span c[TOKENS];
     input in[TOKENS];
     for (uint32_t k = 0; k < m; k++)
         memset(&c[k], 0, last - first < 16 ? sizeof c[k] : 0); /* rows that there are not */
-    for (uint32_t i = 0; i < ROWS_AT_ONCE / 16; i++)
+    for (uint32_t i = 0; i < BAND_ROWS / 16; i++)
         for (uint32_t k = 0; k < m; k++)
             total[i][k] = _mm512_setzero_ps();
     for (uint32_t s = 0; s < w->blocks; s += SPAN) {
@@ -348,37 +344,10 @@ INLINE void gemv(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_
                                   _mm512_mul_ps(total[(r - first) / 16][k], scale));
 }
 
-typedef void gemv_fn(const hs_matrix *, const hs_act *, const size_t *, uint32_t, uint32_t, float *, size_t);
-
-#define STAMP(BITS, M)                                                                                                 \
-    static void gemv_q##BITS##_##M(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first,           \
-                                   uint32_t last, float *y, size_t stride)                                             \
-    {                                                                                                                  \
-        gemv(BITS, w, a, token, M, first, last, y, stride);                                                            \
-    }
-#define STAMP_ALL(BITS) STAMP(BITS, 1) STAMP(BITS, 2) STAMP(BITS, 4)
-
-STAMP_ALL(2)
-STAMP_ALL(3)
-STAMP_ALL(4)
-STAMP_ALL(5)
-STAMP_ALL(6)
+FEW_TABLE
 
 void hs_avx512_gemv(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                     uint32_t last, float *y, size_t stride)
 {
-    static gemv_fn *const by_bits[][3] = {{gemv_q2_1, gemv_q2_2, gemv_q2_4},
-                                          {gemv_q3_1, gemv_q3_2, gemv_q3_4},
-                                          {gemv_q4_1, gemv_q4_2, gemv_q4_4},
-                                          {gemv_q5_1, gemv_q5_2, gemv_q5_4},
-                                          {gemv_q6_1, gemv_q6_2, gemv_q6_4}};
-    gemv_fn *const *fn = by_bits[hs_dtype_bits(w->dtype) - 2];
-    for (uint32_t r = first; r < last; r += ROWS_AT_ONCE)
-        for (uint32_t t = 0, m; t < n; t += m) {
-            size_t at[TOKENS];
-            m = n - t >= 4 ? 4 : n - t >= 2 ? 2 : 1;
-            for (uint32_t k = 0; k < m; k++)
-                at[k] = token ? token[t + k] : t + k;
-            fn[m / 2](w, a, at, r, last - r < ROWS_AT_ONCE ? last : r + ROWS_AT_ONCE, y + t * stride, stride);
-        }
+    few_tokens(few, w, a, token, n, first, last, y, stride);
 }

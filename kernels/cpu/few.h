@@ -1,0 +1,68 @@
+/*
+ * kernels/cpu/few.h - products for a few tokens: the sizes of packed blocks, and how rows and tokens are cut into calls
+ * of a function that is stamped out for each number of bits and of tokens.
+ */
+#ifndef HS_KERNELS_CPU_FEW_H
+#define HS_KERNELS_CPU_FEW_H
+
+#include "kernels/cpu/ops.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    TOKENS = 4, /* that one decoding serves */
+    SPAN = 144, /* blocks of a row between two transposes: all of 18,432 columns, so that weights are read in order */
+    BAND_ROWS = 64 /* at once */
+};
+
+/* Bytes of a block of 128 codes in the low plane, and in the high ones. */
+INLINE uint32_t low_block_of(uint32_t bits)
+{
+    return bits <= 3 ? 32 : 64;
+}
+
+INLINE uint32_t high_block_of(uint32_t bits)
+{
+    return bits == 6 ? 32 : bits == 3 || bits == 5 ? 16 : 0;
+}
+
+/* token[0..m - 1], m fixed, against rows first..last - 1, at most BAND_ROWS. */
+typedef void few_fn(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first, uint32_t last, float *y,
+                    size_t stride);
+
+/* fn [bits - 2][m / 2]: for one, two and four tokens. */
+INLINE void few_tokens(few_fn *const (*fn)[3], const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n,
+                       uint32_t first, uint32_t last, float *y, size_t stride)
+{
+    few_fn *const *of = fn[hs_dtype_bits(w->dtype) - 2];
+    for (uint32_t r = first; r < last; r += BAND_ROWS)
+        for (uint32_t t = 0, m; t < n; t += m) {
+            size_t at[TOKENS];
+            m = n - t >= 4 ? 4 : n - t >= 2 ? 2 : 1;
+            for (uint32_t k = 0; k < m; k++)
+                at[k] = token ? token[t + k] : t + k;
+            of[m / 2](w, a, at, r, last - r < BAND_ROWS ? last : r + BAND_ROWS, y + t * stride, stride);
+        }
+}
+
+/* From an INLINE product(bits, w, a, token, m, first, last, y, stride): the functions, and the table `few`. */
+#define FEW_STAMP(BITS, M)                                                                                             \
+    static void product_q##BITS##_##M(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first,        \
+                                      uint32_t last, float *y, size_t stride)                                          \
+    {                                                                                                                  \
+        product(BITS, w, a, token, M, first, last, y, stride);                                                         \
+    }
+#define FEW_BITS(BITS) FEW_STAMP(BITS, 1) FEW_STAMP(BITS, 2) FEW_STAMP(BITS, 4)
+#define FEW_ROW(BITS)                                                                                                  \
+    {                                                                                                                  \
+        product_q##BITS##_1, product_q##BITS##_2, product_q##BITS##_4                                                  \
+    }
+#define FEW_TABLE                                                                                                      \
+    FEW_BITS(2)                                                                                                        \
+    FEW_BITS(3)                                                                                                        \
+    FEW_BITS(4)                                                                                                        \
+    FEW_BITS(5)                                                                                                        \
+    FEW_BITS(6)                                                                                                        \
+    static few_fn *const few[5][3] = {FEW_ROW(2), FEW_ROW(3), FEW_ROW(4), FEW_ROW(5), FEW_ROW(6)};
+
+#endif
