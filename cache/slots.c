@@ -28,6 +28,8 @@ struct hs_slots {
     int32_t *held;    /* [keys]: slot or -1 */
     double *worth;    /* [keys]: log2 of the LFRU sum, the count of LFU, or GIVEN */
     uint64_t *last;   /* [keys]: order of the last use */
+    uint64_t *used;   /* [keys]: 1 + tick of the last use */
+    uint8_t *proven;  /* [keys]: it was used twice within `admit` ticks */
     uint32_t *first;  /* [groups]: key of extent 0 */
     uint32_t *in_use; /* [groups]: slots that hold one of the group */
 };
@@ -59,7 +61,8 @@ static uint32_t keys_of(const hs_slots_options *o)
 
 uint64_t hs_slots_bytes(const hs_slots_options *o)
 {
-    return sizeof(hs_slots) + o->capacity * sizeof(slot) + keys_of(o) * (uint64_t)(8 + 8 + 4) + o->groups * 8u + 256;
+    return sizeof(hs_slots) + o->capacity * sizeof(slot) + keys_of(o) * (uint64_t)(8 + 8 + 8 + 4 + 1) + o->groups * 8u +
+           256;
 }
 
 static uint8_t *carve(uint8_t **at, uint64_t bytes)
@@ -83,6 +86,8 @@ hlwq_status hs_slots_open(hs_slots **out, hs_mem *mem, const hs_slots_options *o
     s->slot = (slot *)(void *)carve(&at, o->capacity * sizeof(slot));
     s->worth = (double *)(void *)carve(&at, s->keys * sizeof(double));
     s->last = (uint64_t *)(void *)carve(&at, s->keys * sizeof(uint64_t));
+    s->used = (uint64_t *)(void *)carve(&at, s->keys * sizeof(uint64_t));
+    s->proven = carve(&at, s->keys);
     s->held = (int32_t *)(void *)carve(&at, s->keys * sizeof(int32_t));
     s->first = (uint32_t *)(void *)carve(&at, o->groups * sizeof(uint32_t));
     s->in_use = (uint32_t *)(void *)carve(&at, o->groups * sizeof(uint32_t));
@@ -130,6 +135,8 @@ int32_t hs_slots_use(hs_slots *s, uint32_t group, uint32_t extent)
     int32_t at = s->held[key];
     s->stats.lookups++;
     s->last[key] = ++s->order;
+    s->proven[key] = s->o.admit && s->used[key] && s->tick + 1 - s->used[key] <= s->o.admit;
+    s->used[key] = s->tick + 1;
     if (s->o.policy == HS_POLICY_LFRU)
         s->worth[key] = add_log2(s->worth[key], (double)s->tick / s->o.half_life);
     else if (s->o.policy == HS_POLICY_LFU)
@@ -155,6 +162,8 @@ int32_t hs_slots_find(const hs_slots *s, uint32_t group, uint32_t extent)
 static bool less(const hs_slots *s, const slot *a, const slot *b)
 {
     double x = s->worth[a->key], y = s->worth[b->key];
+    if (s->proven[a->key] != s->proven[b->key])
+        return s->proven[b->key];
     switch (s->o.policy) {
     case HS_POLICY_FIFO: return a->filled < b->filled;
     case HS_POLICY_LRU: return s->last[a->key] < s->last[b->key];
@@ -256,6 +265,13 @@ void hs_slots_unpin(hs_slots *s, int32_t at)
 void hs_slots_value(hs_slots *s, uint32_t group, uint32_t extent, double value)
 {
     s->worth[key_of(s, group, extent)] = value;
+}
+
+void hs_slots_set_policy(hs_slots *s, hs_policy policy)
+{
+    s->o.policy = policy;
+    for (uint32_t k = 0; k < s->keys; k++)
+        s->worth[k] = policy == HS_POLICY_LFRU ? -INFINITY : 0.0;
 }
 
 bool hs_slots_resize(hs_slots *s, uint32_t capacity)

@@ -33,6 +33,7 @@ typedef struct hs_slots_options {
     uint32_t floor;
     hs_policy policy;
     double half_life; /* ticks */
+    uint32_t admit;   /* ticks: an extent whose use before the last is longer ago goes first; 0 = all are alike */
 } hs_slots_options;
 
 typedef struct hs_slots_stats {
@@ -68,6 +69,9 @@ void hs_slots_unpin(hs_slots *s, int32_t slot);
 
 /* What the extent is worth from now on (GIVEN). */
 void hs_slots_value(hs_slots *s, uint32_t group, uint32_t extent, double value);
+
+/* From now on; what slots were worth by the old policy is forgotten. */
+void hs_slots_set_policy(hs_slots *s, hs_policy policy);
 
 /* Slots below `capacity` (0: none) stay; those from it on are evicted. False, and nothing done, if one of them is
  * pinned. */

@@ -163,7 +163,8 @@ hlwq_status hs_trace_replay(const hs_trace *t, const hs_replay_options *o, hs_sl
                            .capacity = o->slots * t->layers,
                            .floor = o->pool ? o->floor : o->slots,
                            .policy = o->policy,
-                           .half_life = o->half_life};
+                           .half_life = o->half_life,
+                           .admit = o->admit};
     if (o->slots == 0 || o->slots > t->experts)
         return hs_fail(err, HLWQ_ERR_ARG, "%u slots, limits 1..%u (the experts of a layer)", o->slots, t->experts);
     if (o->policy == HS_POLICY_GIVEN) {

@@ -43,6 +43,7 @@ typedef struct hs_replay_options {
     double half_life; /* tokens */
     bool pool;        /* slots * layers as one pool, with `floor` of each layer */
     uint32_t floor;
+    uint32_t admit; /* as hs_slots_options has it */
 } hs_replay_options;
 
 /* hit rate = stats.hits / stats.lookups; cold start included. HLWQ_ERR_BUDGET if a layer's picks exceed the slots. */
