@@ -5,6 +5,7 @@
 #include "app/commands.h"
 #include "app/open.h"
 #include "app/plan_text.h"
+#include "base/clock.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -23,6 +24,10 @@ typedef struct run {
     uint64_t seed;
     const char *stopped; /* why the text ended, for the report */
     bool line_open;      /* the last byte written was no newline */
+    app_progress progress;
+    bool follow, in_place; /* a line about the run as it goes; drawn over itself */
+    double shown;          /* when the last plain one was printed */
+    hlwq_streaming before; /* what it told last */
 } run;
 
 static hlwq_status read_prompt(run *r, hlwq_error *err)
@@ -96,9 +101,40 @@ static hlwq_status emit(run *r, const char *text, hlwq_error *err)
     return app_out(text, n, err);
 }
 
+/* Where the run is: speed, and what streaming does since the last line. */
+static void follow(run *r)
+{
+    hlwq_session_stats s;
+    hlwq_streaming io;
+    char streamed[128] = "";
+    double now = hs_now_seconds();
+    if (!r->follow || (!r->in_place && now - r->shown < 1.0))
+        return;
+    hlwq_session_get_stats(r->session, &s);
+    hlwq_engine_streaming(r->engine, &io);
+    uint64_t lookups = io.lookups - r->before.lookups;
+    if (io.slots && lookups)
+        snprintf(streamed, sizeof streamed, " | hit rate %.1f %% | disk %.2f GB/s | %u slots",
+                 100.0 * (double)(io.hits - r->before.hits) / (double)lookups,
+                 app_rate(io.bytes_read - r->before.bytes_read, io.io_seconds - r->before.io_seconds) * 1e-9, io.slots);
+    double speed = app_rate(s.decoded_tokens, s.decode_seconds);
+    if (r->in_place)
+        app_progress_line(&r->progress, "%" PRIu64 " tokens, %.1f tok/s%s", s.decoded_tokens, speed, streamed);
+    else
+        app_note("%" PRIu64 " tokens, %.1f tok/s%s", s.decoded_tokens, speed, streamed);
+    if (now - r->shown >= 1.0) {
+        r->shown = now;
+        r->before = io;
+    }
+}
+
 static hlwq_status generate(run *r, hlwq_error *err)
 {
     int64_t limit = app_number(r->args, OPT_PREDICT, 256);
+    int wanted = r->args->value[OPT_PROGRESS].set ? (int)r->args->value[OPT_PROGRESS].number : 0;
+    r->in_place = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO);
+    r->follow = wanted == 1 || (wanted == 0 && r->in_place);
+    r->shown = hs_now_seconds();
     hlwq_status st = hlwq_session_prompt(r->session, r->prompt, err);
     r->stopped = "length";
     for (int64_t n = 0; st == HLWQ_OK && (limit < 0 || n < limit); n++) {
@@ -116,7 +152,9 @@ static hlwq_status generate(run *r, hlwq_error *err)
             break;
         }
         st = emit(r, hlwq_session_text(r->session, id), err);
+        follow(r);
     }
+    app_progress_end(&r->progress);
     if (app_left())
         return st;
     if (st == HLWQ_ERR_CANCELLED)
@@ -190,17 +228,19 @@ static hlwq_status report(const run *r, const char *path, hlwq_error *err)
     app_plan_json(&t, &p);
     hs_text_format(&t,
                    ",\n  \"actual\": {\"now_bytes\": %" PRIu64 ", \"peak_bytes\": %" PRIu64
-                   ", \"peak_rss_bytes\": %" PRIu64 "},\n  ",
+                   ", \"peak_rss_bytes\": %" PRIu64 ", \"kinds\": {",
                    now, peak, app_peak_rss_bytes());
+    const char *kind;
+    for (uint32_t i = 0; hlwq_engine_memory_kind(r->engine, i, &kind, &now); i++)
+        hs_text_format(&t, "%s\"%s\": %" PRIu64, i ? ", " : "", kind, now);
+    hs_text_format(&t, "}},\n  ");
     app_streaming_json(&t, &io);
     hs_text_format(&t, ",\n");
     hs_text_format(&t, "  \"stopped\": \"%s\",\n  \"seed\": %" PRIu64 ",\n  \"context\": %u,\n", r->stopped, r->seed,
                    r->context);
     hs_text_format(&t, "  \"weight_bytes\": %" PRIu64 ",\n  \"bytes_per_token\": %" PRIu64 ",\n", f.weight_bytes,
                    f.bytes_per_token);
-    hs_text_format(&t, "  \"memory\": {\"now_bytes\": %" PRIu64 ", \"peak_bytes\": %" PRIu64 "},\n", now, peak);
-    hs_text_format(&t, "  \"peak_rss_bytes\": %" PRIu64 ",\n  \"logits_hash\": \"%016" PRIx64 "\"\n}\n",
-                   app_peak_rss_bytes(), s.logits_hash);
+    hs_text_format(&t, "  \"logits_hash\": \"%016" PRIx64 "\"\n}\n", s.logits_hash);
     app_sink sink;
     hlwq_status st =
         t.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the report") : app_sink_open(&sink, path, err);

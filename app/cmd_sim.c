@@ -16,6 +16,7 @@ static hlwq_status sim(const app_args *args, hlwq_error *err)
                                  .policy = (hlwq_policy)(policy == 4 ? 0 : policy),
                                  .belady = policy == 4,
                                  .half_life = args->value[OPT_HALF_LIFE].set ? args->value[OPT_HALF_LIFE].real : 0,
+                                 .admit = (uint32_t)app_number(args, OPT_ADMIT, 0),
                                  .pool = args->value[OPT_FLOOR].set,
                                  .floor = (uint32_t)app_number(args, OPT_FLOOR, 0)};
     hlwq_simulation r;

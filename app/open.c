@@ -65,6 +65,10 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
     o.slots = (uint32_t)app_number(args, OPT_SLOTS, 0);
     if (args->value[OPT_IO].set)
         o.io = (hlwq_io)args->value[OPT_IO].number;
+    if (args->value[OPT_DIRECT].set)
+        o.direct = (hlwq_direct)args->value[OPT_DIRECT].number;
+    o.admit = (uint32_t)app_number(args, OPT_ADMIT, 0);
+    o.adapt = !args->value[OPT_ADAPT].set || args->value[OPT_ADAPT].number == 0;
     if (args->value[OPT_POLICY].set)
         o.policy = (hlwq_policy)args->value[OPT_POLICY].number;
     if (args->value[OPT_VERIFY].set) {

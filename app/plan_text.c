@@ -49,9 +49,11 @@ void app_streaming_json(hs_text *t, const hlwq_streaming *s)
     hs_text_format(t,
                    "\"cache\": {\"slots\": %u, \"lookups\": %" PRIu64 ", \"hits\": %" PRIu64 ", \"misses\": %" PRIu64
                    ", \"evictions\": %" PRIu64 ", \"guessed\": %" PRIu64 ", \"guessed_right\": %" PRIu64
-                   ", \"hit_rate\": %.6f},\n",
+                   ", \"hit_rate\": %.6f, \"watched\": %" PRIu64 ", \"watched_hits\": %" PRIu64
+                   ", \"rival_hits\": %" PRIu64 ", \"policy_switches\": %u, \"fixed\": %s},\n",
                    s->slots, s->lookups, s->hits, s->misses, s->evictions, s->guessed, s->guessed_right,
-                   s->lookups ? (double)s->hits / (double)s->lookups : 0.0);
+                   s->lookups ? (double)s->hits / (double)s->lookups : 0.0, s->watched, s->watched_hits, s->rival_hits,
+                   s->policy_switches, s->fixed ? "true" : "false");
     hs_text_format(t,
                    "  \"io\": {\"engine\": \"%s\", \"reason\": \"%s\", \"bytes_read\": %" PRIu64
                    ", \"requests\": %" PRIu64 ", \"retries\": %" PRIu64 ", \"seconds\": %.6f, \"wait_seconds\": %.6f}",

@@ -37,6 +37,10 @@ struct hs_mem {
     uint64_t fail_in;
 };
 
+/* Counts down over every hs_mem; for tests, which allocate from one thread. */
+static uint64_t fail_in_all = UINT64_MAX;
+static bool failed_in_all;
+
 hs_mem *hs_mem_open(uint64_t ram_cap_bytes)
 {
     hs_mem *m = calloc(1, sizeof *m);
@@ -71,7 +75,10 @@ static hlwq_status charge(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char 
 {
     hlwq_status st = HLWQ_OK;
     pthread_mutex_lock(&m->lock);
-    if (m->fail_in != UINT64_MAX && m->fail_in-- == 0) {
+    bool fails = m->fail_in != UINT64_MAX && m->fail_in-- == 0;
+    if (fail_in_all != UINT64_MAX && fail_in_all-- == 0)
+        fails = failed_in_all = true;
+    if (fails) {
         m->fail_in = UINT64_MAX;
         st = hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s (%" PRIu64 " bytes)", what, bytes);
     } else if (bytes > (m->cap > m->now ? m->cap - m->now : 0)) {
@@ -173,7 +180,17 @@ uint64_t hs_mem_cap_bytes(const hs_mem *m)
 
 void hs_mem_fail_at(hs_mem *m, uint64_t n)
 {
-    m->fail_in = n;
+    if (m) {
+        m->fail_in = n;
+        return;
+    }
+    fail_in_all = n;
+    failed_in_all = false;
+}
+
+bool hs_mem_has_failed(void)
+{
+    return failed_in_all;
 }
 
 void hs_mem_set_cap(hs_mem *m, uint64_t ram_cap_bytes)

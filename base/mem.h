@@ -46,7 +46,11 @@ uint64_t hs_mem_cap_bytes(const hs_mem *mem);
 /* 0 = no cap. What is held already stays, even above it. */
 void hs_mem_set_cap(hs_mem *mem, uint64_t ram_cap_bytes);
 
-/* Tests: the n-th allocation from now (0 = the next) fails with NOMEM. UINT64_MAX = never. */
+/*
+ * Tests: the n-th allocation from now (0 = the next) fails with NOMEM. UINT64_MAX = never.  mem NULL: of every hs_mem
+ * together, those still to be opened included; has_failed says whether that one has come.
+ */
 void hs_mem_fail_at(hs_mem *mem, uint64_t n);
+bool hs_mem_has_failed(void);
 
 #endif

@@ -74,6 +74,9 @@ typedef enum hlwq_kv { HLWQ_KV_F16, HLWQ_KV_F32 } hlwq_kv;
 /* How weights that are not resident are read. AUTO: io_uring, or threads where the system refuses it. */
 typedef enum hlwq_io { HLWQ_IO_AUTO, HLWQ_IO_URING, HLWQ_IO_PREAD, HLWQ_IO_MMAP } hlwq_io;
 
+/* Past the page cache or through it. AUTO: through it where the file is in it already. */
+typedef enum hlwq_direct { HLWQ_DIRECT_AUTO, HLWQ_DIRECT_ON, HLWQ_DIRECT_OFF } hlwq_direct;
+
 /* What makes room in the cache: aged frequency and recency, the last use, the number of uses, the time of reading. */
 typedef enum hlwq_policy { HLWQ_POLICY_LFRU, HLWQ_POLICY_LRU, HLWQ_POLICY_LFU, HLWQ_POLICY_FIFO } hlwq_policy;
 
@@ -85,7 +88,10 @@ typedef struct hlwq_engine_options {
     uint32_t batch;     /* prompt tokens computed at once, a multiple of 64 up to 512; 0 = as memory allows */
     uint32_t slots;     /* experts (of a dense model: layers) kept in memory; 0 = as many as fit */
     hlwq_io io;
-    hlwq_policy policy;
+    hlwq_direct direct;
+    hlwq_policy policy;        /* LFRU gives way to a fixed set of experts while that is found to be better */
+    uint32_t admit;            /* tokens: an expert used once within so many makes room first; 0 = all are alike */
+    bool adapt;                /* give memory up while the system runs short of it, and take it back */
     const char *trace;         /* a file to write every choice of experts to, for hlwq_simulate; NULL = none */
     uint32_t threads;          /* 0 = one per usable physical core */
     bool exact;                /* quantised matrices compute from dequantised fp32 weights (slow) */
@@ -116,6 +122,9 @@ HLWQ_API void hlwq_engine_facts(const hlwq_engine *engine, hlwq_model_facts *fac
 /* Memory held now and at most so far, bytes, as accounted. */
 HLWQ_API void hlwq_engine_memory(const hlwq_engine *engine, uint64_t *now_bytes, uint64_t *peak_bytes);
 
+/* What it is held for: the i-th kind, from 0; false beyond the last. */
+HLWQ_API bool hlwq_engine_memory_kind(const hlwq_engine *engine, uint32_t i, const char **name, uint64_t *now_bytes);
+
 /* What was planned at open. Bytes. */
 typedef struct hlwq_plan {
     uint64_t ram_bytes; /* the cap */
@@ -142,11 +151,14 @@ typedef struct hlwq_streaming {
     uint32_t slots;
     uint64_t lookups, hits, misses, evictions;
     uint64_t bytes_read, requests, retries;
-    uint64_t guessed, guessed_right; /* experts read before their layer asked; of them used */
-    double io_seconds;               /* with a read under way */
-    double wait_seconds;             /* with nothing to compute */
-    const char *engine;              /* "uring" */
-    const char *reason;              /* one sentence */
+    uint64_t guessed, guessed_right;            /* experts read before their layer asked; of them used */
+    uint64_t watched, watched_hits, rival_hits; /* lookups compared with the policy not in use; hits of both */
+    uint32_t policy_switches;
+    bool fixed;          /* a fixed set is in use now */
+    double io_seconds;   /* with a read under way */
+    double wait_seconds; /* with nothing to compute */
+    const char *engine;  /* "uring" */
+    const char *reason;  /* one sentence */
 } hlwq_streaming;
 
 HLWQ_API void hlwq_engine_streaming(const hlwq_engine *engine, hlwq_streaming *streaming);
@@ -175,6 +187,7 @@ typedef struct hlwq_simulation_options {
     hlwq_policy policy;
     bool belady;      /* instead: what is needed last makes room, which no one can know while running */
     double half_life; /* tokens, LFRU; 0 = the engine's own */
+    uint32_t admit;   /* as hlwq_engine_options has it */
     bool pool;        /* slots times layers as one pool, of which each layer keeps `floor` */
     uint32_t floor;
 } hlwq_simulation_options;

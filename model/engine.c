@@ -28,7 +28,7 @@ void hlwq_free(void *p)
 
 hlwq_engine_options hlwq_engine_options_default(void)
 {
-    return (hlwq_engine_options){.verify = HLWQ_VERIFY_FIRST};
+    return (hlwq_engine_options){.verify = HLWQ_VERIFY_FIRST, .adapt = true};
 }
 
 hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *store, hlwq_error *err)
@@ -105,7 +105,9 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.user = o->user;
     r.slots = e->plan.slots;
     r.policy = (hs_policy)o->policy;
+    r.admit = o->admit;
     r.stream.io = (hs_io)o->io;
+    r.stream.direct = (hs_direct)o->direct;
     HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, &r, err));
     hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config, e->plan.batch);
     hs_cpu_options cpu = {.exact = o->exact};
@@ -142,6 +144,8 @@ hlwq_status hlwq_engine_open(const hlwq_engine_options *options, hlwq_engine **e
         return st;
     }
     e->load_seconds = hs_now_seconds() - start;
+    e->adapt = (hs_adapt){.on = options->adapt && e->plan.slots, .wanted_bytes = e->plan.ram_bytes};
+    hs_strain_init(&e->adapt.strain, NULL);
     *engine = e;
     return HLWQ_OK;
 }
@@ -185,6 +189,15 @@ void hlwq_engine_memory(const hlwq_engine *e, uint64_t *now_bytes, uint64_t *pea
     *peak_bytes = hs_mem_peak_bytes(e->mem);
 }
 
+bool hlwq_engine_memory_kind(const hlwq_engine *e, uint32_t i, const char **name, uint64_t *now_bytes)
+{
+    if (i >= HS_MEM_TAG_COUNT)
+        return false;
+    *name = hs_mem_tag_name((hs_mem_tag)i);
+    *now_bytes = hs_mem_tag_bytes(e->mem, (hs_mem_tag)i);
+    return true;
+}
+
 void hlwq_engine_plan(const hlwq_engine *e, hlwq_plan *plan)
 {
     const hs_plan *p = &e->plan;
@@ -220,7 +233,7 @@ hlwq_status hlwq_make_plan(const hlwq_engine_options *options, hlwq_plan *plan, 
     return st;
 }
 
-hlwq_status hlwq_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err)
+hlwq_status hs_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err)
 {
     const hs_table *t = hs_store_table(e->store);
     uint32_t slots = hs_plan_slots(&e->plan, t, ram_bytes);
@@ -240,6 +253,13 @@ hlwq_status hlwq_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_erro
     return HLWQ_OK;
 }
 
+hlwq_status hlwq_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err)
+{
+    HS_TRY(hs_engine_set_budget(e, ram_bytes, err));
+    e->adapt.wanted_bytes = ram_bytes;
+    return HLWQ_OK;
+}
+
 void hlwq_engine_streaming(const hlwq_engine *e, hlwq_streaming *out)
 {
     hs_residency_stats s = hs_residency_get_stats(e->residency);
@@ -253,6 +273,11 @@ void hlwq_engine_streaming(const hlwq_engine *e, hlwq_streaming *out)
                             .retries = s.io.retries,
                             .guessed = s.guessed,
                             .guessed_right = s.guessed_right,
+                            .watched = s.rival.lookups,
+                            .watched_hits = s.rival.hits,
+                            .rival_hits = s.rival.rival_hits,
+                            .policy_switches = s.rival.switches,
+                            .fixed = s.rival.fixed,
                             .io_seconds = (double)s.io.busy_ns * 1e-9,
                             .wait_seconds = (double)s.wait_ns * 1e-9,
                             .engine = s.engine,

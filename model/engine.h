@@ -4,6 +4,7 @@
 #ifndef HS_MODEL_ENGINE_H
 #define HS_MODEL_ENGINE_H
 
+#include "base/available.h"
 #include "model/network.h"
 #include "offload/plan.h"
 #include "model/sampler.h"
@@ -13,6 +14,14 @@ struct hlwq_tokenizer {
     hs_tokenizer *inner;
     hs_mem *mem; /* its own; NULL where the engine's is used */
 };
+
+/* What adapt.c knows. */
+typedef struct hs_adapt {
+    bool on;
+    uint64_t wanted_bytes; /* the budget asked for */
+    double next_seconds, strained_seconds;
+    hs_strain strain;
+} hs_adapt;
 
 struct hlwq_engine {
     hs_mem *mem;
@@ -26,7 +35,17 @@ struct hlwq_engine {
     hlwq_tokenizer text; /* inner NULL if the model has none */
     uint32_t sessions;
     double load_seconds;
+    hs_adapt adapt;
 };
+
+/* As hlwq_engine_set_budget, but what adapt.c goes back to stays. */
+hlwq_status hs_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err);
+
+/* Between tokens: now and then, a look at the system. */
+void hs_engine_look_around(hlwq_engine *e);
+
+/* What follows from it; `share` as hs_strain_look has it. */
+void hs_engine_adapt(hlwq_engine *e, double share, uint64_t available_bytes, double now_seconds);
 
 /* A tokenizer for the texts of a store; *out NULL if there are none. */
 hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *store, hlwq_error *err);

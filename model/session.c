@@ -199,6 +199,7 @@ static hlwq_status eval(hlwq_session *s, const int32_t *ids, size_t count, float
     for (size_t done = 0; done < count;) {
         if (atomic_exchange(&s->cancel, false))
             return hs_fail(err, HLWQ_ERR_CANCELLED, "stopped after %u tokens", s->n);
+        hs_engine_look_around(s->engine);
         uint32_t edge = s->engine->net.batch - s->n % HS_GRID; /* the piece ends on the grid */
         uint32_t n = (uint32_t)hs_min_u64(count - done, edge);
         HS_TRY(feed(s, ids + done, n, done + n == count, logits ? logits + done * vocab : NULL, err));

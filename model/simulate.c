@@ -28,7 +28,8 @@ static hlwq_status simulate(const hlwq_simulation_options *o, hs_mem *mem, hlwq_
                            .policy = o->belady ? HS_POLICY_GIVEN : (hs_policy)o->policy,
                            .half_life = half_life,
                            .pool = o->pool,
-                           .floor = o->floor};
+                           .floor = o->floor,
+                           .admit = o->admit};
     st = hs_trace_replay(&trace, &r, &s, err);
     if (st == HLWQ_OK)
         *out = (hlwq_simulation){trace.layers, trace.experts, trace.tokens, o->slots,

@@ -1,25 +1,25 @@
 /*
  * offload/residency.c - loads what is always there; keeps slots filled for the rest.
  *
- * Slots lie in chunks of memory, so that a smaller budget can give some back.  A slot that is being read is pinned once
- * by the read itself and once by every use that waits for it.
+ * A slot that is being read is pinned once by the read itself and once by every use that waits for it.
  */
 #include "offload/residency.h"
 
 #include "base/clock.h"
 #include "base/size.h"
+#include "offload/slab.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
 enum {
-    CHUNK_BYTES = 64 << 20,
-    GUESSES = 1,    /* extents of the next layer that are read on a guess */
-    JUDGE = 64,     /* guesses between two judgements */
-    QUIET = 64,     /* tokens without guesses after a bad one */
-    AHEAD = 2,      /* layers of a dense model that are read at once before they are needed */
-    READS_MAX = 256 /* extents being read at once */
+    GUESSES = 1,     /* extents of the next layer that are read on a guess */
+    JUDGE = 64,      /* guesses between two judgements */
+    QUIET = 64,      /* tokens without guesses after a bad one */
+    AHEAD = 2,       /* layers of a dense model that are read at once before they are needed */
+    READS_MAX = 256, /* extents being read at once */
+    GROUPS_MAX = 1024
 };
 
 /* One extent being read. */
@@ -42,12 +42,15 @@ struct hs_residency {
 
     /* Streaming; slots is NULL while everything is resident. */
     hs_slots *slots;
+    hs_rival *rival; /* NULL = nothing to compare with */
     hs_stream *stream;
-    uint64_t slot_bytes, wait_ns, position;
+    hs_slab slab;
+    hlwq_status changed; /* the file was found to be another, and this says so */
+    hlwq_error change;
+    uint64_t wait_ns, position;
     uint64_t guessed, guessed_right, judged, judged_right, quiet_until, tokens;
     uint8_t *on_guess; /* [slots_made]: read on a guess and not used yet */
-    uint32_t slots_made, per_chunk, n_chunks;
-    uint8_t **chunk;       /* [n_chunks]; NULL = given back */
+    uint32_t slots_made;
     reading *read, *spare; /* [READS_MAX]; those not in use */
     uint64_t *checked;     /* bit per streamed extent: its checksum was right once */
     uint32_t *first_bit;   /* [groups] */
@@ -59,24 +62,33 @@ struct hs_residency {
     uint8_t *seen;                      /* [extents of the group] */
 };
 
-static uint32_t slots_per_chunk(uint64_t slot_bytes)
+static hs_slots_options slots_options(const hs_table *t, uint32_t *extents)
 {
-    return slot_bytes >= CHUNK_BYTES ? 1 : (uint32_t)(CHUNK_BYTES / slot_bytes);
+    hs_slots_options o = {.extents = extents, .policy = HS_POLICY_LFRU};
+    for (uint32_t g = 0; g < t->n_groups; g++)
+        if (hs_group_may_stream(t, &t->group[g]))
+            o.capacity += extents[o.groups++] = t->group[g].count;
+    return o;
 }
 
 uint64_t hs_residency_slots_bytes(const hs_table *t, uint32_t slots)
 {
+    uint32_t extents[GROUPS_MAX];
     hs_footprint f = hs_footprint_of(t);
     if (slots == 0 || f.slot_bytes == 0)
         return f.streamed_bytes;
-    uint64_t chunks = (slots + slots_per_chunk(f.slot_bytes) - 1) / slots_per_chunk(f.slot_bytes);
-    return slots * f.slot_bytes + chunks * 8192 + f.streamed * (uint64_t)136 + READS_MAX * sizeof(reading) + 65536;
+    hs_slots_options o = slots_options(t, extents);
+    return hs_slab_bytes(f.slot_bytes, slots, f.streamed) + hs_slots_bytes(&o) + hs_rival_bytes(&o) +
+           f.streamed * 2ull + READS_MAX * sizeof(reading) + 65536;
 }
 
 hs_residency_options hs_residency_options_default(void)
 {
-    return (hs_residency_options){
-        .verify = true, .policy = HS_POLICY_LFRU, .half_life = 16, .stream = hs_stream_options_default()};
+    return (hs_residency_options){.verify = true,
+                                  .policy = HS_POLICY_LFRU,
+                                  .half_life = 16,
+                                  .rival = true,
+                                  .stream = hs_stream_options_default()};
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -112,30 +124,12 @@ static hlwq_status take(hs_residency *r, uint64_t bytes, void *out, hlwq_error *
     return HLWQ_OK;
 }
 
-static uint8_t *slot_data(const hs_residency *r, int32_t slot)
+/* The system looks up the pages of slots once instead of at every read, where it does that at all. */
+static void register_slots(hs_residency *r)
 {
-    uint8_t *chunk = r->chunk[(uint32_t)slot / r->per_chunk];
-    assert(chunk);
-    chunk = (uint8_t *)hs_align_up((uintptr_t)chunk, 4096);
-    return chunk + (uint32_t)slot % r->per_chunk * r->slot_bytes;
-}
-
-/* Memory for slots 0..slots-1, and none for chunks beyond. */
-static hlwq_status fit_chunks(hs_residency *r, uint32_t slots, hlwq_error *err)
-{
-    for (uint32_t i = 0; i < r->n_chunks; i++) {
-        uint32_t first = i * r->per_chunk;
-        if (first < slots && !r->chunk[i]) {
-            void *p;
-            uint64_t n = hs_min_u64(r->per_chunk, slots - first); /* the last chunk may have to grow: see resize */
-            HS_TRY(hs_mem_alloc(r->mem, HS_MEM_EXPERTS, n * r->slot_bytes + 4096, "slots", &p, err));
-            r->chunk[i] = p;
-        } else if (first >= slots && r->chunk[i]) {
-            hs_mem_free(r->mem, r->chunk[i]);
-            r->chunk[i] = NULL;
-        }
-    }
-    return HLWQ_OK;
+    uint32_t n;
+    const struct iovec *buffer = hs_slab_buffers(&r->slab, &n);
+    (void)hs_stream_buffers(r->stream, buffer, n);
 }
 
 /*
@@ -154,8 +148,8 @@ static uint32_t floor_for(const hs_residency *r, uint32_t slots)
 static hlwq_status open_slots(hs_residency *r, const hs_residency_options *o, hlwq_error *err)
 {
     hs_footprint f = hs_footprint_of(r->table);
-    uint32_t extents[1024], bits = 0;
-    assert(r->groups <= sizeof extents / sizeof *extents);
+    uint32_t extents[GROUPS_MAX], bits = 0;
+    assert(r->groups <= GROUPS_MAX);
     if (!hs_store_is_container(r->store))
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
                        "%s is larger than the budget, and only a container can be streamed; "
@@ -163,35 +157,35 @@ static hlwq_status open_slots(hs_residency *r, const hs_residency_options *o, hl
                        hs_store_path(r->store));
     if (o->slots < f.slots_min)
         return hs_fail(err, HLWQ_ERR_BUDGET, "%u slots; at least %u are needed", o->slots, f.slots_min);
+    hs_slots_options so = slots_options(r->table, extents);
     HS_TRY(take(r, r->groups * sizeof(uint32_t), &r->first_bit, err));
     for (uint32_t i = 0; i < r->groups; i++) {
-        extents[i] = r->table->group[r->layers[i]].count;
         r->first_bit[i] = bits;
         bits += extents[i];
     }
     HS_TRY(take(r, (bits + 63) / 64 * sizeof(uint64_t), &r->checked, err));
-    r->slot_bytes = f.slot_bytes;
     r->slots_made = f.streamed; /* tables for all, memory for some: the budget may rise */
-    r->per_chunk = slots_per_chunk(f.slot_bytes);
-    r->n_chunks = (r->slots_made + r->per_chunk - 1) / r->per_chunk;
-    HS_TRY(take(r, r->n_chunks * sizeof *r->chunk, &r->chunk, err));
     HS_TRY(take(r, READS_MAX * sizeof *r->read, &r->read, err));
     HS_TRY(take(r, r->slots_made, &r->on_guess, err));
     for (uint32_t i = 0; i < READS_MAX; i++) {
         r->read[i].next = r->spare;
         r->spare = &r->read[i];
     }
-    HS_TRY(fit_chunks(r, o->slots, err));
-    /* A dense model's layers come in a circle: what is needed last is known. */
-    hs_slots_options so = {.groups = r->groups,
-                           .extents = extents,
-                           .capacity = r->slots_made,
-                           .policy = r->dense ? HS_POLICY_GIVEN : o->policy,
-                           .half_life = o->half_life};
+    HS_TRY(hs_slab_init(&r->slab, r->mem, f.slot_bytes, r->slots_made, err));
+    HS_TRY(hs_slab_fit(&r->slab, o->slots, err));
+    so.policy = r->dense ? HS_POLICY_GIVEN : o->policy; /* a dense model's layers come in a circle: the next is known */
+    so.half_life = o->half_life;
+    so.admit = o->admit;
     HS_TRY(hs_slots_open(&r->slots, r->mem, &so, err));
     hs_slots_resize(r->slots, o->slots);
     hs_slots_set_floor(r->slots, floor_for(r, o->slots));
-    return hs_stream_open(&r->stream, r->mem, hs_store_path(r->store), &o->stream, err);
+    if (o->rival && so.policy == HS_POLICY_LFRU)
+        HS_TRY(hs_rival_open(&r->rival, r->mem, r->slots, &so, err));
+    hs_stream_options stream = o->stream;
+    stream.file = hs_store_file(r->store);
+    HS_TRY(hs_stream_open(&r->stream, r->mem, hs_store_path(r->store), &stream, err));
+    register_slots(r);
+    return HLWQ_OK;
 }
 
 static hlwq_status open_parts(hs_residency *r, hs_pool *pool, const hs_residency_options *o, hlwq_error *err)
@@ -255,12 +249,11 @@ void hs_residency_close(hs_residency *r)
             collect(r, t, &st, &err);
         hs_stream_close(r->stream);
     }
+    hs_rival_close(r->rival);
     hs_slots_close(r->slots);
-    for (uint32_t i = 0; i < r->n_chunks && r->chunk; i++)
-        hs_mem_free(r->mem, r->chunk[i]);
+    hs_slab_close(&r->slab);
     for (uint32_t g = 0; g < r->table->n_groups && r->data; g++)
         hs_mem_free(r->mem, r->data[g]);
-    hs_mem_free(r->mem, r->chunk);
     hs_mem_free(r->mem, r->read);
     hs_mem_free(r->mem, r->on_guess);
     hs_mem_free(r->mem, r->checked);
@@ -291,7 +284,7 @@ const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t
         return r->data[group] + (uint64_t)extent * g->bytes;
     int32_t slot = hs_slots_find(r->slots, r->index[group], extent);
     assert(slot >= 0 && hs_slots_is_ready(r->slots, slot));
-    return slot_data(r, slot);
+    return hs_slab_slot(&r->slab, (uint32_t)slot);
 }
 
 /* ---- reading -------------------------------------------------------------------------------- */
@@ -310,7 +303,8 @@ static int32_t start_read(hs_residency *r, uint32_t group, uint32_t extent)
     *s = (reading){.slot = slot, .group = group, .extent = extent};
     s->transfer = (hs_transfer){.offset = hs_store_extent_offset(r->store, group, extent),
                                 .bytes = g->bytes,
-                                .to = slot_data(r, slot),
+                                .to = hs_slab_slot(&r->slab, (uint32_t)slot),
+                                .buffer = 1 + (uint32_t)slot / r->slab.per_chunk,
                                 .user = (uint64_t)(s - r->read)};
     hs_stream_read(r->stream, &s->transfer);
     return slot;
@@ -379,8 +373,12 @@ static void read_ahead(hs_residency *r)
 void hs_residency_tokens(hs_residency *r, uint32_t n)
 {
     r->tokens += n;
-    if (r->slots)
-        hs_slots_tick(r->slots, n);
+    if (!r->slots)
+        return;
+    hs_slots_tick(r->slots, n);
+    if (r->rival)
+        hs_rival_tick(r->rival, n);
+    r->changed = hs_store_unchanged(r->store, &r->change);
 }
 
 bool hs_residency_wants_guesses(const hs_residency *r)
@@ -428,6 +426,8 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
         if (!r->seen[e])
             continue;
         int32_t slot = streams ? hs_slots_use(r->slots, r->index[group], e) : 0;
+        if (streams && r->rival)
+            hs_rival_use(r->rival, r->index[group], e, slot >= 0 && hs_slots_is_ready(r->slots, slot));
         if (streams && slot >= 0) {
             r->guessed_right += r->on_guess[slot];
             r->on_guess[slot] = 0;
@@ -510,6 +510,11 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         let_go(r);
         r->given = false;
     }
+    if (r->changed != HLWQ_OK) {
+        if (err)
+            *err = r->change;
+        return r->changed;
+    }
     ask_for_missing(r);
     if (r->dense)
         read_ahead(r);
@@ -557,19 +562,29 @@ hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err
         return hs_fail(err, HLWQ_ERR_BUDGET, "%u slots; at least %u are needed", slots, f.slots_min);
     for (hs_transfer *t; (t = hs_stream_next(r->stream, true));) /* reads ahead */
         collect(r, t, &st, err);
-    /* The last chunk may be a short one, or will be: it is given up first. */
     uint32_t now = hs_slots_capacity(r->slots), keep = now < slots ? now : slots;
     if (slots == now)
         return HLWQ_OK;
-    keep -= keep % r->per_chunk;
+    keep -= keep % r->slab.per_chunk; /* the last chunk may be a short one, or will be: it is given up first */
     if (!hs_slots_resize(r->slots, keep))
         return hs_fail(err, HLWQ_ERR_BUDGET, "a slot is still in use");
-    hs_slots_set_floor(r->slots, floor_for(r, slots));
-    HS_TRY(fit_chunks(r, keep, err));
-    HS_TRY(fit_chunks(r, slots, err));
+    (void)hs_stream_buffers(r->stream, NULL, 0);
+    HS_TRY(hs_slab_fit(&r->slab, keep, err));
+    st = hs_slab_fit(&r->slab, slots, err);
+    if (st != HLWQ_OK) { /* as many as there is memory for */
+        uint32_t n;
+        (void)hs_slab_buffers(&r->slab, &n);
+        slots = n * r->slab.per_chunk;
+    }
+    if (slots < f.slots_min)
+        return st;
     if (!hs_slots_resize(r->slots, slots))
         return hs_fail(err, HLWQ_ERR_BUDGET, "a slot is still in use");
-    return HLWQ_OK;
+    hs_slots_set_floor(r->slots, floor_for(r, slots));
+    if (r->rival)
+        hs_rival_resize(r->rival);
+    register_slots(r);
+    return st;
 }
 
 hs_residency_stats hs_residency_get_stats(const hs_residency *r)
@@ -577,8 +592,10 @@ hs_residency_stats hs_residency_get_stats(const hs_residency *r)
     hs_residency_stats s = {.engine = "none", .reason = "everything is resident"};
     if (r->slots) {
         s.slots = hs_slots_capacity(r->slots);
-        s.slot_bytes = r->slot_bytes;
+        s.slot_bytes = r->slab.slot_bytes;
         s.cache = hs_slots_get_stats(r->slots);
+        if (r->rival)
+            s.rival = hs_rival_get_stats(r->rival);
         s.io = hs_stream_get_stats(r->stream);
         s.wait_ns = r->wait_ns;
         s.guessed = r->guessed;

@@ -11,7 +11,7 @@
 #ifndef HS_OFFLOAD_RESIDENCY_H
 #define HS_OFFLOAD_RESIDENCY_H
 
-#include "cache/slots.h"
+#include "cache/rival.h"
 #include "offload/footprint.h"
 #include "offload/store.h"
 #include "stream/stream.h"
@@ -26,10 +26,12 @@ typedef struct hs_residency_options {
     uint32_t slots; /* for the streamed groups; 0 = everything resident */
     hs_policy policy;
     double half_life; /* tokens */
+    uint32_t admit;   /* tokens, as hs_slots_options has it */
+    bool rival;       /* LFRU is compared with a fixed set while running, and gives way where that is better */
     hs_stream_options stream;
 } hs_residency_options;
 
-/* Policy LFRU, half-life 16 tokens, everything resident. */
+/* Policy LFRU, half-life 16 tokens, compared with a fixed set; everything resident. */
 hs_residency_options hs_residency_options_default(void);
 
 /* Loads what is always there, outside the MTP groups. Store, memory and pool are lent and must outlive it. */
@@ -72,6 +74,7 @@ typedef struct hs_residency_stats {
     uint32_t slots; /* 0 = everything resident */
     uint64_t slot_bytes;
     hs_slots_stats cache;
+    hs_rival_stats rival;
     hs_stream_stats io;
     uint64_t wait_ns;                /* nothing to compute until a read was done */
     uint64_t guessed, guessed_right; /* extents read on a guess; of them used before they made room */

@@ -356,6 +356,16 @@ uint64_t hs_store_extent_offset(const hs_store *s, uint32_t group, uint32_t exte
     return hs_container_offset(&s->container, group, extent);
 }
 
+int hs_store_file(const hs_store *s)
+{
+    return s->is_container ? s->container.file.fd : -1;
+}
+
+hlwq_status hs_store_unchanged(const hs_store *s, hlwq_error *err)
+{
+    return s->is_container ? hs_file_unchanged(&s->container.file, s->path, err) : HLWQ_OK;
+}
+
 hlwq_status hs_store_check(const hs_store *s, uint32_t group, uint32_t extent, const void *data, hlwq_error *err)
 {
     assert(s->is_container);

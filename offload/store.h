@@ -41,6 +41,11 @@ const char *hs_store_blob(const hs_store *store, hs_blob blob, uint64_t *bytes);
 uint64_t hs_store_extent_offset(const hs_store *store, uint32_t group, uint32_t extent);
 hlwq_status hs_store_check(const hs_store *store, uint32_t group, uint32_t extent, const void *data, hlwq_error *err);
 
+int hs_store_file(const hs_store *store); /* the descriptor of a container */
+
+/* HLWQ_ERR_IO if a container was cut short or written to since it was opened. */
+hlwq_status hs_store_unchanged(const hs_store *store, hlwq_error *err);
+
 /* One extent, group.bytes bytes at `out` (64-byte aligned). `pool` may be NULL. */
 hlwq_status hs_store_load(hs_store *store, uint32_t group, uint32_t extent, hs_pool *pool, bool verify, void *out,
                           hlwq_error *err);

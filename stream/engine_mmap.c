@@ -71,4 +71,4 @@ static hs_request *mmap_finish(hs_engine *e, bool block, int *failure)
     return r;
 }
 
-const hs_engine_ops hs_engine_mmap = {mmap_open, mmap_close, mmap_start, mmap_finish};
+const hs_engine_ops hs_engine_mmap = {mmap_open, mmap_close, mmap_start, mmap_finish, NULL};

@@ -124,4 +124,4 @@ static hs_request *pread_finish(hs_engine *e, bool block, int *failure)
     return r;
 }
 
-const hs_engine_ops hs_engine_pread = {pread_open, pread_close, pread_start, pread_finish};
+const hs_engine_ops hs_engine_pread = {pread_open, pread_close, pread_start, pread_finish, NULL};

@@ -12,7 +12,8 @@
 struct hs_engine {
     struct io_uring ring;
     int fd;
-    bool fixed; /* the file is registered as number 0 */
+    bool fixed;       /* the file is registered as number 0 */
+    bool has_buffers; /* and memory: the kernel need not look up its pages at every read */
 };
 
 static hlwq_status uring_open(hs_engine **out, int fd, uint64_t file_bytes, uint32_t depth, hlwq_error *err)
@@ -45,16 +46,16 @@ static int uring_start(hs_engine *e, hs_request *r)
     struct io_uring_sqe *sqe = io_uring_get_sqe(&e->ring);
     if (!sqe)
         return -EAGAIN;
-    io_uring_prep_read(sqe, e->fixed ? 0 : e->fd, r->to, r->bytes, r->offset);
+    if (e->has_buffers && r->buffer)
+        io_uring_prep_read_fixed(sqe, e->fixed ? 0 : e->fd, r->to, r->bytes, r->offset, (int)r->buffer - 1);
+    else
+        io_uring_prep_read(sqe, e->fixed ? 0 : e->fd, r->to, r->bytes, r->offset);
     if (e->fixed)
         sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data(sqe, r);
-    int n;
-    do
-        n = io_uring_submit(&e->ring);
-    while (n == -EINTR);
-    /* An entry that the kernel did not take stays queued, and goes with the next submission. */
-    return n < 0 && n != -EAGAIN && n != -EBUSY ? n : 0;
+    while (io_uring_submit(&e->ring) == -EINTR)
+        ;
+    return 0; /* an entry that the kernel did not take stays queued, and goes with the next submission */
 }
 
 static hs_request *uring_finish(hs_engine *e, bool block, int *failure)
@@ -76,4 +77,13 @@ static hs_request *uring_finish(hs_engine *e, bool block, int *failure)
     return r;
 }
 
-const hs_engine_ops hs_engine_uring = {uring_open, uring_close, uring_start, uring_finish};
+static int uring_buffers(hs_engine *e, const struct iovec *buffer, uint32_t n)
+{
+    if (e->has_buffers)
+        io_uring_unregister_buffers(&e->ring);
+    int code = n ? io_uring_register_buffers(&e->ring, buffer, n) : 0;
+    e->has_buffers = n && code == 0;
+    return code;
+}
+
+const hs_engine_ops hs_engine_uring = {uring_open, uring_close, uring_start, uring_finish, uring_buffers};

@@ -36,6 +36,9 @@ struct hs_stream {
     hs_stream_stats stats;
     uint64_t fail_at; /* completions until the planted failure; UINT64_MAX = never */
     int fail_result;
+    uint64_t refuse_at; /* likewise submissions */
+    int refuse_code;
+    bool has_buffers, is_cached;
     char path[512], reason[160];
     hs_request request[];
 };
@@ -59,25 +62,62 @@ bool hs_io_of(const char *name, hs_io *io)
 
 hs_stream_options hs_stream_options_default(void)
 {
-    return (hs_stream_options){.io = HS_IO_AUTO, .depth = 32, .request_bytes = 512 << 10};
+    return (hs_stream_options){.io = HS_IO_AUTO, .file = -1, .depth = 32, .request_bytes = 512 << 10};
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
+/* The path, or another descriptor of the very file that `o.file` is: the path may name a new one by now. */
+static int open_again(const hs_stream *s, const char *path, int flags)
+{
+    char again[64];
+    struct stat want, got;
+    if (s->o.file < 0)
+        return open(path, flags);
+    snprintf(again, sizeof again, "/proc/self/fd/%d", s->o.file);
+    int fd = open(again, flags);
+    if (fd >= 0 || errno == EINVAL)
+        return fd;
+    fd = open(path, flags); /* no /proc here */
+    if (fd >= 0 && fstat(s->o.file, &want) == 0 && fstat(fd, &got) == 0 &&
+        (want.st_ino != got.st_ino || want.st_dev != got.st_dev)) {
+        close(fd);
+        errno = ESTALE;
+        return -1;
+    }
+    return fd;
+}
+
+/* Whether nearly all of some pages from all over the file are in the page cache: a read that must not wait says so. */
+static bool in_page_cache(int fd, uint64_t bytes)
+{
+    enum { PROBES = 64 };
+    uint32_t there = 0;
+    uint8_t byte;
+    struct iovec to = {&byte, 1};
+    for (uint64_t i = 0; i < PROBES; i++)
+        there += preadv2(fd, &to, 1, (off_t)(bytes / PROBES * i), RWF_NOWAIT) == 1;
+    return bytes >= PROBES && there * 10 >= PROBES * 9;
+}
+
 static hlwq_status open_file(hs_stream *s, const char *path, hlwq_error *err)
 {
     struct stat st;
-    s->direct = s->o.io != HS_IO_MMAP;
-    s->fd = open(path, O_RDONLY | O_CLOEXEC | (s->direct ? O_DIRECT : 0));
-    if (s->fd < 0 && s->direct && errno == EINVAL) { /* tmpfs and some others */
-        s->direct = false;
-        s->fd = open(path, O_RDONLY | O_CLOEXEC);
-    }
+    s->fd = open_again(s, path, O_RDONLY | O_CLOEXEC);
     if (s->fd < 0)
         return hs_fail(err, HLWQ_ERR_IO, "%s: %s", path, strerror(errno));
     if (fstat(s->fd, &st) != 0)
         return hs_fail(err, HLWQ_ERR_IO, "%s: %s", path, strerror(errno));
     s->file_bytes = (uint64_t)st.st_size;
+    if (s->o.io == HS_IO_MMAP || s->o.direct == HS_DIRECT_OFF)
+        return HLWQ_OK;
+    s->is_cached = s->o.direct == HS_DIRECT_AUTO && in_page_cache(s->fd, s->file_bytes);
+    int direct = s->is_cached ? -1 : open_again(s, path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (direct >= 0) { /* else tmpfs, or another that does not know O_DIRECT */
+        close(s->fd);
+        s->fd = direct;
+        s->direct = true;
+    }
     return HLWQ_OK;
 }
 
@@ -101,7 +141,9 @@ static hlwq_status open_engine(hs_stream *s, hlwq_error *err)
              : s->io == HS_IO_PREAD ? "pread by threads"
                                     : "a mapping",
              refused.message[0] ? " because the system refuses io_uring" : "",
-             s->direct ? "past the page cache (O_DIRECT)" : "through the page cache");
+             s->direct      ? "past the page cache (O_DIRECT)"
+             : s->is_cached ? "from the page cache, where the file is already"
+                            : "through the page cache");
     return HLWQ_OK;
 }
 
@@ -118,7 +160,8 @@ hlwq_status hs_stream_open(hs_stream **out, hs_mem *mem, const char *path, const
     s->o = *o;
     s->waiting_last = &s->waiting;
     s->done_last = &s->done;
-    s->fail_at = UINT64_MAX;
+    s->fail_at = s->refuse_at = UINT64_MAX;
+    s->fd = -1;
     snprintf(s->path, sizeof s->path, "%s", path);
     for (uint32_t i = 0; i < o->depth; i++) {
         s->request[i].next = s->spare;
@@ -150,6 +193,13 @@ bool hs_stream_is_direct(const hs_stream *s)
 const char *hs_stream_reason(const hs_stream *s)
 {
     return s->reason;
+}
+
+bool hs_stream_buffers(hs_stream *s, const struct iovec *buffer, uint32_t n)
+{
+    assert(s->in_flight == 0);
+    s->has_buffers = s->ops->buffers && s->ops->buffers(s->engine, buffer, n) == 0 && n;
+    return s->has_buffers;
 }
 
 /* ---- transfers ------------------------------------------------------------------------------ */
@@ -193,10 +243,21 @@ static void settle(hs_stream *s, hs_transfer *t, uint64_t bytes)
         finish(s, t);
 }
 
+static int submit(hs_stream *s, hs_request *r)
+{
+    if (s->refuse_at == UINT64_MAX || s->refuse_at-- > 0)
+        return s->ops->start(s->engine, r);
+    return -s->refuse_code;
+}
+
 static void start(hs_stream *s, hs_request *r)
 {
     hs_transfer *t = r->transfer;
-    int code = s->ops->start(s->engine, r);
+    int code = submit(s, r);
+    while (transient(-code) && ++r->tries < TRIES_MAX) {
+        s->stats.retries++;
+        code = submit(s, r);
+    }
     if (code == 0) {
         if (s->in_flight++ == 0)
             s->started_ns = hs_now_ns();
@@ -229,6 +290,7 @@ static void pump(hs_stream *s)
         *r = (hs_request){.offset = t->offset + t->asked,
                           .to = t->to + t->asked,
                           .bytes = left < s->o.request_bytes ? (uint32_t)left : s->o.request_bytes,
+                          .buffer = s->has_buffers ? t->buffer : 0,
                           .transfer = t};
         t->asked += r->bytes;
         start(s, r);
@@ -360,6 +422,12 @@ void hs_stream_fail_at(hs_stream *s, uint64_t n, int result)
 {
     s->fail_at = n;
     s->fail_result = result;
+}
+
+void hs_stream_refuse_at(hs_stream *s, uint64_t n, int code)
+{
+    s->refuse_at = n;
+    s->refuse_code = code;
 }
 
 void hs_stream_shuffle(hs_stream *s, uint64_t seed)

@@ -119,7 +119,7 @@ grep -q '^The old man' "$dir/out" || fail "--echo did not"
 LC_ALL=de_DE.UTF-8 "$program" run -n 8 --temperature 0.0 "The old man" >"$dir/out" 2>"$dir/err"
 cmp -s "$dir/out" "$dir/first" || fail "another locale: another text"
 expect 0 '' run -n 4 --report "$dir/report.json" "The old man"
-for key in load_seconds prefill decode tok_per_s logits_hash memory peak_rss_bytes; do
+for key in load_seconds prefill decode tok_per_s logits_hash kinds peak_rss_bytes; do
     grep -qF "\"$key\"" "$dir/report.json" || fail "--report lacks $key"
 done
 expect 0 'context of 16 positions' run -c 16 -n -1 "The old man"

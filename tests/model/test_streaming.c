@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char model[] = "models/demo-q5.hlwq";
@@ -98,6 +99,7 @@ static void one_hash_for_everything(void **state)
                     o.io = (hlwq_io)engine;
                     o.threads = threads;
                     o.batch = shuffle ? 64 : 0;
+                    o.direct = shuffle ? HLWQ_DIRECT_ON : HLWQ_DIRECT_OFF;
                     o.policy = (hlwq_policy)((b + threads) % 4);
                     if (sanitized && (threads + shuffle + (uint32_t)b) % 2)
                         continue; /* every other one where it is slow */
@@ -222,9 +224,91 @@ static void failed_reads_leave_nothing_behind(void **state)
     }
 }
 
-/* Flips a bit in the middle of every expert of a group. */
+/* Refuses the n-th submission: what passes by itself is tried again, what does not is an error and nothing stays. */
+static void refused_submissions_leave_nothing_behind(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_engine_options o = options();
+    o.threads = 1;
+    o.ram_bytes = budget_of(2);
+    CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
+    hs_stream *stream = hs_residency_stream(e->residency);
+    hlwq_session *s = open_session(e);
+    uint32_t failed = 0, clean = 0;
+    for (uint64_t n = 0; clean < 3 && n < 4000; n += 1 + n / 4) {
+        hs_stream_refuse_at(stream, n, n % 2 ? EAGAIN : EPERM);
+        hlwq_session_reset(s);
+        hlwq_status st = hlwq_session_prompt(s, prompt, &err);
+        hs_stream_refuse_at(stream, UINT64_MAX, 0);
+        clean = st == HLWQ_OK && n % 2 == 0 ? clean + 1 : st == HLWQ_OK ? clean : 0;
+        failed += st != HLWQ_OK;
+        assert_true(st == HLWQ_OK || (st == HLWQ_ERR_IO && n % 2 == 0));
+        hlwq_session_reset(s);
+        CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+    }
+    assert_true(failed > 5);
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
+}
+
+/* Everything from opening to a smaller budget and back, with the n-th allocation refused, for all n until none is. */
+static hlwq_status a_life(const hlwq_engine_options *o, uint64_t smaller, hlwq_error *err)
+{
+    hlwq_engine *e = NULL;
+    hlwq_session *s = NULL;
+    int32_t id;
+    hlwq_status st = hlwq_engine_open(o, &e, err);
+    if (st == HLWQ_OK) {
+        hlwq_session_options so = hlwq_session_options_default(e);
+        so.context = 256;
+        st = hlwq_session_open(e, &so, &s, err);
+    }
+    if (st == HLWQ_OK)
+        st = hlwq_session_prompt(s, "It was a dark", err);
+    if (st == HLWQ_OK)
+        st = hlwq_session_next(s, &id, err);
+    if (st == HLWQ_OK)
+        st = hlwq_engine_set_budget(e, smaller, err);
+    if (st == HLWQ_OK)
+        st = hlwq_engine_set_budget(e, o->ram_bytes, err);
+    if (st == HLWQ_OK)
+        st = hlwq_session_next(s, &id, err);
+    hlwq_session_close(s);
+    hlwq_engine_close(e); /* asserts that nothing is pinned or held */
+    return st;
+}
+
+static void refused_allocations_leave_nothing_behind(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine_options o = options();
+    o.threads = 1;
+    o.verify = HLWQ_VERIFY_OFF;
+    uint64_t smaller = budget_of(3), step = getenv("HLWQ_SANITIZE") ? 7 : 1;
+    o.ram_bytes = budget_of(2);
+    for (uint64_t n = 0;; n += step) {
+        hs_mem_fail_at(NULL, n);
+        hlwq_status st = a_life(&o, smaller, &err);
+        bool failed = hs_mem_has_failed();
+        hs_mem_fail_at(NULL, UINT64_MAX);
+        if (!failed) {
+            CHECK_OK(st, err);
+            assert_true(n > 20);
+            break;
+        }
+        if (st != HLWQ_ERR_NOMEM)
+            fail_msg("allocation %u: status %d, %s", (unsigned)n, st, st ? err.message : "no error");
+    }
+}
+
+/* Flips a bit in the middle of every expert of a group, as a dying disk does: the file's time stays. */
 static void flip(hlwq_engine *e, int fd, uint32_t g)
 {
+    struct stat before;
+    assert_int_equal(fstat(fd, &before), 0);
     const hs_group *group = &hs_store_table(e->store)->group[g];
     for (uint32_t x = 0; x < group->count; x++) {
         uint64_t at = hs_store_extent_offset(e->store, g, x) + group->bytes / 2;
@@ -234,6 +318,22 @@ static void flip(hlwq_engine *e, int fd, uint32_t g)
         assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
     }
     fsync(fd);
+    assert_int_equal(futimens(fd, (const struct timespec[]){before.st_atim, before.st_mtim}), 0);
+}
+
+/* A copy of the model at a new `path`, open for reading and writing. */
+static int copy_model(char *path)
+{
+    int to = mkstemp(path), from = open(model, O_RDONLY);
+    char block[65536];
+    if (from < 0) {
+        unlink(path);
+        skip();
+    }
+    for (ssize_t n; (n = read(from, block, sizeof block)) > 0;)
+        assert_int_equal(write(to, block, (size_t)n), n);
+    close(from);
+    return to;
 }
 
 static void damage_and_truncation_are_found_while_running(void **state)
@@ -241,15 +341,7 @@ static void damage_and_truncation_are_found_while_running(void **state)
     (void)state;
     hlwq_error err;
     char path[] = "hlwq-damaged-XXXXXX";
-    int to = mkstemp(path), from = open(model, O_RDONLY);
-    if (from < 0) {
-        unlink(path);
-        skip();
-    }
-    char block[65536];
-    for (ssize_t n; (n = read(from, block, sizeof block)) > 0;)
-        assert_int_equal(write(to, block, (size_t)n), n);
-    close(from);
+    int to = copy_model(path);
     for (int engine = HLWQ_IO_PREAD; engine <= HLWQ_IO_MMAP; engine++) {
         hlwq_engine *e;
         hlwq_engine_options o = options();
@@ -278,15 +370,45 @@ static void damage_and_truncation_are_found_while_running(void **state)
         assert_int_equal(pread(to, whole, (size_t)size, 0), size);
         assert_int_equal(ftruncate(to, size / 3), 0);
         hlwq_session_reset(s);
-        CHECK_FAILS(hlwq_session_prompt(s, prompt, &err), HLWQ_ERR_IO, err, "cut short");
+        CHECK_FAILS(hlwq_session_prompt(s, prompt, &err), HLWQ_ERR_IO, err, "changed while it was in use");
         assert_int_equal(pwrite(to, whole, (size_t)size, 0), size);
         free(whole);
-        hlwq_session_reset(s);
-        CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+        hlwq_session_reset(s); /* the right size again, but written since: what it holds now is not what was opened */
+        CHECK_FAILS(hlwq_session_prompt(s, prompt, &err), HLWQ_ERR_IO, err, "changed while it was in use");
         hlwq_session_close(s);
         hlwq_engine_close(e);
     }
     close(to);
+    unlink(path);
+}
+
+/* A new file under the name changes nothing: the one that was opened is read on. */
+static void a_replaced_file_is_not_mixed_in(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    char path[] = "hlwq-replaced-XXXXXX", other[] = "hlwq-other-XXXXXX";
+    hlwq_engine_options o = options();
+    hlwq_streaming io;
+    const uint64_t want = hash_of(&o, 8, 0, &io);
+    close(mkstemp(other));
+    close(copy_model(path));
+    o.model = path;
+    o.ram_bytes = budget_of(2);
+    hlwq_engine *e;
+    CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
+    assert_int_equal(rename(other, path), 0);
+    hlwq_session *s = open_session(e);
+    hlwq_session_stats stats;
+    CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+    for (int t = 0; t < 8; t++) {
+        int32_t id;
+        CHECK_OK(hlwq_session_next(s, &id, &err), err);
+    }
+    hlwq_session_get_stats(s, &stats);
+    assert_int_equal(stats.logits_hash, want);
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
     unlink(path);
 }
 
@@ -321,6 +443,46 @@ static void a_budget_can_change_while_running(void **state)
     hlwq_engine_close(e);
 }
 
+/* Strain takes a tenth at a time down to the least that works; calm gives it back; the tokens are the same. */
+static void a_strained_system_gets_memory_back(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_engine_options o = options();
+    hlwq_streaming io;
+    hlwq_plan p;
+    hlwq_session_stats stats;
+    const uint64_t want = hash_of(&o, 40, 0, &io), plenty = 1ull << 40;
+    o.ram_bytes = budget_of(1);
+    CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
+    hlwq_session *s = open_session(e);
+    CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+    uint64_t before = o.ram_bytes;
+    double now = 100;
+    for (uint32_t t = 0; t < 40; t++, now += 1) {
+        int32_t id;
+        hs_engine_adapt(e, t < 8 ? 0.5 : 0.0, t == 8 ? 1 << 20 : plenty, now); /* at last by what is available */
+        hlwq_engine_plan(e, &p);
+        if (t < 9)
+            assert_true(p.ram_bytes < before || p.ram_bytes == p.smallest_bytes);
+        else
+            assert_true(p.ram_bytes >= before);
+        assert_true(p.ram_bytes >= p.smallest_bytes && p.ram_bytes <= o.ram_bytes);
+        before = p.ram_bytes;
+        CHECK_OK(hlwq_session_next(s, &id, &err), err);
+    }
+    assert_true(before > p.smallest_bytes);
+    for (int k = 0; k < 12; k++, now += 20)
+        hs_engine_adapt(e, 0, plenty, now);
+    hlwq_engine_plan(e, &p);
+    assert_int_equal(p.ram_bytes, o.ram_bytes);
+    hlwq_session_get_stats(s, &stats);
+    assert_int_equal(stats.logits_hash, want);
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,8 +490,12 @@ int main(void)
         cmocka_unit_test(dense_layers_pass_through),
         cmocka_unit_test(too_small_is_a_sentence_and_the_least_works),
         cmocka_unit_test(failed_reads_leave_nothing_behind),
+        cmocka_unit_test(refused_submissions_leave_nothing_behind),
+        cmocka_unit_test(refused_allocations_leave_nothing_behind),
+        cmocka_unit_test(a_replaced_file_is_not_mixed_in),
         cmocka_unit_test(damage_and_truncation_are_found_while_running),
         cmocka_unit_test(a_budget_can_change_while_running),
+        cmocka_unit_test(a_strained_system_gets_memory_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
