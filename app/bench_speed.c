@@ -201,6 +201,8 @@ static void print_table(hs_text *t, const speed *s)
     if (s->bandwidth > 0)
         hs_text_format(t, "memory read at %.2f GB/s by the same threads; ", s->bandwidth * 1e-9);
     hs_text_format(t, "%u runs, medians\n", s->runs);
+    if (app_text(s->args, OPT_ROUTING, NULL))
+        hs_text_format(t, "experts were not chosen by the router, but by %s\n", app_text(s->args, OPT_ROUTING, NULL));
     print_streaming(t, s);
     if (app_flag(s->args, OPT_STAGES))
         print_stages(t, s);
@@ -223,6 +225,10 @@ static void print_json(hs_text *t, const speed *s)
         print_rates(t, "prefill", s->prompt, s->prefill, s->runs);
     if (s->tokens)
         print_rates(t, "decode", s->tokens, s->decode, s->runs);
+    if (app_text(s->args, OPT_ROUTING, NULL)) {
+        hs_text_format(t, ",\"routing\":");
+        hs_text_json(t, app_text(s->args, OPT_ROUTING, NULL), strlen(app_text(s->args, OPT_ROUTING, NULL)));
+    }
     hs_text_format(t, ",\"runs\":%u,\"bytes_per_token\":%" PRIu64 ",\"memory_bytes_per_second\":%.0f", s->runs,
                    s->facts.bytes_per_token, s->bandwidth);
     for (int k = 0; k < 2; k++) {

@@ -33,6 +33,11 @@ static void print_text(hs_text *t, const hlwq_diagnosis *d, const char *path)
                    "memory         %.1f GiB available; read at %.1f GB/s by one thread, %.1f by all; huge pages: %s\n",
                    (double)d->memory_available / 1073741824.0, d->memory_bytes_per_second_one * 1e-9,
                    d->memory_bytes_per_second * 1e-9, d->huge_pages);
+    if (d->locked_limit == UINT64_MAX)
+        hs_text_format(t, "locked memory  no limit\n");
+    else
+        hs_text_format(t, "locked memory  %.1f MiB; slots beyond it are read into without being registered\n",
+                       (double)d->locked_limit / 1048576.0);
     hs_text_format(t, "graphics card  not used by this build\n");
     hs_text_format(t, "reading        %s\n", d->io);
     if (d->disk_bytes_per_second > 0)
@@ -40,11 +45,8 @@ static void print_text(hs_text *t, const hlwq_diagnosis *d, const char *path)
                        d->disk_bytes_per_second * 1e-9, (double)d->plan.slot_bytes / 1048576.0);
     hs_text_format(t, "model          %s\n", path);
     app_plan_table(t, &d->plan);
-    hs_text_format(t, "decode         at most %.1f tok/s, limited by the %s", d->tok_per_s, d->bottleneck);
-    if (d->missed_bytes_per_token > 0)
-        hs_text_format(t, "; %.1f MB/token from the disk if experts are chosen by chance, less for real text",
-                       d->missed_bytes_per_token * 1e-6);
-    hs_text_format(t, "\nflags          ");
+    app_prediction(t, d);
+    hs_text_format(t, "flags          ");
     if (!d->plan.slots)
         hs_text_format(t, "none are needed: everything is resident\n");
     else if (d->plan.total_bytes < d->memory_available / 10 * 9)

@@ -18,6 +18,7 @@ static hlwq_status synth(const app_args *args, hlwq_error *err)
     o.bits = (uint32_t)app_number(args, OPT_BITS, o.bits);
     o.seed = (uint64_t)app_number(args, OPT_SEED, 0);
     o.threads = (uint32_t)app_number(args, OPT_THREADS, 0);
+    o.dry = app_flag(args, OPT_DRY);
     o.overwrite = app_flag(args, OPT_FORCE);
     o.progress = app_progress_step;
     o.user = &progress;

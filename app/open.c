@@ -61,6 +61,7 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
     o.context = (uint32_t)app_number(args, OPT_CTX, 0);
     o.kv = app_kv(args, HLWQ_KV_F16);
     o.trace = app_text(args, OPT_TRACE, NULL);
+    o.routing = app_text(args, OPT_ROUTING, NULL);
     o.batch = (uint32_t)app_number(args, OPT_BATCH, 0);
     o.slots = (uint32_t)app_number(args, OPT_SLOTS, 0);
     if (args->value[OPT_IO].set)

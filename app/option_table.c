@@ -106,6 +106,13 @@ const app_option app_option_table[OPT_COUNT] = {
                   ON(BENCH), true},
     [OPT_STAGES] = {"stages", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "also print the time of each stage", ON(BENCH),
                     true},
+    [OPT_ROUTING] = {"routing", NULL, 0, APP_PATH, "FILE|model", 0, 0, "the router's",
+                     "choices of experts from a trace, or made up to repeat themselves as real ones do; for measuring "
+                     "models with random weights",
+                     ON(BENCH), true},
+    [OPT_DRY] = {"dry", NULL, 0, APP_FLAG, NULL, 0, 0, NULL,
+                 "geometry only: all weights are zero and take no room on the disk; for plan and info", ON(SYNTH),
+                 true},
     [OPT_LIKE] = {"like", NULL, 0, APP_CHOICE, "9b|27b|35b-a3b", 0, 0, NULL, "the geometry; required", ON(SYNTH), true},
     [OPT_LAYERS] = {"layers", NULL, 0, APP_NUMBER, "N", 0, 512, "0", "number of layers; 0 = all", ON(SYNTH), true},
     [OPT_VOCAB] = {"vocab", NULL, 0, APP_NUMBER, "N", 0, 4194304, "0", "size of the vocabulary; 0 = the real one",

@@ -72,6 +72,8 @@ typedef enum app_option_id {
     OPT_PROMPT_TOKENS,
     OPT_RUNS,
     OPT_STAGES,
+    OPT_ROUTING,
+    OPT_DRY,
     OPT_LIKE,
     OPT_LAYERS,
     OPT_VOCAB,

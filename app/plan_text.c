@@ -31,17 +31,45 @@ void app_plan_table(hs_text *t, const hlwq_plan *p)
     row(t, "together, with a margin", p->total_bytes);
 }
 
-void app_plan_json(hs_text *t, const hlwq_plan *p)
+static void plan_fields(hs_text *t, const hlwq_plan *p)
 {
     hs_text_format(t,
-                   "{\"ram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64
+                   "\"ram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64
                    ", \"trunk_bytes\": %" PRIu64 ", \"slots_bytes\": %" PRIu64 ", \"session_bytes\": %" PRIu64
                    ", \"activation_bytes\": %" PRIu64 ", \"fixed_bytes\": %" PRIu64
                    ", \"slots\": %u, \"streamed\": %u, \"slot_bytes\": %" PRIu64 ", \"streamed_bytes\": %" PRIu64
-                   ", \"batch\": %u}",
+                   ", \"batch\": %u",
                    p->ram_bytes, p->smallest_bytes, p->total_bytes, p->trunk_bytes, p->slots_bytes, p->session_bytes,
                    p->activation_bytes, p->fixed_bytes, p->slots, p->streamed, p->slot_bytes, p->streamed_bytes,
                    p->batch);
+}
+
+void app_plan_json(hs_text *t, const hlwq_plan *p)
+{
+    hs_text_format(t, "{");
+    plan_fields(t, p);
+    hs_text_format(t, "}");
+}
+
+void app_prediction(hs_text *t, const hlwq_diagnosis *d)
+{
+    hs_text_format(t, "decode at most %.1f tok/s, limited by the %s", d->tok_per_s, d->bottleneck);
+    if (d->missed_bytes_per_token > 0)
+        hs_text_format(t,
+                       "; %.1f MB/token from the disk at %.2f GB/s if experts are chosen by chance, less for real text",
+                       d->missed_bytes_per_token * 1e-6, d->disk_bytes_per_second * 1e-9);
+    hs_text_format(t, "\n");
+}
+
+void app_prediction_json(hs_text *t, const hlwq_diagnosis *d)
+{
+    hs_text_format(t,
+                   "{\"predicted\": {\"tok_per_s\": %.2f, \"bottleneck\": \"%s\", \"missed_bytes_per_token\": %.0f, "
+                   "\"memory_bytes_per_second\": %.0f, \"disk_bytes_per_second\": %.0f}, ",
+                   d->tok_per_s, d->bottleneck, d->missed_bytes_per_token, d->memory_bytes_per_second,
+                   d->disk_bytes_per_second);
+    plan_fields(t, &d->plan);
+    hs_text_format(t, "}");
 }
 
 void app_streaming_json(hs_text *t, const hlwq_streaming *s)

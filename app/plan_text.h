@@ -8,7 +8,9 @@
 #include "base/text.h"
 
 void app_plan_table(hs_text *t, const hlwq_plan *p);
-void app_plan_json(hs_text *t, const hlwq_plan *p); /* one object, no newline after it */
+void app_plan_json(hs_text *t, const hlwq_plan *p);            /* one object, no newline after it */
+void app_prediction(hs_text *t, const hlwq_diagnosis *d);      /* one line */
+void app_prediction_json(hs_text *t, const hlwq_diagnosis *d); /* the plan's fields, and "predicted" */
 
 /* `"cache": {..}, "io": {..}` */
 void app_streaming_json(hs_text *t, const hlwq_streaming *s);

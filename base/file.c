@@ -214,6 +214,15 @@ hlwq_status hs_output_rewrite(hs_output *out, uint64_t offset, const void *data,
     return HLWQ_OK;
 }
 
+hlwq_status hs_output_skip(hs_output *out, uint64_t bytes, hlwq_error *err)
+{
+    uint64_t end;
+    if (!hs_add_u64(out->bytes, bytes, &end) || ftruncate(out->fd, (off_t)end) != 0)
+        return hs_fail(err, HLWQ_ERR_IO, "%s: %s", out->path, strerror(errno));
+    out->bytes = end;
+    return HLWQ_OK;
+}
+
 hlwq_status hs_output_write(hs_output *out, const void *data, uint64_t bytes, hlwq_error *err)
 {
     HS_TRY(hs_output_rewrite(out, out->bytes, data, bytes, err));

@@ -50,6 +50,7 @@ typedef struct hs_output {
 /* `overwrite` false: an existing target is an error. Stale temporaries of dead writers are removed. */
 hlwq_status hs_output_open(hs_output *out, const char *path, bool overwrite, hlwq_error *err);
 hlwq_status hs_output_write(hs_output *out, const void *data, uint64_t bytes, hlwq_error *err);
+hlwq_status hs_output_skip(hs_output *out, uint64_t bytes, hlwq_error *err); /* zeros that take no room on the disk */
 hlwq_status hs_output_rewrite(hs_output *out, uint64_t offset, const void *data, uint64_t bytes, hlwq_error *err);
 hlwq_status hs_output_commit(hs_output *out, hlwq_error *err); /* closes, also on failure */
 void hs_output_drop(hs_output *out);                           /* idempotent */

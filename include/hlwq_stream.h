@@ -89,14 +89,15 @@ typedef struct hlwq_engine_options {
     uint32_t slots;     /* experts (of a dense model: layers) kept in memory; 0 = as many as fit */
     hlwq_io io;
     hlwq_direct direct;
-    hlwq_policy policy;        /* LFRU gives way to a fixed set of experts while that is found to be better */
-    uint32_t admit;            /* tokens: an expert used once within so many makes room first; 0 = all are alike */
-    bool adapt;                /* give memory up while the system runs short of it, and take it back */
-    const char *trace;         /* a file to write every choice of experts to, for hlwq_simulate; NULL = none */
-    uint32_t threads;          /* 0 = one per usable physical core */
-    bool exact;                /* quantised matrices compute from dequantised fp32 weights (slow) */
-    hlwq_verify verify;        /* extent checksums: on first read by default */
-    hlwq_log_fn log;           /* NULL = silent */
+    hlwq_policy policy;  /* LFRU gives way to a fixed set of experts while that is found to be better */
+    uint32_t admit;      /* tokens: an expert used once within so many makes room first; 0 = all are alike */
+    bool adapt;          /* give memory up while the system runs short of it, and take it back */
+    const char *trace;   /* a file to write every choice of experts to, for hlwq_simulate; NULL = none */
+    const char *routing; /* benchmarks: a trace, or "model", in place of the router's choices; NULL = the router */
+    uint32_t threads;    /* 0 = one per usable physical core */
+    bool exact;          /* quantised matrices compute from dequantised fp32 weights (slow) */
+    hlwq_verify verify;  /* extent checksums: on first read by default */
+    hlwq_log_fn log;     /* NULL = silent */
     hlwq_progress_fn progress; /* loading; NULL = none */
     void *user;                /* handed to both */
 } hlwq_engine_options;
@@ -179,6 +180,9 @@ typedef struct hlwq_diagnosis {
 } hlwq_diagnosis;
 
 HLWQ_API hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *diagnosis, hlwq_error *err);
+
+/* The same, measured in a quarter of a second and less exactly. */
+HLWQ_API hlwq_status hlwq_predict(const hlwq_engine_options *options, hlwq_diagnosis *diagnosis, hlwq_error *err);
 
 /* A routing trace replayed through the cache: cold start included. */
 typedef struct hlwq_simulation_options {
@@ -317,6 +321,7 @@ typedef struct hlwq_synth_options {
     uint32_t layers;    /* 0 = all */
     uint32_t bits;      /* 2..6 */
     uint32_t vocab;     /* 0 = the real one */
+    bool dry;           /* geometry only: all weights zero, and the file takes next to no room on the disk */
     uint64_t seed;
     uint32_t threads;
     bool overwrite;

@@ -63,8 +63,11 @@ typedef struct hs_container_blobs {
 
 hlwq_status hs_container_create(hs_container_writer **w, hs_mem *mem, const char *path, bool overwrite,
                                 const hs_table *table, const hs_container_blobs *blobs, hlwq_error *err);
-/* The next extent: group.bytes bytes, in order of groups, then of extents. */
-hlwq_status hs_container_append(hs_container_writer *w, const void *extent, hlwq_error *err);
+/*
+ * The next extent: group.bytes bytes, in order of groups, then of extents.  `zeros`: that is all it holds, as all its
+ * group's do, and it need not take room on the disk.
+ */
+hlwq_status hs_container_append(hs_container_writer *w, const void *extent, bool zeros, hlwq_error *err);
 uint64_t hs_container_total_bytes(const hs_container_writer *w); /* of the finished file */
 /* Closes w whether or not it works. Fails if extents are missing. */
 hlwq_status hs_container_commit(hs_container_writer *w, hlwq_error *err);

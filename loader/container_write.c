@@ -224,13 +224,17 @@ uint64_t hs_container_total_bytes(const hs_container_writer *w)
 
 /* ---- filling and finishing ------------------------------------------------------------------ */
 
-hlwq_status hs_container_append(hs_container_writer *w, const void *extent, hlwq_error *err)
+hlwq_status hs_container_append(hs_container_writer *w, const void *extent, bool zeros, hlwq_error *err)
 {
     assert(w->group < w->table.n_groups);
     hs_group *g = &w->table.group[w->group];
     HS_TRY(write_zeros_to(w, g->file_offset + w->extent * g->bytes, err));
-    HS_TRY(hs_output_write(&w->out, extent, g->bytes, err));
-    g->xxh[w->extent] = hs_hash(extent, g->bytes);
+    if (zeros)
+        HS_TRY(hs_output_skip(&w->out, g->bytes, err));
+    else
+        HS_TRY(hs_output_write(&w->out, extent, g->bytes, err));
+    /* Extents of zeros are all alike, and many. */
+    g->xxh[w->extent] = zeros && w->extent ? g->xxh[w->extent - 1] : hs_hash(extent, g->bytes);
     if (++w->extent == g->count) {
         w->extent = 0;
         w->group++;

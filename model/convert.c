@@ -46,7 +46,7 @@ static hlwq_status write_extents(hs_store *store, hs_container_writer *w, hs_mem
         for (uint32_t e = 0; e < t->group[g].count && st == HLWQ_OK; e++) {
             st = hs_store_load(store, g, e, pool, false, extent, err);
             if (st == HLWQ_OK)
-                st = hs_container_append(w, extent, err);
+                st = hs_container_append(w, extent, false, err);
             done += t->group[g].bytes;
             if (st == HLWQ_OK && o->progress && !o->progress(o->user, done, total))
                 st = hs_fail(err, HLWQ_ERR_CANCELLED, "convert was stopped; nothing was written");

@@ -30,13 +30,18 @@ static void huge_pages(char *out, size_t size)
         fclose(f);
 }
 
-static hlwq_status bandwidth(uint32_t threads, double *rate, hlwq_error *err)
+/* How much is read to find out how fast that goes. */
+typedef struct effort {
+    uint64_t memory_bytes, disk_bytes;
+} effort;
+
+static hlwq_status bandwidth(uint32_t threads, uint64_t bytes, double *rate, hlwq_error *err)
 {
     hs_pool *pool;
     HS_TRY(hs_pool_open(threads, &pool, err));
     hs_mem *mem = hs_mem_open(0);
-    hlwq_status st = mem ? hs_read_bandwidth(mem, pool, 256u << 20, rate, err)
-                         : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
+    hlwq_status st =
+        mem ? hs_read_bandwidth(mem, pool, bytes, rate, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
     hs_mem_close(mem);
     hs_pool_close(pool);
     return st;
@@ -57,7 +62,7 @@ static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t)
     d->bottleneck = disk > compute ? "disk" : "memory";
 }
 
-static hlwq_status look_at_model(const hlwq_engine_options *o, hlwq_diagnosis *d, hlwq_error *err)
+static hlwq_status look_at_model(const hlwq_engine_options *o, uint64_t disk_bytes, hlwq_diagnosis *d, hlwq_error *err)
 {
     hs_disk disk;
     HS_TRY(hlwq_make_plan(o, &d->plan, err));
@@ -68,7 +73,7 @@ static hlwq_status look_at_model(const hlwq_engine_options *o, hlwq_diagnosis *d
     hlwq_status st = hs_store_open(&store, mem, o->model, NULL, NULL, err);
     if (st == HLWQ_OK) {
         if (hs_store_is_container(store)) {
-            st = hs_probe_disk(o->model, (hs_io)o->io, d->plan.slot_bytes, 1u << 30, &disk, err);
+            st = hs_probe_disk(o->model, (hs_io)o->io, d->plan.slot_bytes, disk_bytes, &disk, err);
             snprintf(d->io, sizeof d->io, "%s", disk.reason);
             d->disk_bytes_per_second = disk.bytes_per_second;
         } else
@@ -81,7 +86,7 @@ static hlwq_status look_at_model(const hlwq_engine_options *o, hlwq_diagnosis *d
     return st;
 }
 
-hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *d, hlwq_error *err)
+static hlwq_status diagnose(const hlwq_engine_options *options, const effort *of, hlwq_diagnosis *d, hlwq_error *err)
 {
     struct rlimit locked;
     *d = (hlwq_diagnosis){.isa = hs_backend_cpu_isa(), .cores = hs_usable_cores()};
@@ -89,7 +94,17 @@ hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *d,
     huge_pages(d->huge_pages, sizeof d->huge_pages);
     d->memory_available = hs_memory_available();
     d->locked_limit = getrlimit(RLIMIT_MEMLOCK, &locked) == 0 ? (uint64_t)locked.rlim_cur : 0;
-    HS_TRY(bandwidth(1, &d->memory_bytes_per_second_one, err));
-    HS_TRY(bandwidth(options->threads, &d->memory_bytes_per_second, err));
-    return look_at_model(options, d, err);
+    HS_TRY(bandwidth(1, of->memory_bytes, &d->memory_bytes_per_second_one, err));
+    HS_TRY(bandwidth(options->threads, of->memory_bytes, &d->memory_bytes_per_second, err));
+    return look_at_model(options, of->disk_bytes, d, err);
+}
+
+hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *d, hlwq_error *err)
+{
+    return diagnose(options, &(effort){256u << 20, 1u << 30}, d, err);
+}
+
+hlwq_status hlwq_predict(const hlwq_engine_options *options, hlwq_diagnosis *d, hlwq_error *err)
+{
+    return diagnose(options, &(effort){64u << 20, 128u << 20}, d, err);
 }

@@ -114,6 +114,8 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     HS_TRY(hs_backend_cpu_open(&e->backend, e->mem, e->pool, &limits, &cpu, err));
     HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
     const hs_config *c = e->net.config;
+    if (o->routing)
+        HS_TRY(hs_routes_open(&e->net.routes, e->mem, o->routing, c->layers, c->experts, c->experts_used, err));
     return o->trace ? hs_trace_create(&e->net.trace, o->trace, c->layers, c->experts, err) : HLWQ_OK;
 }
 
@@ -157,6 +159,7 @@ void hlwq_engine_close(hlwq_engine *e)
     assert(e->sessions == 0);
     hlwq_error ignored;
     (void)hlwq_engine_end_trace(e, &ignored);
+    hs_routes_close(e->net.routes);
     if (e->net.config)
         hs_network_close(&e->net);
     if (e->backend)

@@ -67,11 +67,13 @@ static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, h
     const hs_mixture *m = &layer->mixture;
     const hs_backend_ops *ops = net->backend->ops;
     hs_routing routing = {net->pick, net->weight};
-    bool guess = n == 1 && layer + 1 < net->layer + net->config->layers;
+    bool guess = n == 1 && layer + 1 < net->layer + net->config->layers && !net->routes;
     arrivals a = {net, layer->experts_group, guess ? layer + 1 : NULL};
     hs_expert_source source = {next_experts, &a};
     uint64_t mark = hs_now_ns();
     HS_TRY(ops->route(net->backend, m, n, net->x, &routing, err));
+    if (net->routes)
+        hs_routes_choose(net->routes, (uint32_t)(layer - net->layer), n, net->pick);
     spent(net, HLWQ_STAGE_ROUTER, &mark);
     hs_residency_begin(net->residency, a.group, net->pick, n * m->used);
     hlwq_status st = ops->experts(net->backend, m, net->expert, &source, n, &routing, net->x, err);

@@ -7,6 +7,7 @@
 #include "cache/kv.h"
 #include "cache/trace.h"
 #include "kernels/backend.h"
+#include "model/routes.h"
 #include "offload/residency.h"
 
 typedef struct hs_layer {
@@ -39,6 +40,7 @@ typedef struct hs_network {
     float *inv_freq;        /* [rotary_dims / 2] */
     float *x;               /* [batch][hidden] residual stream */
     hs_trace_writer *trace; /* NULL = none is written */
+    hs_routes *routes;      /* NULL = the router chooses */
     uint64_t stage_ns[HLWQ_STAGE_COUNT];
 } hs_network;
 

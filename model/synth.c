@@ -183,11 +183,12 @@ static hlwq_status write_extents(hs_container_writer *w, const hs_table *t, hs_m
     for (uint32_t g = 0; g < t->n_groups && st == HLWQ_OK; g++)
         for (uint32_t e = 0; e < t->group[g].count && st == HLWQ_OK; e++) {
             const hs_group *group = &t->group[g];
-            memset(extent, 0, group->bytes);
-            for (uint32_t i = 0; i < group->n_parts; i++)
+            if (!o->dry || e == 0)
+                memset(extent, 0, group->bytes);
+            for (uint32_t i = 0; i < group->n_parts && !o->dry; i++)
                 fill_part(pool, &group->part[i], (uint8_t *)extent + group->part[i].offset,
                           mix(o->seed ^ mix((uint64_t)g << 40 | (uint64_t)e << 8 | i)));
-            st = hs_container_append(w, extent, err);
+            st = hs_container_append(w, extent, o->dry, err);
             done += group->bytes;
             if (st == HLWQ_OK && o->progress && !o->progress(o->user, done, total))
                 st = hs_fail(err, HLWQ_ERR_CANCELLED, "synth was stopped; nothing was written");
@@ -207,7 +208,8 @@ static hlwq_status synth(const hlwq_synth_options *o, const geometry *g, hs_mem 
     if (config->failed)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a config");
     HS_TRY(build_table(&t, arena, config, o->bits, err));
-    snprintf(provenance, sizeof provenance, "random weights in the geometry of %s, %u layers", g->name, layers);
+    snprintf(provenance, sizeof provenance, "%s weights in the geometry of %s, %u layers", o->dry ? "no" : "random",
+             g->name, layers);
     hs_container_blobs blobs = {.provenance = provenance};
     blobs.data[HS_BLOB_CONFIG] = config->data;
     blobs.bytes[HS_BLOB_CONFIG] = config->bytes;

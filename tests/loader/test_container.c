@@ -71,7 +71,7 @@ static void write_file(fixture *f)
         for (uint32_t e = 0; e < f->table.group[g].count; e++) {
             for (uint64_t i = 0; i < f->table.group[g].bytes; i++)
                 extent[i] = byte_at(g, e, i);
-            CHECK_OK(hs_container_append(w, extent, &err), err);
+            CHECK_OK(hs_container_append(w, extent, false, &err), err);
         }
     free(extent);
     uint64_t total = hs_container_total_bytes(w);

@@ -455,6 +455,7 @@ static void a_strained_system_gets_memory_back(void **state)
     hlwq_session_stats stats;
     const uint64_t want = hash_of(&o, 40, 0, &io), plenty = 1ull << 40;
     o.ram_bytes = budget_of(1);
+    o.adapt = false; /* to the system that runs the test */
     CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
     hlwq_session *s = open_session(e);
     CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
