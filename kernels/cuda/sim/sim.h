@@ -1,0 +1,75 @@
+/*
+ * kernels/cuda/sim/sim.h - what tests set and read of the GPU simulator.
+ *
+ * The simulator runs the CUDA sources of this program without a GPU, on one core, and is built to find mistakes:
+ *
+ *   kernels    a fiber per CUDA thread, a block at a time; threads and blocks in ascending, descending or shuffled
+ *              order.  Shared memory is 0xFF (NaN) before each block.  cp.async copies when it is waited for.
+ *              Diagnosed, with kernel, block, thread and source line: masks that name absent lanes, lanes or threads
+ *              that meet at different lines, leaving while others wait, deadlock, writing past dynamic shared memory.
+ *   streams    run nothing until somebody waits; then any order that streams and events allow, drawn by the seed.
+ *              Copies read pinned memory when they run; pageable memory makes them synchronous.
+ *   memory     device memory is one arena which only device work can touch; the host's access is a SIGSEGV.
+ *              Fresh and freed bytes are 0xFF.  Caps for device and pinned memory.
+ *   faults     every call that can fail can be made to; errors of kernels are sticky, as on a device.
+ *
+ * It knows no time, no occupancy, no memory model and no tensor-core rounding.
+ *
+ * One mutex guards everything; any thread may call anything.  The environment (HLWQ_SIM_*, docs/testing.md) gives the
+ * first options; hs_sim_configure replaces them and starts afresh.
+ */
+#ifndef HS_KERNELS_CUDA_SIM_SIM_H
+#define HS_KERNELS_CUDA_SIM_SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum hs_sim_order { HS_SIM_UP, HS_SIM_DOWN, HS_SIM_SHUFFLE } hs_sim_order;
+
+typedef struct hs_sim_options {
+    uint64_t vram_bytes;
+    uint64_t pinned_bytes; /* cap of what is allocated and registered */
+    uint64_t seed;
+    hs_sim_order order;
+    uint64_t fail_at; /* the call, counted from 1, that fails; 0 is none */
+    int arch;         /* 75, 80, 86, 89, 90 or 120 */
+    int devices;      /* 0 or 1 */
+    uint32_t patience_ms; /* a wait that nothing can end aborts after this long: another thread may still act */
+    bool protect;         /* the host cannot touch device memory */
+    bool register_fails;  /* cudaHostRegister, as where memory may not be locked */
+    bool quiet;           /* diagnoses are not printed */
+    bool report;          /* a line of counts at exit */
+} hs_sim_options;
+
+typedef struct hs_sim_stats {
+    uint64_t device_blocks, device_bytes, device_peak_bytes;
+    uint64_t pinned_blocks, pinned_bytes, pinned_peak_bytes; /* allocated and registered */
+    uint64_t streams, events, graphs, graph_execs;
+    uint64_t h2d_bytes, d2h_bytes, d2d_bytes, h2h_bytes, set_bytes;
+    uint64_t calls; /* that can fail */
+    uint64_t launches, blocks, switches;
+    uint64_t faults;     /* diagnoses of kernels */
+    bool failed_at;      /* fail_at has struck */
+    char last_fault[512]; /* the last diagnosis */
+} hs_sim_stats;
+
+/* What the environment says. Exits with 2 and a sentence if a value makes no sense. */
+hs_sim_options hs_sim_from_environment(void);
+
+/* Drops everything there is, as a new process would, and goes on with `options`. */
+void hs_sim_configure(const hs_sim_options *options);
+void hs_sim_reset(void);
+
+hs_sim_stats hs_sim_read_stats(void);
+
+/* Device blocks, pinned blocks, streams, events, graphs that nobody has given back. */
+uint64_t hs_sim_leaks(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
