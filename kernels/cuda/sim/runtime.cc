@@ -255,6 +255,19 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 
 cudaError_t cudaDeviceReset(void)
 {
+    hs_sim_stats before = hs_sim_read_stats();
     hs_sim_reset();
+    sim_lock();
+    sim_stats.calls = before.calls; /* what has happened has happened; what was there is gone */
+    sim_stats.failed_at = before.failed_at;
+    sim_stats.launches = before.launches;
+    sim_stats.blocks = before.blocks;
+    sim_stats.h2d_bytes = before.h2d_bytes;
+    sim_stats.d2h_bytes = before.d2h_bytes;
+    sim_stats.d2d_bytes = before.d2d_bytes;
+    sim_stats.h2h_bytes = before.h2h_bytes;
+    sim_stats.device_peak_bytes = before.device_peak_bytes;
+    sim_stats.pinned_peak_bytes = before.pinned_peak_bytes;
+    sim_unlock();
     return cudaSuccess;
 }
