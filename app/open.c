@@ -56,6 +56,13 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
     o.log = app_log;
     if (args->value[OPT_RAM].set)
         o.ram_bytes = args->value[OPT_RAM].bytes;
+    if (args->value[OPT_DEVICE].set)
+        o.device = (hlwq_device)args->value[OPT_DEVICE].number;
+    if (args->value[OPT_VRAM].set)
+        o.vram_bytes = args->value[OPT_VRAM].bytes;
+    o.card_slots = (uint32_t)app_number(args, OPT_CARD_SLOTS, 0);
+    if (args->value[OPT_CPU_SHARE].set)
+        o.cpu_share = args->value[OPT_CPU_SHARE].real;
     if (args->value[OPT_THREADS].set)
         o.threads = (uint32_t)args->value[OPT_THREADS].number;
     o.context = (uint32_t)app_number(args, OPT_CTX, 0);

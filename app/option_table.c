@@ -43,6 +43,17 @@ const app_option app_option_table[OPT_COUNT] = {
                   "same seed, prompt and model: same text; -1 = another one each time", ON(RUN) | ON(SYNTH), false},
     [OPT_ECHO] = {"echo", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print the prompt before its continuation", ON(RUN),
                   false},
+    [OPT_DEVICE] = {"device", NULL, 0, APP_CHOICE, "auto|cpu|cuda", 0, 0, "auto",
+                    "what computes; auto: the graphics card where there is one, else the CPU", ENGINE_COMMANDS, false},
+    [OPT_VRAM] = {"vram", NULL, 0, APP_SIZE, "SIZE", 0, 0, "0",
+                  "hard cap on the graphics card's memory, CUDA itself included; 0 = what is free", ENGINE_COMMANDS,
+                  false},
+    [OPT_CARD_SLOTS] = {"card-slots", NULL, 0, APP_NUMBER, "N", 0, 1048576, "what the memory allows",
+                        "experts (of a dense model: layers) kept on the graphics card", ENGINE_COMMANDS, false},
+    [OPT_CPU_SHARE] = {"cpu-share", NULL, 0, APP_REAL, "X", 0, 1, "by the number of tokens",
+                       "of the experts that are not on the graphics card: the share that the CPU computes; the others "
+                       "are copied there",
+                       ENGINE_COMMANDS, false},
     [OPT_RAM] =
         {"ram", NULL, 0, APP_SIZE, "SIZE", 0, 0, "0",
          "hard cap on the memory held for model and context, such as 4G: what does not fit is streamed; 0 = what is available",

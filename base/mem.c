@@ -35,20 +35,22 @@ struct hs_mem {
     uint64_t cap, now, peak, blocks;
     uint64_t tag[HS_MEM_TAG_COUNT];
     uint64_t fail_in;
+    const char *option;
 };
 
 /* Counts down over every hs_mem; for tests, which allocate from one thread. */
 static uint64_t fail_in_all = UINT64_MAX;
 static bool failed_in_all;
 
-hs_mem *hs_mem_open(uint64_t ram_cap_bytes)
+hs_mem *hs_mem_open(uint64_t cap_bytes)
 {
     hs_mem *m = calloc(1, sizeof *m);
     if (!m)
         return NULL;
     pthread_mutex_init(&m->lock, NULL);
-    m->cap = ram_cap_bytes ? ram_cap_bytes : UINT64_MAX;
+    m->cap = cap_bytes ? cap_bytes : UINT64_MAX;
     m->fail_in = UINT64_MAX;
+    m->option = "--ram";
     return m;
 }
 
@@ -71,7 +73,7 @@ const char *hs_mem_tag_name(hs_mem_tag tag)
 }
 
 /* Charges under the lock, so that two threads cannot pass the cap together. */
-static hlwq_status charge(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char *what, hlwq_error *err)
+hlwq_status hs_mem_charge(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char *what, hlwq_error *err)
 {
     hlwq_status st = HLWQ_OK;
     pthread_mutex_lock(&m->lock);
@@ -82,9 +84,9 @@ static hlwq_status charge(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char 
         m->fail_in = UINT64_MAX;
         st = hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s (%" PRIu64 " bytes)", what, bytes);
     } else if (bytes > (m->cap > m->now ? m->cap - m->now : 0)) {
-        st = hs_fail(err, HLWQ_ERR_BUDGET,
-                     "%s needs %.1f MiB, but the budget of %.1f MiB has %.1f MiB left; raise --ram", what,
-                     (double)bytes / 1048576.0, (double)m->cap / 1048576.0, (double)(m->cap - m->now) / 1048576.0);
+        st = hs_fail(err, HLWQ_ERR_BUDGET, "%s needs %.1f MiB, but the budget of %.1f MiB has %.1f MiB left; raise %s",
+                     what, (double)bytes / 1048576.0, (double)m->cap / 1048576.0, (double)(m->cap - m->now) / 1048576.0,
+                     m->option);
     } else {
         m->now += bytes;
         m->tag[tag] += bytes;
@@ -95,7 +97,7 @@ static hlwq_status charge(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char 
     return st;
 }
 
-static void discharge(hs_mem *m, hs_mem_tag tag, uint64_t bytes)
+void hs_mem_discharge(hs_mem *m, hs_mem_tag tag, uint64_t bytes)
 {
     pthread_mutex_lock(&m->lock);
     assert(m->now >= bytes && m->tag[tag] >= bytes && m->blocks > 0);
@@ -115,7 +117,7 @@ hlwq_status hs_mem_alloc(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char *
     bool mapped = bytes >= MAPPED_FROM;
     /* A mapped block starts on its second page: data page-aligned, header at the end of the first. */
     uint64_t charged = mapped ? hs_align_up(bytes, PAGE) + PAGE : hs_align_up(bytes + HEADER, 64);
-    HS_TRY(charge(m, tag, charged, what, err));
+    HS_TRY(hs_mem_charge(m, tag, charged, what, err));
 
     uint8_t *data = NULL;
     if (mapped) {
@@ -133,7 +135,7 @@ hlwq_status hs_mem_alloc(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char *
         }
     }
     if (!data) {
-        discharge(m, tag, charged);
+        hs_mem_discharge(m, tag, charged);
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s (%" PRIu64 " bytes)", what, bytes);
     }
     *(block *)(void *)(data - HEADER) =
@@ -155,7 +157,12 @@ void hs_mem_free(hs_mem *m, void *data)
         munmap((uint8_t *)data - PAGE, mapped);
     else
         free(b);
-    discharge(m, tag, bytes);
+    hs_mem_discharge(m, tag, bytes);
+}
+
+void hs_mem_set_option(hs_mem *m, const char *option)
+{
+    m->option = option;
 }
 
 uint64_t hs_mem_tag_bytes(const hs_mem *m, hs_mem_tag tag)
@@ -193,9 +200,9 @@ bool hs_mem_has_failed(void)
     return failed_in_all;
 }
 
-void hs_mem_set_cap(hs_mem *m, uint64_t ram_cap_bytes)
+void hs_mem_set_cap(hs_mem *m, uint64_t cap_bytes)
 {
     pthread_mutex_lock(&m->lock);
-    m->cap = ram_cap_bytes ? ram_cap_bytes : UINT64_MAX;
+    m->cap = cap_bytes ? cap_bytes : UINT64_MAX;
     pthread_mutex_unlock(&m->lock);
 }

@@ -1,5 +1,5 @@
 /*
- * cache/kv.c - one block per session, cut into pages.
+ * cache/kv.c - a block cut into pages.
  */
 #include "cache/kv.h"
 
@@ -9,7 +9,6 @@ struct hs_kv {
     hs_mem *mem;
     uint32_t layers, pages; /* pages per layer */
     hs_dtype dtype;
-    void *block;
     void *page[]; /* [layers][pages] */
 };
 
@@ -28,27 +27,26 @@ uint64_t hs_kv_bytes(uint32_t layers, uint32_t width, hs_dtype dtype, uint32_t p
     return layers * page_count(positions) * (page_bytes(width, dtype) + sizeof(void *));
 }
 
+uint64_t hs_kv_block_bytes(uint32_t layers, uint32_t width, hs_dtype dtype, uint32_t positions)
+{
+    uint64_t total;
+    return hs_mul_u64(layers * page_count(positions), page_bytes(width, dtype), &total) ? total : UINT64_MAX;
+}
+
 hlwq_status hs_kv_open(hs_kv **out, hs_mem *mem, uint32_t layers, uint32_t width, hs_dtype dtype, uint32_t positions,
-                       hlwq_error *err)
+                       void *block, hlwq_error *err)
 {
     void *p;
-    uint64_t pages = page_count(positions), total;
+    uint64_t pages = page_count(positions);
     *out = NULL;
-    if (!hs_mul_u64(layers * pages, page_bytes(width, dtype), &total))
-        return hs_fail(err, HLWQ_ERR_BUDGET, "a context of %u positions is larger than any memory", positions);
     HS_TRY(hs_mem_alloc(mem, HS_MEM_KV, sizeof(hs_kv) + layers * pages * sizeof(void *), "KV page table", &p, err));
     hs_kv *kv = p;
     kv->mem = mem;
     kv->layers = layers;
     kv->pages = (uint32_t)pages;
     kv->dtype = dtype;
-    hlwq_status st = hs_mem_alloc(mem, HS_MEM_KV, total, "KV cache", &kv->block, err);
-    if (st != HLWQ_OK) {
-        hs_mem_free(mem, kv);
-        return st;
-    }
     for (uint64_t i = 0; i < layers * pages; i++)
-        kv->page[i] = (uint8_t *)kv->block + i * page_bytes(width, dtype);
+        kv->page[i] = (uint8_t *)block + i * page_bytes(width, dtype);
     *out = kv;
     return HLWQ_OK;
 }
@@ -57,7 +55,6 @@ void hs_kv_close(hs_kv *kv)
 {
     if (!kv)
         return;
-    hs_mem_free(kv->mem, kv->block);
     hs_mem_free(kv->mem, kv);
 }
 

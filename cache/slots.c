@@ -212,14 +212,15 @@ static int32_t free_slot(hs_slots *s, uint32_t group)
     return -1;
 }
 
-int32_t hs_slots_claim(hs_slots *s, uint32_t group, uint32_t extent)
+static int32_t claim(hs_slots *s, uint32_t group, uint32_t extent, bool if_better)
 {
     uint32_t key = key_of(s, group, extent);
     assert(s->held[key] < 0);
     int32_t at = free_slot(s, group);
     if (at < 0) {
+        const slot it = {.key = key, .filled = s->order + 1};
         at = victim(s, group);
-        if (at < 0)
+        if (at < 0 || (if_better && !less(s, &s->slot[at], &it)))
             return -1;
         empty(s, &s->slot[at]);
         s->stats.evictions++;
@@ -228,6 +229,16 @@ int32_t hs_slots_claim(hs_slots *s, uint32_t group, uint32_t extent)
     s->held[key] = at;
     s->in_use[group]++;
     return at;
+}
+
+int32_t hs_slots_claim(hs_slots *s, uint32_t group, uint32_t extent)
+{
+    return claim(s, group, extent, false);
+}
+
+int32_t hs_slots_claim_if_better(hs_slots *s, uint32_t group, uint32_t extent)
+{
+    return claim(s, group, extent, true);
 }
 
 void hs_slots_ready(hs_slots *s, int32_t at)

@@ -61,6 +61,9 @@ int32_t hs_slots_find(const hs_slots *s, uint32_t group, uint32_t extent);
  */
 int32_t hs_slots_claim(hs_slots *s, uint32_t group, uint32_t extent);
 
+/* The same, but -1 also where what would be evicted is worth as much or more. */
+int32_t hs_slots_claim_if_better(hs_slots *s, uint32_t group, uint32_t extent);
+
 void hs_slots_ready(hs_slots *s, int32_t slot);   /* FILLING -> READY */
 void hs_slots_abandon(hs_slots *s, int32_t slot); /* FILLING -> EMPTY, whoever had it pinned */
 bool hs_slots_is_ready(const hs_slots *s, int32_t slot);

@@ -80,13 +80,20 @@ typedef enum hlwq_direct { HLWQ_DIRECT_AUTO, HLWQ_DIRECT_ON, HLWQ_DIRECT_OFF } h
 /* What makes room in the cache: aged frequency and recency, the last use, the number of uses, the time of reading. */
 typedef enum hlwq_policy { HLWQ_POLICY_LFRU, HLWQ_POLICY_LRU, HLWQ_POLICY_LFU, HLWQ_POLICY_FIFO } hlwq_policy;
 
+/* What computes. AUTO: the graphics card, where the build and the machine have one; else the CPU. */
+typedef enum hlwq_device { HLWQ_DEVICE_AUTO, HLWQ_DEVICE_CPU, HLWQ_DEVICE_CUDA } hlwq_device;
+
 typedef struct hlwq_engine_options {
-    const char *model;  /* a .hlwq container or a Hugging Face directory; required */
-    uint64_t ram_bytes; /* hard cap on what the engine and its sessions hold; 0 = what is available now */
-    uint32_t context;   /* positions of one session to keep memory for; 0 = as a session has by default */
-    hlwq_kv kv;         /* of that session */
-    uint32_t batch;     /* prompt tokens computed at once, a multiple of 64 up to 512; 0 = as memory allows */
-    uint32_t slots;     /* experts (of a dense model: layers) kept in memory; 0 = as many as fit */
+    const char *model; /* a .hlwq container or a Hugging Face directory; required */
+    hlwq_device device;
+    uint64_t vram_bytes; /* hard cap on the graphics card's memory; 0 = what is free there */
+    uint32_t card_slots; /* experts (of a dense model: layers) kept there; 0 = as many as fit */
+    double cpu_share;    /* of the experts that are not on the card, computed by the CPU; below 0 = as is best */
+    uint64_t ram_bytes;  /* hard cap on what the engine and its sessions hold; 0 = what is available now */
+    uint32_t context;    /* positions of one session to keep memory for; 0 = as a session has by default */
+    hlwq_kv kv;          /* of that session */
+    uint32_t batch;      /* prompt tokens computed at once, a multiple of 64 up to 512; 0 = as memory allows */
+    uint32_t slots;      /* experts (of a dense model: layers) kept in memory; 0 = as many as fit */
     hlwq_io io;
     hlwq_direct direct;
     hlwq_policy policy;  /* LFRU gives way to a fixed set of experts while that is found to be better */
@@ -120,8 +127,9 @@ typedef struct hlwq_model_facts {
 
 HLWQ_API void hlwq_engine_facts(const hlwq_engine *engine, hlwq_model_facts *facts);
 
-/* Memory held now and at most so far, bytes, as accounted. */
+/* Memory held now and at most so far, bytes, as accounted: ordinary memory, and the graphics card's. */
 HLWQ_API void hlwq_engine_memory(const hlwq_engine *engine, uint64_t *now_bytes, uint64_t *peak_bytes);
+HLWQ_API void hlwq_engine_vram(const hlwq_engine *engine, uint64_t *now_bytes, uint64_t *peak_bytes);
 
 /* What it is held for: the i-th kind, from 0; false beyond the last. */
 HLWQ_API bool hlwq_engine_memory_kind(const hlwq_engine *engine, uint32_t i, const char **name, uint64_t *now_bytes);
@@ -134,6 +142,11 @@ typedef struct hlwq_plan {
     uint64_t slot_bytes, streamed_bytes;
     uint32_t slots, streamed; /* extents kept, and in all; slots 0 = everything is resident */
     uint32_t batch;
+    /* The graphics card; all zero without one. The fields above are ordinary memory then. */
+    bool card;
+    uint64_t vram_bytes, card_reserve_bytes, card_trunk_bytes, card_state_bytes, card_activation_bytes;
+    uint64_t card_slots_bytes, card_total_bytes, card_smallest_bytes;
+    uint32_t card_slots; /* 0 = everything is there */
 } hlwq_plan;
 
 /* Completes the trace that options.trace asked for; closing the engine does it too, but cannot say what went wrong. */
@@ -155,11 +168,13 @@ typedef struct hlwq_streaming {
     uint64_t guessed, guessed_right;            /* experts read before their layer asked; of them used */
     uint64_t watched, watched_hits, rival_hits; /* lookups compared with the policy not in use; hits of both */
     uint32_t policy_switches;
-    bool fixed;          /* a fixed set is in use now */
-    double io_seconds;   /* with a read under way */
-    double wait_seconds; /* with nothing to compute */
-    const char *engine;  /* "uring" */
-    const char *reason;  /* one sentence */
+    bool fixed;                                        /* a fixed set is in use now */
+    uint32_t card_slots;                               /* and on the graphics card: */
+    uint64_t card_lookups, card_hits, uploads, beside; /* experts copied there; computed by the CPU instead */
+    double io_seconds;                                 /* with a read under way */
+    double wait_seconds;                               /* with nothing to compute */
+    const char *engine;                                /* "uring" */
+    const char *reason;                                /* one sentence */
 } hlwq_streaming;
 
 HLWQ_API void hlwq_engine_streaming(const hlwq_engine *engine, hlwq_streaming *streaming);

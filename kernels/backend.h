@@ -82,12 +82,15 @@ typedef struct hs_limits {
     uint32_t batch;         /* most tokens of one stage call, <= HS_BATCH_MAX; 0 = HS_BATCH_MAX */
 } hs_limits;
 
+/* Where weights are: with the backend, or in ordinary memory beside it. The same for the CPU. */
+typedef enum hs_place { HS_PLACE_HERE, HS_PLACE_HOST } hs_place;
+
 /*
  * Experts as they come into memory.  next: ids of chosen experts whose weights can be used until the call after, each
- * once over all calls; *n 0 = that was all.
+ * once over all calls, all in one place; *n 0 = that was all.
  */
 typedef struct hs_expert_source {
-    hlwq_status (*next)(void *user, const int32_t **id, uint32_t *n, hlwq_error *err);
+    hlwq_status (*next)(void *user, const int32_t **id, uint32_t *n, hs_place *place, hlwq_error *err);
     void *user;
 } hs_expert_source;
 
@@ -97,7 +100,17 @@ typedef struct hs_backend_ops {
     const char *name;
     void (*close)(hs_backend *be);
 
-    /* x[t] = row ids[t] of the table. */
+    /*
+     * Memory that stages work on: x, states, pages, weights.  alloc gives zeros, 4096-byte aligned from 1 MiB on; put
+     * and get copy from and to ordinary memory and are done when they return, after all that was asked for before.
+     */
+    hlwq_status (*alloc)(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out, hlwq_error *err);
+    void (*free)(hs_backend *be, void *p); /* NULL is fine */
+    hlwq_status (*put)(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err);
+    hlwq_status (*get)(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err);
+    hlwq_status (*clear)(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err);
+
+    /* x[t] = row ids[t] of the table, which is in ordinary memory. */
     hlwq_status (*embed)(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
                          hlwq_error *err);
 
@@ -150,5 +163,37 @@ uint64_t hs_backend_cpu_bytes(const hs_limits *limits, uint32_t threads);
 
 /* What runs where: "ref", "avx2". */
 const char *hs_backend_cpu_isa(void);
+
+/*
+ * The CPU beside another backend: feed-forwards of experts in ordinary memory.  u [n][hidden] are normed activations;
+ * rows start[id]..start[id + 1] - 1 of `list` say which of them expert `id` gets, and of y [..][hidden] where its
+ * results go.
+ */
+void hs_backend_cpu_lane(hs_backend *cpu, const float *u, uint32_t n, const hs_ffn *expert, const int32_t *id,
+                         uint32_t n_ids, const uint32_t *start, const uint32_t *list, float *y);
+
+/* Sorts picks [n * used] by expert: expert e's tokens are list[start[e]..start[e + 1] - 1]; slot[i] is where pick i
+ * went. */
+void hs_sort_picks(const int32_t *id, uint32_t picks, uint32_t used, uint32_t experts, uint32_t *start, uint32_t *list,
+                   uint32_t *slot);
+
+typedef struct hs_cuda_options {
+    hs_mem *mem;     /* ordinary memory: staging */
+    hs_mem *vram;    /* charged for what the card holds; its cap is the budget */
+    hs_backend *cpu; /* for embeddings and experts that are not on the card */
+} hs_cuda_options;
+
+/* Whether there is a card that this build can use. */
+hlwq_status hs_backend_cuda_probe(hlwq_error *err);
+
+/* Its memory: free for us, and what this process has taken only to be there. Zero where there is none. */
+void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes);
+
+/* A graphics card; all lent. HLWQ_ERR_UNSUPPORTED with one sentence where there is none, or the build knows none. */
+hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const hs_cuda_options *options,
+                                 hlwq_error *err);
+
+/* Scratch bytes on the card that it takes. */
+uint64_t hs_backend_cuda_bytes(const hs_limits *limits);
 
 #endif

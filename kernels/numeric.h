@@ -11,14 +11,20 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline float hs_bits_float(uint32_t u)
+#ifdef __CUDACC__
+#define HS_NUMERIC static __host__ __device__ inline
+#else
+#define HS_NUMERIC static inline
+#endif
+
+HS_NUMERIC float hs_bits_float(uint32_t u)
 {
     float f;
     memcpy(&f, &u, 4);
     return f;
 }
 
-static inline uint32_t hs_float_bits(float f)
+HS_NUMERIC uint32_t hs_float_bits(float f)
 {
     uint32_t u;
     memcpy(&u, &f, 4);
@@ -29,7 +35,7 @@ static inline uint32_t hs_float_bits(float f)
  * exp(x), error below 0.99 units in the last place.  x = n ln 2 + r, |r| <= ln 2 / 2, polynomial of degree 7 in r,
  * exponent added as two exact factors.  Below -87.33 it is 0 (no subnormals), above 88.72 infinity; NaN stays.
  */
-static inline float hs_exp(float x)
+HS_NUMERIC float hs_exp(float x)
 {
     float c = x > 89.0f ? 89.0f : x;
     c = c < -88.0f ? -88.0f : c;
@@ -50,18 +56,18 @@ static inline float hs_exp(float x)
     return x != x ? x : y;
 }
 
-static inline float hs_sigmoid(float x)
+HS_NUMERIC float hs_sigmoid(float x)
 {
     return 1.0f / (1.0f + hs_exp(-x));
 }
 
-static inline float hs_silu(float x)
+HS_NUMERIC float hs_silu(float x)
 {
     return x / (1.0f + hs_exp(-x));
 }
 
 /* fp16 to fp32, exact, without branches. */
-static inline float hs_half(uint16_t h)
+HS_NUMERIC float hs_half(uint16_t h)
 {
     uint32_t u = (uint32_t)(h & 0x7FFF) << 13;
     float f = hs_bits_float(u) * 0x1p112f;

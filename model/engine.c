@@ -28,7 +28,7 @@ void hlwq_free(void *p)
 
 hlwq_engine_options hlwq_engine_options_default(void)
 {
-    return (hlwq_engine_options){.verify = HLWQ_VERIFY_FIRST, .adapt = true};
+    return (hlwq_engine_options){.verify = HLWQ_VERIFY_FIRST, .adapt = true, .cpu_share = -1};
 }
 
 hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *store, hlwq_error *err)
@@ -54,6 +54,13 @@ static uint64_t activation_bytes(const void *user, uint32_t batch)
     return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(c, batch);
 }
 
+static uint64_t card_bytes(const void *user, uint32_t batch)
+{
+    const hlwq_engine *e = user;
+    hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config, batch);
+    return hs_backend_cuda_bytes(&limits) + (uint64_t)batch * limits.hidden * sizeof(float);
+}
+
 /* A mapping costs page tables, and pages of the file that the system has not let go of yet. */
 static uint64_t mapping_bytes(const hs_table *t)
 {
@@ -75,6 +82,17 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
                         .batch = o->batch,
                         .activation_bytes = activation_bytes,
                         .user = e};
+    if (e->vram) {
+        uint64_t free_bytes, reserve;
+        hs_backend_cuda_room(&free_bytes, &reserve);
+        in.card = true;
+        in.vram_bytes = o->vram_bytes ? hs_min_u64(o->vram_bytes, free_bytes + reserve) : free_bytes + reserve;
+        in.reserve_bytes = reserve;
+        in.state_bytes = hs_states_bytes(&t->config, o->kv == HLWQ_KV_F32 ? HS_F32 : HS_F16, context);
+        in.session_bytes -= in.state_bytes;
+        in.card_slots = o->card_slots;
+        in.card_bytes = card_bytes;
+    }
     if (!in.ram_bytes) { /* a model that fits needs no cap; one that does not gets what there is, less a tenth */
         uint64_t available = hs_memory_available();
         hs_footprint f = hs_footprint_of(t);
@@ -83,12 +101,42 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
     }
     HS_TRY(hs_plan_make(&e->plan, &in, hs_store_path(e->store), err));
     hs_mem_set_cap(e->mem, in.ram_bytes);
+    if (e->vram)
+        hs_mem_set_cap(e->vram, in.vram_bytes - in.reserve_bytes);
+    return HLWQ_OK;
+}
+
+/* Whether a card is to be used; one that was not asked for may be missing. */
+static hlwq_status find_card(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
+{
+    hlwq_error why;
+    bool asked = o->device == HLWQ_DEVICE_CUDA || o->vram_bytes;
+    if (o->device == HLWQ_DEVICE_CPU)
+        return HLWQ_OK;
+    hlwq_status st = hs_backend_cuda_probe(&why);
+    if (st == HLWQ_OK && o->exact)
+        st = hs_fail(&why, HLWQ_ERR_UNSUPPORTED, "the graphics card has no exact mode");
+    if (st != HLWQ_OK && o->device == HLWQ_DEVICE_CUDA) {
+        if (err)
+            *err = why;
+        return st;
+    }
+    if (st != HLWQ_OK) {
+        if (asked)
+            hs_log_line(&e->log, HLWQ_LOG_WARN, "running on the CPU: %s", why.message);
+        return HLWQ_OK;
+    }
+    e->vram = hs_mem_open(o->vram_bytes);
+    if (!e->vram)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for an engine");
+    hs_mem_set_option(e->vram, "--vram");
     return HLWQ_OK;
 }
 
 /* Everything that comes before the first weight. */
 static hlwq_status open_table(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
+    HS_TRY(find_card(e, o, err));
     HS_TRY(hs_pool_open(o->threads, &e->pool, err));
     HS_TRY(hs_store_open(&e->store, e->mem, o->model, NULL, &e->log, err));
     HS_TRY(hs_store_tokenizer(&e->text.inner, e->mem, e->store, err));
@@ -108,10 +156,17 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.admit = o->admit;
     r.stream.io = (hs_io)o->io;
     r.stream.direct = (hs_direct)o->direct;
-    HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, &r, err));
     hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config, e->plan.batch);
     hs_cpu_options cpu = {.exact = o->exact};
-    HS_TRY(hs_backend_cpu_open(&e->backend, e->mem, e->pool, &limits, &cpu, err));
+    HS_TRY(hs_backend_cpu_open(e->vram ? &e->cpu : &e->backend, e->mem, e->pool, &limits, &cpu, err));
+    if (e->vram) {
+        hs_cuda_options cuda = {.mem = e->mem, .vram = e->vram, .cpu = e->cpu};
+        HS_TRY(hs_backend_cuda_open(&e->backend, &limits, &cuda, err));
+    }
+    r.own_memory = e->vram != NULL;
+    r.upper_slots = e->plan.card.slots;
+    r.beside = o->cpu_share;
+    HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, e->backend, &r, err));
     HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
     const hs_config *c = e->net.config;
     if (o->routing)
@@ -162,13 +217,16 @@ void hlwq_engine_close(hlwq_engine *e)
     hs_routes_close(e->net.routes);
     if (e->net.config)
         hs_network_close(&e->net);
+    hs_residency_close(e->residency);
     if (e->backend)
         e->backend->ops->close(e->backend);
-    hs_residency_close(e->residency);
+    if (e->cpu)
+        e->cpu->ops->close(e->cpu);
     hs_tokenizer_free(e->text.inner);
     hs_store_close(e->store);
     hs_pool_close(e->pool);
     hs_mem_close(e->mem);
+    hs_mem_close(e->vram);
     free(e);
 }
 
@@ -190,6 +248,12 @@ void hlwq_engine_memory(const hlwq_engine *e, uint64_t *now_bytes, uint64_t *pea
 {
     *now_bytes = hs_mem_now_bytes(e->mem);
     *peak_bytes = hs_mem_peak_bytes(e->mem);
+}
+
+void hlwq_engine_vram(const hlwq_engine *e, uint64_t *now_bytes, uint64_t *peak_bytes)
+{
+    *now_bytes = e->vram ? hs_mem_now_bytes(e->vram) : 0;
+    *peak_bytes = e->vram ? hs_mem_peak_bytes(e->vram) : 0;
 }
 
 bool hlwq_engine_memory_kind(const hlwq_engine *e, uint32_t i, const char **name, uint64_t *now_bytes)
@@ -217,6 +281,18 @@ void hlwq_engine_plan(const hlwq_engine *e, hlwq_plan *plan)
                         .slots = p->slots,
                         .streamed = p->weights.streamed,
                         .batch = p->batch};
+    if (!p->on_card)
+        return;
+    plan->card = true;
+    plan->vram_bytes = p->card.vram_bytes;
+    plan->card_reserve_bytes = p->card.reserve_bytes;
+    plan->card_trunk_bytes = p->card.trunk_bytes;
+    plan->card_state_bytes = p->card.state_bytes;
+    plan->card_activation_bytes = p->card.activation_bytes;
+    plan->card_slots_bytes = p->card.slots_bytes;
+    plan->card_total_bytes = p->card.total_bytes;
+    plan->card_smallest_bytes = p->card.smallest_bytes;
+    plan->card_slots = p->card.slots;
 }
 
 hlwq_status hlwq_make_plan(const hlwq_engine_options *options, hlwq_plan *plan, hlwq_error *err)
@@ -283,6 +359,11 @@ void hlwq_engine_streaming(const hlwq_engine *e, hlwq_streaming *out)
                             .fixed = s.rival.fixed,
                             .io_seconds = (double)s.io.busy_ns * 1e-9,
                             .wait_seconds = (double)s.wait_ns * 1e-9,
+                            .card_slots = s.upper_slots,
+                            .card_lookups = s.upper.lookups,
+                            .card_hits = s.upper.hits,
+                            .uploads = s.uploads,
+                            .beside = s.beside,
                             .engine = s.engine,
                             .reason = s.reason};
 }

@@ -25,11 +25,13 @@ typedef struct hs_adapt {
 
 struct hlwq_engine {
     hs_mem *mem;
+    hs_mem *vram; /* what the card holds; NULL without one */
     hs_log log;
     hs_pool *pool;
     hs_store *store;
     hs_residency *residency;
-    hs_backend *backend;
+    hs_backend *backend; /* what computes: the card, or the CPU */
+    hs_backend *cpu;     /* beside a card; NULL without one */
     hs_network net;
     hs_plan plan;
     hlwq_tokenizer text; /* inner NULL if the model has none */

@@ -52,10 +52,10 @@ static hlwq_status expect_next(arrivals *a, hlwq_error *err)
     return HLWQ_OK;
 }
 
-static hlwq_status next_experts(void *user, const int32_t **id, uint32_t *n, hlwq_error *err)
+static hlwq_status next_experts(void *user, const int32_t **id, uint32_t *n, hs_place *place, hlwq_error *err)
 {
     arrivals *a = user;
-    HS_TRY(hs_residency_next(a->net->residency, id, n, err));
+    HS_TRY(hs_residency_next(a->net->residency, id, n, place, err));
     if (a->next && hs_residency_wants_guesses(a->net->residency)) /* all of this layer is there: the disk is idle */
         HS_TRY(expect_next(a, err));
     hs_network_bind_experts(a->net, a->group, *id, *n);
@@ -93,11 +93,12 @@ static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t
     return st;
 }
 
-static void tap_layer(const hs_network *net, const hs_tap *tap, uint32_t row, uint32_t n)
+static hlwq_status tap_layer(const hs_network *net, const hs_tap *tap, uint32_t row, uint32_t n, hlwq_error *err)
 {
     size_t floats = (size_t)n * net->config->hidden;
-    if (tap && tap->layer)
-        memcpy(tap->layer + row * floats, net->x, floats * sizeof(float));
+    if (!tap || !tap->layer)
+        return HLWQ_OK;
+    return net->backend->ops->get(net->backend, tap->layer + row * floats, net->x, floats * sizeof(float), err);
 }
 
 static void tap_routing(const hs_network *net, const hs_tap *tap, uint32_t layer, uint32_t n)
@@ -125,9 +126,10 @@ static hlwq_status streamed_layer(hs_network *net, hs_states *states, uint32_t i
     static const int32_t only = 0;
     const int32_t *extent;
     uint32_t got, group = net->layer[i].group;
+    hs_place place;
     uint64_t mark = hs_now_ns();
     hs_residency_begin(net->residency, group, &only, 1);
-    hlwq_status st = hs_residency_next(net->residency, &extent, &got, err);
+    hlwq_status st = hs_residency_next(net->residency, &extent, &got, &place, err);
     spent(net, HLWQ_STAGE_WAIT, &mark);
     if (st == HLWQ_OK) {
         hs_network_bind_layer(net, group);
@@ -145,12 +147,12 @@ hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, u
     uint64_t mark = hs_now_ns();
     HS_TRY(be->ops->embed(be, &net->embed, ids, n, net->x, err));
     spent(net, HLWQ_STAGE_EMBED, &mark);
-    tap_layer(net, tap, 0, n);
+    HS_TRY(tap_layer(net, tap, 0, n, err));
     hs_residency_tokens(net->residency, n);
     for (uint32_t i = 0; i < net->config->layers; i++) {
         bool streams = hs_residency_streams(net->residency, net->layer[i].group);
         HS_TRY(streams ? streamed_layer(net, states, i, first, n, err) : layer_body(net, states, i, first, n, err));
-        tap_layer(net, tap, i + 1, n);
+        HS_TRY(tap_layer(net, tap, i + 1, n, err));
         if (net->layer[i].moe)
             tap_routing(net, tap, i, n);
         if (net->trace && net->layer[i].moe)

@@ -127,15 +127,16 @@ static void bind_all(hs_network *net)
         b.data = hs_residency_trunk(net->residency, g);
         if (group->kind == HS_GROUP_GLOBAL)
             net->final_norm = vector(&b, HS_FINAL_NORM);
-        else if (group->kind == HS_GROUP_EMBED)
+        else if (group->kind == HS_GROUP_EMBED) {
+            if (net->config->tied)
+                net->head = matrix(&b, HS_EMBED);
+            b.data = hs_residency_host(net->residency, g);
             net->embed = matrix(&b, HS_EMBED);
-        else if (group->kind == HS_GROUP_HEAD)
+        } else if (group->kind == HS_GROUP_HEAD)
             net->head = matrix(&b, HS_HEAD);
         else
             bind_layer(&b, &net->layer[group->layer]);
     }
-    if (net->config->tied)
-        net->head = net->embed;
 }
 
 void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id, uint32_t n)
@@ -205,7 +206,8 @@ hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *resi
     net->guess = p;
     HS_TRY(hs_arena_array(&net->arena, 2, c->experts_used * sizeof(float) + 64, &p, err));
     net->guess_weight = p;
-    HS_TRY(hs_arena_array(&net->arena, batch, c->hidden * sizeof(float), &p, err));
+    HS_TRY(
+        backend->ops->alloc(backend, HS_MEM_ACT, (uint64_t)batch * c->hidden * sizeof(float), "activations", &p, err));
     net->x = p;
     HS_TRY(hs_arena_array(&net->arena, c->rotary_dims / 2 + 1, sizeof(float), &p, err));
     net->inv_freq = p;
@@ -222,6 +224,7 @@ uint64_t hs_network_bytes(const hs_config *c, uint32_t batch)
 
 void hs_network_close(hs_network *net)
 {
+    net->backend->ops->free(net->backend, net->x);
     hs_arena_close(&net->arena);
     *net = (hs_network){0};
 }
@@ -281,12 +284,12 @@ uint64_t hs_session_bytes(const hs_config *c, hs_dtype kv, uint32_t positions)
     return hs_states_bytes(c, kv, positions) + positions * sizeof(int32_t) + (uint64_t)c->vocab * 32 + 65536;
 }
 
-hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_dtype kv, uint32_t positions,
-                           hlwq_error *err)
+hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_backend *backend, hs_dtype kv,
+                           uint32_t positions, hlwq_error *err)
 {
     void *p;
-    uint32_t full = full_layers(c), linear = c->layers - full;
-    *s = (hs_states){.mem = mem, .positions = positions};
+    uint32_t full = full_layers(c), linear = c->layers - full, width = c->kv_heads * c->head_dim;
+    *s = (hs_states){.mem = mem, .backend = backend, .positions = positions};
     hlwq_status st = hs_mem_alloc(mem, HS_MEM_STATE, c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t)),
                                   "state table", &p, err);
     if (st != HLWQ_OK)
@@ -294,9 +297,12 @@ hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_dty
     s->delta = p;
     s->index = (uint32_t *)(void *)(s->delta + c->layers);
     s->block_bytes = delta_bytes(c);
-    st = hs_mem_alloc(mem, HS_MEM_STATE, s->block_bytes, "DeltaNet states", &s->block, err);
+    st = backend->ops->alloc(backend, HS_MEM_STATE, s->block_bytes, "DeltaNet states", &s->block, err);
     if (st == HLWQ_OK)
-        st = hs_kv_open(&s->kv, mem, full, c->kv_heads * c->head_dim, kv, positions, err);
+        st = backend->ops->alloc(backend, HS_MEM_KV, hs_kv_block_bytes(full, width, kv, positions), "KV cache",
+                                 &s->pages, err);
+    if (st == HLWQ_OK)
+        st = hs_kv_open(&s->kv, mem, full, width, kv, positions, s->pages, err);
     if (st != HLWQ_OK) {
         hs_states_close(s);
         return st;
@@ -317,12 +323,13 @@ void hs_states_close(hs_states *s)
     if (!s->mem)
         return;
     hs_kv_close(s->kv);
-    hs_mem_free(s->mem, s->block);
+    s->backend->ops->free(s->backend, s->pages);
+    s->backend->ops->free(s->backend, s->block);
     hs_mem_free(s->mem, s->delta);
     *s = (hs_states){0};
 }
 
-void hs_states_reset(hs_states *s)
+hlwq_status hs_states_reset(hs_states *s, hlwq_error *err)
 {
-    memset(s->block, 0, s->block_bytes);
+    return s->backend->ops->clear(s->backend, s->block, s->block_bytes, err);
 }

@@ -38,7 +38,7 @@ typedef struct hs_network {
     int32_t *guess;  /* [used] */
     float *guess_weight;
     float *inv_freq;        /* [rotary_dims / 2] */
-    float *x;               /* [batch][hidden] residual stream */
+    float *x;               /* [batch][hidden] residual stream, in the backend's memory */
     hs_trace_writer *trace; /* NULL = none is written */
     hs_routes *routes;      /* NULL = the router chooses */
     uint64_t stage_ns[HLWQ_STAGE_COUNT];
@@ -67,18 +67,19 @@ void hs_network_bind_layer(hs_network *net, uint32_t group);
 /* Everything a text has left behind in a network. */
 typedef struct hs_states {
     hs_mem *mem;
+    hs_backend *backend;
     hs_kv *kv;
-    void *block;
+    void *block, *pages; /* in the backend's memory */
     uint64_t block_bytes;
     hs_delta_state *delta; /* [DeltaNet layers] */
     uint32_t *index;       /* [layers]: of delta, or of the kv layer */
     uint32_t positions;
 } hs_states;
 
-hlwq_status hs_states_init(hs_states *states, const hs_config *config, hs_mem *mem, hs_dtype kv, uint32_t positions,
-                           hlwq_error *err);
+hlwq_status hs_states_init(hs_states *states, const hs_config *config, hs_mem *mem, hs_backend *backend, hs_dtype kv,
+                           uint32_t positions, hlwq_error *err);
 void hs_states_close(hs_states *states); /* idempotent for zeroed structs */
-void hs_states_reset(hs_states *states);
+hlwq_status hs_states_reset(hs_states *states, hlwq_error *err);
 
 /* Bytes that hs_states_init charges. */
 uint64_t hs_states_bytes(const hs_config *config, hs_dtype kv, uint32_t positions);

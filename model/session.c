@@ -64,7 +64,7 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
             "a context of %u tokens needs %.1f MiB, but --ram leaves %.1f MiB; lower --ctx or raise --ram to %.0fM",
             s->positions, (double)need / 1048576.0, (double)(cap - hs_mem_now_bytes(e->mem)) / 1048576.0,
             (double)(hs_mem_now_bytes(e->mem) + need) / 1048576.0 + 4.0);
-    HS_TRY(hs_states_init(&s->states, c, e->mem, kv, s->positions, err));
+    HS_TRY(hs_states_init(&s->states, c, e->mem, e->backend, kv, s->positions, err));
     void *p;
     HS_TRY(hs_mem_alloc(e->mem, HS_MEM_OTHER, (uint64_t)s->positions * sizeof(int32_t), "tokens", &p, err));
     s->tokens = p;
@@ -120,9 +120,9 @@ void hlwq_session_close(hlwq_session *s)
 
 void hlwq_session_reset(hlwq_session *s)
 {
-    hs_states_reset(&s->states);
+    s->broken = hs_states_reset(&s->states, NULL) != HLWQ_OK;
     s->n = 0;
-    s->has_logits = s->broken = false;
+    s->has_logits = false;
     s->utf8 = (hs_utf8_stream){0};
     s->stats = (hlwq_session_stats){0};
     XXH3_64bits_reset(s->hash);

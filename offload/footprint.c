@@ -24,7 +24,10 @@ hs_footprint hs_footprint_of(const hs_table *t)
         if (!hs_group_is_used(group))
             continue;
         if (!hs_group_may_stream(t, group)) {
+            bool embed = group->kind == HS_GROUP_EMBED;
             f.trunk_bytes += bytes + 4096; /* and the block's own page */
+            f.embed_bytes += embed ? bytes + 4096 : 0;
+            f.stage_bytes += embed && !t->config.tied ? 0 : bytes + 4096;
             continue;
         }
         f.streamed_bytes += bytes + 4096;

@@ -10,6 +10,8 @@ enum { HS_RING = 2 /* slots that the layers of a dense model pass through */ };
 
 typedef struct hs_footprint {
     uint64_t trunk_bytes;    /* always resident */
+    uint64_t embed_bytes;    /* of these, the embeddings: in ordinary memory */
+    uint64_t stage_bytes;    /* what stages read of these: all but the embeddings, unless they are the head too */
     uint64_t slot_bytes;     /* of the largest streamed extent */
     uint64_t streamed_bytes; /* of all of them */
     uint32_t streamed;       /* extents that could be streamed */

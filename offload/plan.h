@@ -16,7 +16,21 @@ typedef struct hs_plan_input {
     /* Bytes of activations for a batch. */
     uint64_t (*activation_bytes)(const void *user, uint32_t batch);
     const void *user;
+
+    /* A graphics card. */
+    bool card;
+    uint64_t vram_bytes;    /* the cap; 0 = none */
+    uint64_t reserve_bytes; /* of it, what CUDA and other programs take */
+    uint64_t state_bytes;   /* states, keys and values, on the card; session_bytes is the rest then */
+    uint32_t card_slots;    /* asked for; 0 = as many as fit */
+    uint64_t (*card_bytes)(const void *user, uint32_t batch); /* activations there */
 } hs_plan_input;
+
+typedef struct hs_card_plan {
+    uint64_t vram_bytes, reserve_bytes, trunk_bytes, state_bytes, activation_bytes, slots_bytes, total_bytes;
+    uint64_t smallest_bytes;
+    uint32_t slots; /* 0 = everything is on the card */
+} hs_card_plan;
 
 typedef struct hs_plan {
     hs_footprint weights;
@@ -24,8 +38,10 @@ typedef struct hs_plan {
     uint64_t slots_bytes;    /* slots and their tables, or everything that could be streamed */
     uint64_t total_bytes;    /* what will be held */
     uint64_t smallest_bytes; /* the least budget that works */
-    uint32_t slots;          /* 0 = everything resident */
+    uint32_t slots;          /* 0 = everything resident, or nothing because all of it is on the card */
     uint32_t batch;
+    bool on_card;
+    hs_card_plan card;
 } hs_plan;
 
 /* HLWQ_ERR_BUDGET with the smallest budget that works. `what` names the model in it. */

@@ -5,6 +5,10 @@
  * layer, or of a dense model the layers themselves - share a number of slots that are filled from the file as they are
  * needed.  Which it is shows in time, never in what the weights are.
  *
+ * A backend with memory of its own has the trunk there, but for the embeddings, and slots of its own above those in
+ * ordinary memory: an expert that is in neither comes from the file to memory, and is copied up, or computed beside the
+ * backend by the CPU.
+ *
  * A group is used between begin and end: next gives what is ready first and waits for the rest while that is computed.
  * One group at a time.
  */
@@ -12,6 +16,7 @@
 #define HS_OFFLOAD_RESIDENCY_H
 
 #include "cache/rival.h"
+#include "kernels/backend.h"
 #include "offload/footprint.h"
 #include "offload/store.h"
 #include "stream/stream.h"
@@ -23,7 +28,10 @@ typedef struct hs_residency_options {
     bool always;               /* with verify: every time */
     hlwq_progress_fn progress; /* may be NULL */
     void *user;
-    uint32_t slots; /* for the streamed groups; 0 = everything resident */
+    uint32_t slots;       /* for the streamed groups; 0 = everything resident */
+    bool own_memory;      /* the backend's memory is not ordinary memory */
+    uint32_t upper_slots; /* then: slots there; 0 = everything is there */
+    double beside;        /* share of the experts not there that the CPU computes; below 0: as is best */
     hs_policy policy;
     double half_life; /* tokens */
     uint32_t admit;   /* tokens, as hs_slots_options has it */
@@ -34,8 +42,8 @@ typedef struct hs_residency_options {
 /* Policy LFRU, half-life 16 tokens, compared with a fixed set; everything resident. */
 hs_residency_options hs_residency_options_default(void);
 
-/* Loads what is always there, outside the MTP groups. Store, memory and pool are lent and must outlive it. */
-hlwq_status hs_residency_open(hs_residency **r, hs_store *store, hs_mem *mem, hs_pool *pool,
+/* Loads what is always there, outside the MTP groups. All are lent and must outlive it. */
+hlwq_status hs_residency_open(hs_residency **r, hs_store *store, hs_mem *mem, hs_pool *pool, hs_backend *backend,
                               const hs_residency_options *options, hlwq_error *err);
 void hs_residency_close(hs_residency *r); /* asserts that nothing is in use; NULL is fine */
 
@@ -44,8 +52,9 @@ uint64_t hs_residency_slots_bytes(const hs_table *table, uint32_t slots);
 
 bool hs_residency_streams(const hs_residency *r, uint32_t group);
 
-/* The one extent of a group that is always there. */
+/* The one extent of a group that is always there: for stages, and in ordinary memory (embeddings only). */
 const uint8_t *hs_residency_trunk(const hs_residency *r, uint32_t group);
+const uint8_t *hs_residency_host(const hs_residency *r, uint32_t group);
 
 /* Time passes: n tokens are about to be computed. */
 void hs_residency_tokens(hs_residency *r, uint32_t n);
@@ -53,8 +62,8 @@ void hs_residency_tokens(hs_residency *r, uint32_t n);
 /* `extent` [n] may repeat. */
 void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n);
 
-/* Extents that can be used now, until the next call; *n 0 = that was all. */
-hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hlwq_error *err);
+/* Extents that can be used now, until the next call, all in one place; *n 0 = that was all. */
+hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hs_place *place, hlwq_error *err);
 const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t extent);
 
 /*
@@ -74,6 +83,9 @@ typedef struct hs_residency_stats {
     uint32_t slots; /* 0 = everything resident */
     uint64_t slot_bytes;
     hs_slots_stats cache;
+    uint32_t upper_slots; /* 0 = none, or everything is there */
+    hs_slots_stats upper;
+    uint64_t uploads, beside; /* experts copied up; computed by the CPU */
     hs_rival_stats rival;
     hs_stream_stats io;
     uint64_t wait_ns;                /* nothing to compute until a read was done */

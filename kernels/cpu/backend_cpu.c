@@ -378,22 +378,6 @@ static void combine(void *user, uint32_t first, uint32_t last, uint32_t worker)
     }
 }
 
-/* Sorts the picks by expert: e's tokens are list[start[e]..start[e + 1] - 1]; slot[i] is where pick i went. */
-static void sort_picks(hs_cpu *c, const hs_mixture *w, const hs_routing *routing, uint32_t picks)
-{
-    memset(c->start, 0, (w->experts + 2) * sizeof *c->start);
-    uint32_t *next = c->start + 1; /* shifted by one, so that counting up leaves the starts behind */
-    for (uint32_t i = 0; i < picks; i++)
-        next[routing->id[i] + 1]++;
-    for (uint32_t e = 0; e < w->experts; e++)
-        next[e + 1] += next[e];
-    for (uint32_t i = 0; i < picks; i++) {
-        uint32_t at = next[routing->id[i]]++;
-        c->list[at] = i / w->used;
-        c->slot[i] = at;
-    }
-}
-
 static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert,
                                const hs_expert_source *source, uint32_t n, const hs_routing *routing, float *x,
                                hlwq_error *err)
@@ -407,11 +391,12 @@ static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn
                 .q = c->uq.q,
                 .scale = c->uq.scale,
                 .sum = c->uq.sum};
-    sort_picks(c, w, routing, picks);
+    hs_sort_picks(routing->id, picks, w->used, w->experts, c->start, c->list, c->slot);
     do {
         const int32_t *id;
         uint32_t jobs = 0;
-        HS_TRY(source->next(source->user, &id, &ready, err));
+        hs_place place;
+        HS_TRY(source->next(source->user, &id, &ready, &place, err));
         for (uint32_t i = 0; i < ready; i++) {
             uint32_t from = c->start[id[i]], m = c->start[id[i] + 1] - from;
             c->job[jobs++] = (hs_ffn_job){.w = &expert[id[i]], .token = c->list + from, .m = m, .slot = from};
@@ -440,6 +425,48 @@ static hlwq_status cpu_head(hs_backend *be, const float *norm, float eps, const 
     return HLWQ_OK;
 }
 
+void hs_backend_cpu_lane(hs_backend *be, const float *u, uint32_t n, const hs_ffn *expert, const int32_t *id,
+                         uint32_t n_ids, const uint32_t *start, const uint32_t *list, float *y)
+{
+    hs_cpu *c = cpu_of(be);
+    hs_act a = hs_cpu_act(c, u, c->lim.hidden, n, &c->uq);
+    for (uint32_t i = 0; i < n_ids; i++)
+        c->job[i] = (hs_ffn_job){.w = &expert[id[i]],
+                                 .token = list + start[id[i]],
+                                 .m = start[id[i] + 1] - start[id[i]],
+                                 .slot = start[id[i]]};
+    hs_cpu_ffn(c, &a, c->job, n_ids, y);
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+static hlwq_status cpu_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out,
+                             hlwq_error *err)
+{
+    return hs_mem_alloc(cpu_of(be)->mem, tag, bytes, what, out, err);
+}
+
+static void cpu_free(hs_backend *be, void *p)
+{
+    hs_mem_free(cpu_of(be)->mem, p);
+}
+
+static hlwq_status cpu_copy(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
+{
+    (void)be;
+    (void)err;
+    memcpy(to, from, bytes);
+    return HLWQ_OK;
+}
+
+static hlwq_status cpu_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err)
+{
+    (void)be;
+    (void)err;
+    memset(p, 0, bytes);
+    return HLWQ_OK;
+}
+
 /* ---- life ----------------------------------------------------------------------------------- */
 
 static void cpu_close(hs_backend *be)
@@ -453,6 +480,11 @@ static void cpu_close(hs_backend *be)
 static const hs_backend_ops cpu_ops = {
     .name = "cpu",
     .close = cpu_close,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .put = cpu_copy,
+    .get = cpu_copy,
+    .clear = cpu_clear,
     .embed = cpu_embed,
     .attention = cpu_attention,
     .deltanet = cpu_deltanet,

@@ -1,0 +1,697 @@
+/*
+ * backend_cuda.cu - the stages of a network on a graphics card: what runs in which order on its stream.
+ *
+ * Weights, states, pages and x are on the card; embeddings are read in ordinary memory, and experts that are not on the
+ * card are computed by the CPU while the card computes those that are.  The host waits twice a layer of experts: for
+ * the router's choice, and for activations that the CPU needs.  Staging memory is free to be written again after the
+ * first.
+ */
+#include "kernels/cuda/device.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+typedef struct block {
+    void *p;
+    uint64_t bytes;
+    hs_mem_tag tag;
+} block;
+
+typedef struct hs_cuda {
+    hs_backend base;
+    hs_mem *mem, *vram;
+    hs_backend *cpu;
+    hs_limits lim;
+    cudaStream_t stream;
+    block *held; /* [n_held]: what the card holds for us */
+    uint32_t n_held, room_held;
+
+    void *scratch; /* on the card: all below */
+    float *u, *proj, *mix, *out, *y, *gate, *up, *expert_y, *logit, *shared, *weight, *rope, *logits;
+    gpu_q8 uq, outq, hq;
+    int32_t *id;
+    uint32_t *list, *slot;
+    gpu_job *job; /* [3][experts + 1]: gate, up, down */
+    const float *rope_freq;
+    uint32_t rope_first, rope_n, logits_rows;
+
+    void *staging; /* pinned, ordinary memory: all below */
+    float *host_x, *host_u, *host_y, *host_weight;
+    int32_t *host_id;
+    uint32_t *host_list, *host_slot, *host_start;
+    gpu_job *host_job;
+} hs_cuda;
+
+static hs_cuda *cuda_of(hs_backend *be)
+{
+    return reinterpret_cast<hs_cuda *>(be);
+}
+
+static hlwq_status failed(cudaError_t code, const char *what, hlwq_error *err)
+{
+    if (code == cudaErrorMemoryAllocation)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "the graphics card has no memory for %s", what);
+    return hs_fail(err, HLWQ_ERR_IO, "the graphics card failed at %s: %s", what, cudaGetErrorString(code));
+}
+
+#define CUDA_DO(what, call)                                                                                            \
+    do {                                                                                                               \
+        cudaError_t cuda_do_ = (call);                                                                                 \
+        if (cuda_do_ != cudaSuccess)                                                                                   \
+            return failed(cuda_do_, what, err);                                                                        \
+    } while (0)
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static hlwq_status cuda_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out,
+                              hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    *out = NULL;
+    if (c->n_held == c->room_held) {
+        uint32_t room = c->room_held ? 2 * c->room_held : 64;
+        block *grown = static_cast<block *>(realloc(c->held, room * sizeof(block)));
+        if (!grown)
+            return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s", what);
+        c->held = grown;
+        c->room_held = room;
+    }
+    uint64_t charged = (bytes + 511) / 512 * 512; /* cudaMalloc's grain */
+    HS_TRY(hs_mem_charge(c->vram, tag, charged, what, err));
+    void *p = NULL;
+    cudaError_t code = cudaMalloc(&p, charged ? charged : 512);
+    if (code == cudaSuccess) {
+        code = cudaMemsetAsync(p, 0, charged, c->stream);
+        if (code != cudaSuccess)
+            (void)cudaFree(p);
+    }
+    if (code != cudaSuccess) {
+        (void)cudaGetLastError();
+        hs_mem_discharge(c->vram, tag, charged);
+        return failed(code, what, err);
+    }
+    c->held[c->n_held++] = block{p, charged, tag};
+    *out = p;
+    return HLWQ_OK;
+}
+
+static void cuda_free(hs_backend *be, void *p)
+{
+    hs_cuda *c = cuda_of(be);
+    for (uint32_t i = c->n_held; p && i-- > 0;)
+        if (c->held[i].p == p) {
+            (void)cudaStreamSynchronize(c->stream);
+            (void)cudaFree(p);
+            hs_mem_discharge(c->vram, c->held[i].tag, c->held[i].bytes);
+            c->held[i] = c->held[--c->n_held];
+            return;
+        }
+}
+
+static hlwq_status cuda_put(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    CUDA_DO("copying to it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream));
+    CUDA_DO("copying to it", cudaStreamSynchronize(c->stream));
+    return HLWQ_OK;
+}
+
+static hlwq_status cuda_get(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    CUDA_DO("copying from it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->stream));
+    CUDA_DO("copying from it", cudaStreamSynchronize(c->stream));
+    return HLWQ_OK;
+}
+
+static hlwq_status cuda_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err)
+{
+    CUDA_DO("clearing memory", cudaMemsetAsync(p, 0, bytes, cuda_of(be)->stream));
+    return HLWQ_OK;
+}
+
+/* ---- parts shared by stages ------------------------------------------------------------------ */
+
+static gpu_matrix layout_of(const hs_matrix *m)
+{
+    gpu_matrix w = {};
+    uint32_t bits = hs_dtype_bits(m->dtype), half = 1u << (bits - 1);
+    w.high = m->high ? (uint64_t)(m->high - m->low) : 0;
+    w.norms = (uint64_t)(m->norms - m->low);
+    w.rows = m->rows;
+    w.blocks = m->blocks;
+    w.bits = bits;
+    w.scale = m->book->scale;
+    uint8_t byte[64] = {};
+    for (uint32_t i = 0; i < half; i++) {
+        byte[i] = (uint8_t)(bits == 6 ? m->book->k[i] / 128 : m->book->k[i]);
+        byte[32 + i] = (uint8_t)(m->book->k[i] % 128);
+    }
+    if (bits == 2) /* the code's sign is its upper bit: negative levels stand in the same table */
+        for (uint32_t i = 0; i < 2; i++)
+            byte[2 + i] = (uint8_t)~byte[i];
+    memcpy(w.table, byte, sizeof byte);
+    return w;
+}
+
+/* y = W a, with a's plain and q8 forms. */
+static hlwq_status product(hs_cuda *c, const hs_matrix *w, const float *x, const gpu_q8 *q, uint32_t n, float *y,
+                           uint64_t stride, bool add, hlwq_error *err)
+{
+    if (!hs_dtype_packed(w->dtype)) {
+        CUDA_DO("a product", gpu_run_plain(w, x, n, y, stride, add, c->stream));
+        return HLWQ_OK;
+    }
+    gpu_product p = {};
+    p.w = layout_of(w);
+    p.one.low = w->low;
+    p.one.m = n;
+    p.jobs = 1;
+    p.m = n;
+    p.a = *q;
+    p.y = y;
+    p.stride = stride;
+    p.add = add;
+    CUDA_DO("a product", gpu_run_product(&p, c->stream));
+    return HLWQ_OK;
+}
+
+static hlwq_status norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, hlwq_error *err)
+{
+    CUDA_DO("a norm", gpu_run_norm(x, w, c->lim.hidden, n, eps, c->u, c->uq, c->stream));
+    return HLWQ_OK;
+}
+
+static hlwq_status cuda_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
+                              hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    CUDA_DO("the last step", cudaStreamSynchronize(c->stream)); /* it may still read the staging memory */
+    HS_TRY(c->cpu->ops->embed(c->cpu, table, ids, n, c->host_x, err));
+    CUDA_DO("embeddings", cudaMemcpyAsync(x, c->host_x, (size_t)n * c->lim.hidden * sizeof(float),
+                                          cudaMemcpyHostToDevice, c->stream));
+    return HLWQ_OK;
+}
+
+/* ---- mixers ---------------------------------------------------------------------------------- */
+
+/* Pages of a layer lie one after another. */
+static hlwq_status check_pages(const hs_kv_view *kv, uint64_t page_bytes, uint32_t pages, hlwq_error *err)
+{
+    const uint8_t *first = static_cast<const uint8_t *>(kv->page[0]);
+    for (uint32_t i = 0; i < pages; i++)
+        if (kv->page[i] != first + i * page_bytes)
+            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "pages of the cache are scattered");
+    return HLWQ_OK;
+}
+
+static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first,
+                                  uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    uint64_t width = (uint64_t)w->q.rows + w->k.rows + w->v.rows;
+    gpu_attention a = {};
+    a.half = kv->dtype == HS_F16;
+    uint64_t page_bytes = 2ull * HS_GRID * w->kv_heads * w->head_dim * (a.half ? 2 : 4);
+    HS_TRY(check_pages(kv, page_bytes, (first + n + HS_GRID - 1) / HS_GRID, err));
+    HS_TRY(norm(c, x, w->norm, w->eps, n, err));
+    HS_TRY(product(c, &w->q, c->u, &c->uq, n, c->proj, width, false, err));
+    HS_TRY(product(c, &w->k, c->u, &c->uq, n, c->proj + w->q.rows, width, false, err));
+    HS_TRY(product(c, &w->v, c->u, &c->uq, n, c->proj + w->q.rows + w->k.rows, width, false, err));
+    if (c->rope_freq != w->inv_freq || c->rope_first != first || c->rope_n != n) {
+        float freq[128];
+        memcpy(freq, w->inv_freq, w->rotary_dims / 2 * sizeof(float));
+        float *device_freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim;
+        if (c->rope_freq != w->inv_freq)
+            HS_TRY(cuda_put(be, device_freq, freq, w->rotary_dims / 2 * sizeof(float), err));
+        CUDA_DO("a rotation table", gpu_run_rope_table(device_freq, w->rotary_dims, first, n, c->rope, c->stream));
+        c->rope_freq = w->inv_freq;
+        c->rope_first = first;
+        c->rope_n = n;
+    }
+    a.q_norm = w->q_norm;
+    a.k_norm = w->k_norm;
+    a.rope = c->rope;
+    a.q_heads = w->q_heads;
+    a.kv_heads = w->kv_heads;
+    a.head_dim = w->head_dim;
+    a.rotary_dims = w->rotary_dims;
+    a.first = first;
+    a.n = n;
+    a.width = width;
+    a.proj = c->proj;
+    a.out = c->out;
+    a.page = static_cast<uint8_t *>(kv->page[0]);
+    a.eps = w->eps;
+    CUDA_DO("attention", gpu_run_attention(&a, c->stream));
+    if (hs_dtype_packed(w->o.dtype))
+        CUDA_DO("attention", gpu_run_q8(c->out, NULL, w->o.cols, n, c->outq, c->stream));
+    return product(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+}
+
+static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
+                                 uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    uint64_t b = c->lim.batch;
+    gpu_delta d = {};
+    (void)first;
+    HS_TRY(norm(c, x, w->norm, w->eps, n, err));
+    d.qkv = c->proj;
+    d.z = c->proj + b * w->qkv.rows;
+    d.b = d.z + b * w->z.rows;
+    d.a = d.b + b * w->v_heads;
+    HS_TRY(product(c, &w->qkv, c->u, &c->uq, n, d.qkv, w->qkv.rows, false, err));
+    HS_TRY(product(c, &w->z, c->u, &c->uq, n, d.z, w->z.rows, false, err));
+    HS_TRY(product(c, &w->b, c->u, &c->uq, n, d.b, w->v_heads, false, err));
+    HS_TRY(product(c, &w->a, c->u, &c->uq, n, d.a, w->v_heads, false, err));
+    d.conv = w->conv;
+    d.a_log = w->a_log;
+    d.dt_bias = w->dt_bias;
+    d.out_norm = w->out_norm;
+    d.k_heads = w->k_heads;
+    d.v_heads = w->v_heads;
+    d.k_dim = w->k_dim;
+    d.v_dim = w->v_dim;
+    d.taps = w->taps;
+    d.channels = w->qkv.rows;
+    d.n = n;
+    d.mix = c->mix;
+    d.out = c->out;
+    d.state = state->s;
+    d.conv_state = state->conv;
+    d.eps = w->eps;
+    CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
+    if (hs_dtype_packed(w->out.dtype))
+        CUDA_DO("DeltaNet", gpu_run_q8(c->out, NULL, w->out.cols, n, c->outq, c->stream));
+    return product(c, &w->out, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+}
+
+/* ---- feed-forward ---------------------------------------------------------------------------- */
+
+/* y [n][hidden] (+)= down(silu(gate u) * up u); rows of gate, up and hq from `row` on are scratch. */
+static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, const gpu_q8 *uq, uint32_t n, uint64_t row,
+                       float *y, bool add, hlwq_error *err)
+{
+    uint32_t width = w->gate.rows;
+    uint64_t blocks = (c->lim.ffn_width + HS_BLOCK - 1) / HS_BLOCK;
+    float *gate = c->gate + row * c->lim.ffn_width, *up = c->up + row * c->lim.ffn_width;
+    gpu_q8 hq = {c->hq.q + row * blocks * 32, c->hq.scale + row * blocks, c->hq.sum + row * blocks};
+    HS_TRY(product(c, &w->gate, u, uq, n, gate, width, false, err));
+    HS_TRY(product(c, &w->up, u, uq, n, up, width, false, err));
+    if (hs_dtype_packed(w->down.dtype))
+        CUDA_DO("a feed-forward", gpu_run_q8(gate, up, width, n, hq, c->stream));
+    else
+        CUDA_DO("a feed-forward", gpu_run_swiglu(gate, up, (uint64_t)n * width, c->stream));
+    return product(c, &w->down, gate, &hq, n, y, c->lim.hidden, add, err);
+}
+
+static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float eps, const hs_ffn *w, uint32_t n,
+                              float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    HS_TRY(norm(c, x, norm_weight, eps, n, err));
+    return ffn(c, w, c->u, &c->uq, n, 0, x, true, err);
+}
+
+static hlwq_status choose(hs_cuda *c, const hs_mixture *w, uint32_t n, hs_routing *routing, hlwq_error *err)
+{
+    size_t picks = (size_t)n * w->used;
+    HS_TRY(product(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
+    CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
+    CUDA_DO("the router",
+            cudaMemcpyAsync(c->host_id, c->id, picks * sizeof(int32_t), cudaMemcpyDeviceToHost, c->stream));
+    CUDA_DO("the router",
+            cudaMemcpyAsync(c->host_weight, c->weight, picks * sizeof(float), cudaMemcpyDeviceToHost, c->stream));
+    CUDA_DO("the router", cudaStreamSynchronize(c->stream));
+    memcpy(routing->id, c->host_id, picks * sizeof(int32_t));
+    memcpy(routing->weight, c->host_weight, picks * sizeof(float));
+    return HLWQ_OK;
+}
+
+static hlwq_status cuda_route(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                              hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    HS_TRY(norm(c, x, w->norm, w->eps, n, err));
+    if (w->shared.gate.rows)
+        HS_TRY(product(c, &w->shared_mix, c->u, &c->uq, n, c->shared, 1, false, err));
+    return choose(c, w, n, routing, err);
+}
+
+/* The activations and the choice of the layer in hand stay as they are: what this needs of its own lies in y. */
+static hlwq_status cuda_guess(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                              hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    gpu_q8 none = {};
+    int32_t *id = reinterpret_cast<int32_t *>(c->out);
+    float *weight = c->out + (size_t)n * w->used;
+    size_t picks = (size_t)n * w->used;
+    CUDA_DO("a guess", gpu_run_norm(x, w->norm, c->lim.hidden, n, w->eps, c->y, none, c->stream));
+    if (hs_dtype_packed(w->router.dtype))
+        CUDA_DO("a guess", gpu_run_q8(c->y, NULL, c->lim.hidden, n, c->outq, c->stream));
+    HS_TRY(product(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
+    CUDA_DO("a guess", gpu_run_top_k(c->logit, w->experts, w->used, n, id, weight, c->stream));
+    HS_TRY(cuda_get(be, routing->id, id, picks * sizeof(int32_t), err));
+    return cuda_get(be, routing->weight, weight, picks * sizeof(float), err);
+}
+
+/* One product of all jobs from `first` on; `which` 0 gate, 1 up, 2 down. */
+static hlwq_status grouped(hs_cuda *c, const hs_matrix *w, uint32_t which, uint32_t first, uint32_t jobs, uint32_t most,
+                           const uint32_t *list, const gpu_q8 *a, float *y, uint64_t stride, hlwq_error *err)
+{
+    gpu_product p = {};
+    p.w = layout_of(w);
+    p.job = c->job + (size_t)which * (c->lim.experts + 1) + first;
+    p.jobs = jobs;
+    p.m = most;
+    p.list = list;
+    p.a = *a;
+    p.y = y;
+    p.stride = stride;
+    CUDA_DO("experts", gpu_run_product(&p, c->stream));
+    return HLWQ_OK;
+}
+
+/* Experts on the card, in one go where their weights are packed; jobs first.. of the tables are theirs. */
+static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids, uint32_t first,
+                                hlwq_error *err)
+{
+    const hs_ffn *any = &expert[id[0]];
+    uint32_t most = 0, stride = c->lim.experts + 1;
+    bool packed =
+        hs_dtype_packed(any->gate.dtype) && hs_dtype_packed(any->up.dtype) && hs_dtype_packed(any->down.dtype);
+    for (uint32_t i = 0; i < n_ids && !packed; i++) { /* plain weights: an expert and a token at a time */
+        uint32_t from = c->host_start[id[i]], to = c->host_start[id[i] + 1];
+        for (uint32_t k = from; k < to; k++)
+            HS_TRY(ffn(c, &expert[id[i]], c->u + (size_t)c->host_list[k] * c->lim.hidden, &c->uq, 1, k,
+                       c->expert_y + (size_t)k * c->lim.hidden, false, err));
+    }
+    if (!packed)
+        return HLWQ_OK;
+    for (uint32_t i = 0; i < n_ids; i++) {
+        const hs_ffn *e = &expert[id[i]];
+        const uint8_t *low[3] = {e->gate.low, e->up.low, e->down.low};
+        uint32_t from = c->host_start[id[i]], m = c->host_start[id[i] + 1] - from;
+        most = m > most ? m : most;
+        for (uint32_t k = 0; k < 3; k++)
+            c->host_job[k * stride + first + i] = gpu_job{low[k], from, m, from};
+    }
+    for (uint32_t k = 0; k < 3; k++)
+        CUDA_DO("experts", cudaMemcpyAsync(c->job + k * stride + first, c->host_job + k * stride + first,
+                                           n_ids * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
+    uint32_t width = any->gate.rows;
+    HS_TRY(grouped(c, &any->gate, 0, first, n_ids, most, c->list, &c->uq, c->gate, width, err));
+    HS_TRY(grouped(c, &any->up, 1, first, n_ids, most, c->list, &c->uq, c->up, width, err));
+    /* Rows of these jobs lie here and there: each job's by itself. */
+    uint64_t blocks = (width + HS_BLOCK - 1) / HS_BLOCK;
+    for (uint32_t i = 0; i < n_ids; i++) {
+        uint64_t from = c->host_start[id[i]], m = c->host_start[id[i] + 1] - from;
+        gpu_q8 hq = {c->hq.q + from * blocks * 32, c->hq.scale + from * blocks, c->hq.sum + from * blocks};
+        CUDA_DO("experts", gpu_run_q8(c->gate + from * width, c->up + from * width, width, m, hq, c->stream));
+    }
+    return grouped(c, &any->down, 2, first, n_ids, most, NULL, &c->hq, c->expert_y, c->lim.hidden, err);
+}
+
+/* Experts in ordinary memory: the CPU computes them, from the activations that the card has. */
+static hlwq_status experts_beside(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids, uint32_t n,
+                                  bool *have_u, hlwq_error *err)
+{
+    size_t hidden = c->lim.hidden;
+    if (!*have_u) {
+        CUDA_DO("activations",
+                cudaMemcpyAsync(c->host_u, c->u, n * hidden * sizeof(float), cudaMemcpyDeviceToHost, c->stream));
+        CUDA_DO("activations", cudaStreamSynchronize(c->stream));
+        *have_u = true;
+    }
+    hs_backend_cpu_lane(c->cpu, c->host_u, n, expert, id, n_ids, c->host_start, c->host_list, c->host_y);
+    for (uint32_t i = 0; i < n_ids; i++) {
+        size_t from = c->host_start[id[i]], m = c->host_start[id[i] + 1] - from;
+        CUDA_DO("experts", cudaMemcpyAsync(c->expert_y + from * hidden, c->host_y + from * hidden,
+                                           m * hidden * sizeof(float), cudaMemcpyHostToDevice, c->stream));
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status cuda_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert,
+                                const hs_expert_source *source, uint32_t n, const hs_routing *routing, float *x,
+                                hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    uint32_t picks = n * w->used, first = 0, computed = 0, ready;
+    bool shared = w->shared.gate.rows > 0, have_u = false;
+    hs_sort_picks(routing->id, picks, w->used, w->experts, c->host_start, c->host_list, c->host_slot);
+    CUDA_DO("experts",
+            cudaMemcpyAsync(c->list, c->host_list, picks * sizeof(uint32_t), cudaMemcpyHostToDevice, c->stream));
+    CUDA_DO("experts",
+            cudaMemcpyAsync(c->slot, c->host_slot, picks * sizeof(uint32_t), cudaMemcpyHostToDevice, c->stream));
+    do {
+        const int32_t *id;
+        hs_place place;
+        HS_TRY(source->next(source->user, &id, &ready, &place, err));
+        for (uint32_t i = 0; i < ready; i++)
+            computed += c->host_start[id[i] + 1] - c->host_start[id[i]];
+        if (ready && place == HS_PLACE_HERE) {
+            HS_TRY(experts_here(c, expert, id, ready, first, err));
+            first += ready;
+        }
+        if (shared) /* with the first of them, while others are being read */
+            HS_TRY(ffn(c, &w->shared, c->u, &c->uq, n, picks, c->expert_y + (size_t)picks * c->lim.hidden, false, err));
+        shared = false;
+        if (ready && place == HS_PLACE_HOST)
+            HS_TRY(experts_beside(c, expert, id, ready, n, &have_u, err));
+    } while (ready);
+    assert(computed == picks);
+    CUDA_DO("experts", gpu_run_combine(x, c->expert_y, c->slot, c->weight, w->used,
+                                       w->shared.gate.rows ? c->shared : NULL, picks, c->lim.hidden, n, c->stream));
+    return HLWQ_OK;
+}
+
+static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps, const hs_matrix *head, uint32_t n,
+                             const float *x, float *hidden, float *logits, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    HS_TRY(norm(c, x, norm_weight, eps, n, err));
+    if (hidden)
+        HS_TRY(cuda_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
+    uint64_t blocks = (c->lim.hidden + HS_BLOCK - 1) / HS_BLOCK, vocab = head->rows;
+    for (uint32_t t = 0; t < n; t += c->logits_rows) {
+        uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
+        gpu_q8 q = {c->uq.q + t * blocks * 32, c->uq.scale + t * blocks, c->uq.sum + t * blocks};
+        HS_TRY(product(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
+        HS_TRY(cuda_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
+    }
+    return HLWQ_OK;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+/* Hands out pieces of a block, or only counts them while it is NULL. */
+typedef struct carve {
+    uint8_t *base;
+    uint64_t bytes;
+} carve;
+
+template <class T> static void take(carve *k, uint64_t n, T **out)
+{
+    *out = reinterpret_cast<T *>(k->base ? k->base + k->bytes : NULL);
+    k->bytes += (n * sizeof(T) + 255) / 256 * 256;
+}
+
+static void take_q8(carve *k, uint64_t rows, uint64_t cols, gpu_q8 *q)
+{
+    uint64_t blocks = rows * ((cols + HS_BLOCK - 1) / HS_BLOCK);
+    take(k, blocks * 32, &q->q);
+    take(k, blocks, &q->scale);
+    take(k, blocks, &q->sum);
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t rows_of_ffn(const hs_limits *m)
+{
+    return (uint64_t)m->batch * m->ffn_rows;
+}
+
+static void lay_out(hs_cuda *c, carve *k)
+{
+    const hs_limits *m = &c->lim;
+    uint64_t b = m->batch, picks = b * m->used, wide = larger(m->v_width, m->q_width / 2);
+    c->logits_rows = 8;
+    take(k, b * m->hidden, &c->u);
+    take_q8(k, b, m->hidden, &c->uq);
+    take(k, b * larger(m->q_width + 2ull * m->kv_width, m->channels + m->v_width + 2ull * m->v_heads), &c->proj);
+    take(k, b * m->channels, &c->mix);
+    take(k, b * larger(wide, 2 * m->used), &c->out);
+    take_q8(k, b, larger(wide, m->hidden), &c->outq);
+    take(k, b * m->hidden, &c->y);
+    take(k, rows_of_ffn(m) * m->ffn_width, &c->gate);
+    take(k, rows_of_ffn(m) * m->ffn_width, &c->up);
+    take_q8(k, rows_of_ffn(m), m->ffn_width, &c->hq);
+    take(k, m->experts ? rows_of_ffn(m) * m->hidden : 0, &c->expert_y);
+    take(k, b * m->experts, &c->logit);
+    take(k, b, &c->shared);
+    take(k, picks, &c->weight);
+    take(k, picks, &c->id);
+    take(k, picks, &c->list);
+    take(k, picks, &c->slot);
+    take(k, 3 * ((uint64_t)m->experts + 1), &c->job);
+    take(k, (b + 1) * m->head_dim, &c->rope);
+    take(k, (uint64_t)c->logits_rows * m->vocab, &c->logits);
+}
+
+static void lay_out_staging(hs_cuda *c, carve *k)
+{
+    const hs_limits *m = &c->lim;
+    uint64_t b = m->batch, picks = b * m->used;
+    take(k, b * m->hidden, &c->host_x);
+    take(k, m->experts ? b * m->hidden : 0, &c->host_u);
+    take(k, m->experts ? picks * m->hidden : 0, &c->host_y);
+    take(k, picks, &c->host_weight);
+    take(k, picks, &c->host_id);
+    take(k, picks, &c->host_list);
+    take(k, picks, &c->host_slot);
+    take(k, m->experts + 2, &c->host_start);
+    take(k, 3 * ((uint64_t)m->experts + 1), &c->host_job);
+}
+
+static hs_limits limits_of(const hs_limits *limits)
+{
+    hs_limits m = *limits;
+    if (m.batch == 0 || m.batch > HS_BATCH_MAX)
+        m.batch = HS_BATCH_MAX;
+    return m;
+}
+
+extern "C" uint64_t hs_backend_cuda_bytes(const hs_limits *limits)
+{
+    hs_cuda c = {};
+    carve k = {};
+    c.lim = limits_of(limits);
+    lay_out(&c, &k);
+    return k.bytes;
+}
+
+static uint64_t staging_bytes(const hs_cuda *c)
+{
+    hs_cuda copy = *c;
+    carve k = {};
+    lay_out_staging(&copy, &k);
+    return k.bytes;
+}
+
+static void cuda_close(hs_backend *be)
+{
+    hs_cuda *c = cuda_of(be);
+    if (c->stream)
+        (void)cudaStreamSynchronize(c->stream);
+    cuda_free(be, c->scratch);
+    if (c->staging) {
+        (void)cudaFreeHost(c->staging);
+        hs_mem_discharge(c->mem, HS_MEM_IO, staging_bytes(c));
+    }
+    if (c->stream)
+        (void)cudaStreamDestroy(c->stream);
+    free(c->held);
+    free(c);
+}
+
+static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
+{
+    carve k = {}, h = {};
+    CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+    lay_out(c, &k);
+    HS_TRY(cuda_alloc(&c->base, HS_MEM_ACT, k.bytes, "activations", &c->scratch, err));
+    k = carve{static_cast<uint8_t *>(c->scratch), 0};
+    lay_out(c, &k);
+    uint64_t bytes = staging_bytes(c);
+    HS_TRY(hs_mem_charge(c->mem, HS_MEM_IO, bytes, "pinned staging memory", err));
+    cudaError_t code = cudaHostAlloc(&c->staging, bytes, cudaHostAllocDefault);
+    if (code != cudaSuccess) {
+        hs_mem_discharge(c->mem, HS_MEM_IO, bytes);
+        c->staging = NULL;
+        return hs_fail(err, HLWQ_ERR_NOMEM, "the system gives no %.1f MiB of pinned memory: %s",
+                       (double)bytes / 1048576.0, cudaGetErrorString(code));
+    }
+    h.base = static_cast<uint8_t *>(c->staging);
+    lay_out_staging(c, &h);
+    return HLWQ_OK;
+}
+
+static const hs_backend_ops *cuda_ops()
+{
+    static hs_backend_ops o;
+    o.name = "cuda";
+    o.close = cuda_close;
+    o.alloc = cuda_alloc;
+    o.free = cuda_free;
+    o.put = cuda_put;
+    o.get = cuda_get;
+    o.clear = cuda_clear;
+    o.embed = cuda_embed;
+    o.attention = cuda_attention;
+    o.deltanet = cuda_deltanet;
+    o.dense = cuda_dense;
+    o.route = cuda_route;
+    o.guess = cuda_guess;
+    o.experts = cuda_experts;
+    o.head = cuda_head;
+    return &o;
+}
+
+extern "C" hlwq_status hs_backend_cuda_probe(hlwq_error *err)
+{
+    int devices = 0;
+    cudaError_t code = cudaGetDeviceCount(&devices);
+    if (code == cudaSuccess && devices > 0)
+        return HLWQ_OK;
+    (void)cudaGetLastError();
+    return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "there is no graphics card that CUDA can use: %s",
+                   code != cudaSuccess ? cudaGetErrorString(code) : "none was found");
+}
+
+/* Before a context there is nothing to ask; what one takes is the difference that making it makes. */
+extern "C" void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes)
+{
+    enum { CONTEXT_BYTES = 350 << 20 /* of a card of 8 GB, when another program takes memory in the same moment */ };
+    size_t now = 0, total = 0;
+    *free_bytes = *context_bytes = 0;
+    if (cudaMemGetInfo(&now, &total) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return;
+    }
+    *free_bytes = now;
+    *context_bytes = total - now;
+    if (*context_bytes > CONTEXT_BYTES)
+        *context_bytes = CONTEXT_BYTES;
+}
+
+extern "C" hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const hs_cuda_options *options,
+                                            hlwq_error *err)
+{
+    *be = NULL;
+    HS_TRY(hs_backend_cuda_probe(err));
+    if (limits->experts > 512 || limits->head_dim > 256)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
+                       "the CUDA backend takes at most 512 experts and heads of 256, this model has %u and %u",
+                       limits->experts, limits->head_dim);
+    hs_cuda *c = static_cast<hs_cuda *>(calloc(1, sizeof *c));
+    if (!c)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a backend");
+    c->base.ops = cuda_ops();
+    c->mem = options->mem;
+    c->vram = options->vram;
+    c->cpu = options->cpu;
+    c->lim = limits_of(limits);
+    hlwq_status st = open_parts(c, err);
+    if (st != HLWQ_OK) {
+        cuda_close(&c->base);
+        return st;
+    }
+    *be = &c->base;
+    return HLWQ_OK;
+}

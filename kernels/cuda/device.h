@@ -1,0 +1,127 @@
+/*
+ * kernels/cuda/device.h - what the kernels share: weights and activations as they see them, sums in fixed orders, and
+ * the launchers of each family.
+ *
+ * A product is y = W a for one matrix or for a row of matrices of one shape (experts): jobs.  Weights are the planes of
+ * base/dtype.h as they lie in the file.  Activations are q8 blocks of 128 in "chunk order": for chunk i = 0..3 and pair
+ * p = 0..7 the bytes 16i + 2p, 64 + 16i + 2p, 16i + 2p + 1, 64 + 16i + 2p + 1, so that four codes looked up at once
+ * meet the four activations they belong to.
+ */
+#ifndef HS_KERNELS_CUDA_DEVICE_H
+#define HS_KERNELS_CUDA_DEVICE_H
+
+#include "kernels/cuda/gpu.h"
+#include "kernels/numeric.h"
+
+extern "C" {
+#include "kernels/backend.h"
+}
+
+enum { WARP = 32, SEGMENT_BLOCKS = 8, GEMV_TOKENS = 8 /* most that share one decoding in a matrix-vector product */ };
+
+/* A packed matrix; planes at these offsets from a job's base. */
+typedef struct gpu_matrix {
+    uint64_t high, norms; /* from the low plane */
+    uint32_t rows, blocks, bits;
+    float scale;        /* of the sums */
+    uint32_t table[16]; /* magnitudes k by index, four to a word; Q6: 32 high parts, then 32 low ones */
+} gpu_matrix;
+
+typedef struct gpu_job {
+    const uint8_t *low; /* the matrix */
+    uint32_t first;     /* token rows list[first..first + m - 1], or first.. where there is no list */
+    uint32_t m, row;    /* result rows row..row + m - 1 */
+} gpu_job;
+
+typedef struct gpu_q8 {
+    uint32_t *q;  /* [rows][blocks][32] */
+    float *scale; /* [rows][blocks] */
+    int32_t *sum; /* likewise: of the codes */
+} gpu_q8;
+
+/* One product, or one for each job. */
+typedef struct gpu_product {
+    gpu_matrix w;
+    gpu_job one;
+    const gpu_job *job; /* device, [jobs]; NULL = the one */
+    uint32_t jobs, m;   /* m: the most rows of a job */
+    const uint32_t *list;
+    gpu_q8 a;
+    float *y;
+    uint64_t stride;
+    bool add; /* y += instead of y = */
+} gpu_product;
+
+/* ---- launchers: a stage each, on a stream, never waiting ------------------------------------- */
+
+cudaError_t gpu_run_product(const gpu_product *p, cudaStream_t s);
+
+/* y[t][r] (+)= W x for F32, F16 and BF16 matrices. */
+cudaError_t gpu_run_plain(const hs_matrix *w, const float *x, uint32_t n, float *y, uint64_t stride, bool add,
+                          cudaStream_t s);
+
+/* u = norm(x) [n][cols], and its q8 form where `q.q` is not NULL. */
+cudaError_t gpu_run_norm(const float *x, const float *w, uint32_t cols, uint32_t n, float eps, float *u, gpu_q8 q,
+                         cudaStream_t s);
+
+/* q8 of rows of x; with `up`, of silu(x) * up, which is also stored over x. */
+cudaError_t gpu_run_q8(float *x, const float *up, uint32_t cols, uint64_t rows, gpu_q8 q, cudaStream_t s);
+
+/* silu(x) * up over x alone. */
+cudaError_t gpu_run_swiglu(float *x, const float *up, uint64_t n, cudaStream_t s);
+
+typedef struct gpu_attention {
+    const float *q_norm, *k_norm, *rope; /* rope [n][rotary_dims]: cos then sin */
+    uint32_t q_heads, kv_heads, head_dim, rotary_dims, first, n;
+    uint64_t width; /* of a row of proj: queries and gates by head, keys, values */
+    float *proj, *out;
+    uint8_t *page; /* pages of one layer, one after another */
+    bool half;
+    float eps;
+} gpu_attention;
+
+cudaError_t gpu_run_rope_table(const float *inv_freq, uint32_t rotary_dims, uint32_t first, uint32_t n, float *table,
+                               cudaStream_t s);
+cudaError_t gpu_run_attention(const gpu_attention *a, cudaStream_t s);
+
+typedef struct gpu_delta {
+    const float *conv, *a_log, *dt_bias, *out_norm;
+    uint32_t k_heads, v_heads, k_dim, v_dim, taps, channels, n;
+    float *qkv, *mix, *z, *b, *a, *out; /* projections; convolved; gates; result [n][v_heads * v_dim] */
+    float *state, *conv_state;
+    float eps;
+} gpu_delta;
+
+cudaError_t gpu_run_delta(const gpu_delta *d, cudaStream_t s);
+
+cudaError_t gpu_run_top_k(const float *logits, uint32_t experts, uint32_t used, uint32_t n, int32_t *id, float *weight,
+                          cudaStream_t s);
+
+/* x[t] += sum over r of weight[t][r] y[slot[t][r]] + sigmoid(mix[t]) y[shared + t]; mix NULL = no shared expert. */
+cudaError_t gpu_run_combine(float *x, const float *y, const uint32_t *slot, const float *weight, uint32_t used,
+                            const float *mix, uint64_t shared, uint32_t hidden, uint32_t n, cudaStream_t s);
+
+#define GPU_TRY(call)                                                                                                  \
+    do {                                                                                                               \
+        cudaError_t gpu_try_ = (call);                                                                                 \
+        if (gpu_try_ != cudaSuccess)                                                                                   \
+            return gpu_try_;                                                                                           \
+    } while (0)
+
+/* ---- device helpers -------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ float warp_sum(float v)
+{
+    for (int m = 16; m; m /= 2)
+        v += __shfl_xor_sync(0xFFFFFFFFu, v, m);
+    return v;
+}
+
+static __device__ __forceinline__ float warp_max(float v)
+{
+    for (int m = 16; m; m /= 2)
+        v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, m));
+    return v;
+}
+
+#endif

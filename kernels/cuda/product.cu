@@ -1,0 +1,276 @@
+/*
+ * product.cu - y = W a for packed matrices: one to eight tokens (GEMV), or many (int8 MMA).
+ *
+ * Both give the bits of docs/numerics.md: exact integers in a block, fma over the eight blocks of a segment, segments
+ * added in ascending order.
+ *
+ * GEMV: four lanes own a segment, each a quarter of every block; a row of more segments has as many groups of four, up
+ * to the whole warp.  Bound by reading the codes once: 80 + 2 bytes for 128 weights of Q5.
+ *
+ * MMA: a warp takes 16 rows and 32 tokens.  m16n8k32 wants from lane 4g + t four bytes of row g and of row g + 8 at the
+ * same columns as of token g; which columns these are is up to us, so each lane decodes chunk t of its two rows and
+ * reads chunk t of its token, and four MMAs make a block.  sm_75 has m8n8k16: eight for each half of the rows.
+ */
+#include "kernels/cuda/decode.h"
+
+enum { GEMV_THREADS = 128, MMA_WARPS = 4, MMA_ROWS = 16, MMA_TOKENS = 32 };
+
+static __device__ __forceinline__ gpu_job job_of(const gpu_product &p, uint32_t i)
+{
+    return p.job ? p.job[i] : p.one;
+}
+
+static __device__ __forceinline__ uint64_t token_row(const gpu_product &p, const gpu_job &j, uint32_t t)
+{
+    return p.list ? p.list[j.first + t] : j.first + t;
+}
+
+static __device__ __forceinline__ void store(const gpu_product &p, uint64_t at, float v)
+{
+    p.y[at] = p.add ? p.y[at] + v : v;
+}
+
+static __device__ __forceinline__ float whole(int dot, int low, int sum, int bits)
+{
+    return (float)(bits == 6 ? 2 * (128 * dot + low) + sum : 2 * dot + sum);
+}
+
+/* groups: of four lanes that share a row, a power of two. */
+template <int BITS, int M>
+static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p, uint32_t groups)
+{
+    const gpu_job j = job_of(p, blockIdx.y);
+    uint32_t lane = threadIdx.x % WARP, t = lane % 4, group = lane / 4 % groups, rows_per_warp = 8 / groups;
+    uint32_t row = (blockIdx.x * (GEMV_THREADS / WARP) + threadIdx.x / WARP) * rows_per_warp + lane / (4 * groups);
+    uint32_t blocks = p.w.blocks, segments = (blocks + SEGMENT_BLOCKS - 1) / SEGMENT_BLOCKS;
+    uint64_t first_block = (uint64_t)(row < p.w.rows ? row : p.w.rows - 1) * blocks; /* all lanes stay to the end */
+    uint32_t table[16];
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        table[i] = p.w.table[i];
+
+    for (uint32_t t0 = 0; t0 < j.m; t0 += M) {
+        uint64_t at[M];
+        float total[M];
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            at[m] = token_row(p, j, t0 + m < j.m ? t0 + m : j.m - 1) * blocks;
+            total[m] = 0.0f;
+        }
+        for (uint32_t s0 = 0; s0 < segments; s0 += groups) {
+            uint32_t s = s0 + group, from = s * SEGMENT_BLOCKS;
+            float seg[M];
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                seg[m] = 0.0f;
+#pragma unroll 4
+            for (uint32_t k = 0; k < SEGMENT_BLOCKS; k++) {
+                bool there = from + k < blocks;
+                uint32_t b = there ? from + k : blocks - 1;
+                uint32_t v[8], lo[8];
+                decode<BITS>(table, load_codes<BITS>(p.w, j.low, first_block + b, (int)t), v, lo);
+                float norm = norm_of(p.w, j.low, first_block + b);
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    const uint4 *x = reinterpret_cast<const uint4 *>(p.a.q + (at[m] + b) * 32 + t * 8);
+                    uint4 x0 = x[0], x1 = x[1];
+                    const uint32_t q[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
+                    int dot = 0, low = 0;
+#pragma unroll
+                    for (int i = 0; i < 8; i++)
+                        dot = __dp4a((int)v[i], (int)q[i], dot);
+                    dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 1);
+                    dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 2);
+                    if (BITS == 6) {
+#pragma unroll
+                        for (int i = 0; i < 8; i++)
+                            low = __dp4a((int)lo[i], (int)q[i], low);
+                        low += __shfl_xor_sync(0xFFFFFFFFu, low, 1);
+                        low += __shfl_xor_sync(0xFFFFFFFFu, low, 2);
+                    }
+                    float isum = whole(dot, low, p.a.sum[at[m] + b], BITS);
+                    float next = fmaf(norm * p.a.scale[at[m] + b], isum, seg[m]);
+                    seg[m] = there ? next : seg[m];
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                for (uint32_t g = 0; g < groups; g++) {
+                    float of = __shfl_sync(0xFFFFFFFFu, seg[m], (int)(lane / (4 * groups) * 4 * groups + 4 * g));
+                    total[m] = s0 + g < segments ? total[m] + of : total[m];
+                }
+        }
+        if (t == 0 && group == 0 && row < p.w.rows)
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                if (t0 + m < j.m)
+                    store(p, (j.row + t0 + m) * p.stride + row, total[m] * p.w.scale);
+    }
+}
+
+/* acc += the block's products of 16 rows and 8 tokens. */
+static __device__ __forceinline__ void mma_block(int (&acc)[4], const uint32_t (&g)[8], const uint32_t (&g8)[8],
+                                                 const uint32_t (&q)[8])
+{
+    if (gpu_arch() >= 80) {
+#pragma unroll
+        for (int s = 0; s < 4; s++) {
+            const uint32_t a[4] = {g[2 * s], g8[2 * s], g[2 * s + 1], g8[2 * s + 1]};
+            const uint32_t b[2] = {q[2 * s], q[2 * s + 1]};
+            gpu_mma_s8_16832(acc, a, b);
+        }
+        return;
+    }
+    int upper[2] = {acc[0], acc[1]}, lower[2] = {acc[2], acc[3]};
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        gpu_mma_s8_8816(upper, g[i], q[i]);
+        gpu_mma_s8_8816(lower, g8[i], q[i]);
+    }
+    acc[0] = upper[0];
+    acc[1] = upper[1];
+    acc[2] = lower[0];
+    acc[3] = lower[1];
+}
+
+template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mma_kernel(gpu_product p)
+{
+    enum { TILES = MMA_TOKENS / 8 };
+    const gpu_job j = job_of(p, blockIdx.y);
+    uint32_t first_token = blockIdx.z * MMA_TOKENS;
+    if (first_token >= j.m)
+        return; /* the whole block */
+    uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4, blocks = p.w.blocks;
+    uint32_t first_row = (blockIdx.x * MMA_WARPS + threadIdx.x / WARP) * MMA_ROWS;
+    uint64_t row[2], token[TILES], column[TILES][2];
+    for (int h = 0; h < 2; h++) {
+        uint32_t r = first_row + g + 8 * h;
+        row[h] = (uint64_t)(r < p.w.rows ? r : p.w.rows - 1) * blocks;
+    }
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+        uint32_t mine = first_token + 8 * i + g;
+        token[i] = token_row(p, j, mine < j.m ? mine : j.m - 1) * blocks;
+        for (int h = 0; h < 2; h++) {
+            uint32_t out = first_token + 8 * i + 2 * t + h;
+            column[i][h] = token_row(p, j, out < j.m ? out : j.m - 1) * blocks;
+        }
+    }
+    uint32_t table[16];
+#pragma unroll
+    for (int i = 0; i < 16; i++)
+        table[i] = p.w.table[i];
+    float seg[TILES][4], total[TILES][4];
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            seg[i][k] = total[i][k] = 0.0f;
+
+    for (uint32_t b = 0; b < blocks; b++) {
+        uint32_t v[8], v8[8], lo[8], lo8[8];
+        decode<BITS>(table, load_codes<BITS>(p.w, j.low, row[0] + b, (int)t), v, lo);
+        decode<BITS>(table, load_codes<BITS>(p.w, j.low, row[1] + b, (int)t), v8, lo8);
+        const float norm[2] = {norm_of(p.w, j.low, row[0] + b), norm_of(p.w, j.low, row[1] + b)};
+#pragma unroll
+        for (int i = 0; i < TILES; i++) {
+            const uint4 *x = reinterpret_cast<const uint4 *>(p.a.q + (token[i] + b) * 32 + t * 8);
+            uint4 x0 = x[0], x1 = x[1];
+            const uint32_t q[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
+            int acc[4] = {0, 0, 0, 0}, low[4] = {0, 0, 0, 0};
+            mma_block(acc, v, v8, q);
+            if (BITS == 6)
+                mma_block(low, lo, lo8, q);
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                uint64_t of = column[i][k % 2] + b;
+                float isum = whole(acc[k], low[k], p.a.sum[of], BITS);
+                seg[i][k] = fmaf(norm[k / 2] * p.a.scale[of], isum, seg[i][k]);
+            }
+        }
+        if (b % SEGMENT_BLOCKS == SEGMENT_BLOCKS - 1 || b + 1 == blocks)
+#pragma unroll
+            for (int i = 0; i < TILES; i++)
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    total[i][k] += seg[i][k];
+                    seg[i][k] = 0.0f;
+                }
+    }
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            uint32_t r = first_row + g + 8 * (k / 2), out = first_token + 8 * i + 2 * t + k % 2;
+            if (r < p.w.rows && out < j.m)
+                store(p, (j.row + out) * p.stride + r, total[i][k] * p.w.scale);
+        }
+}
+
+template <int BITS> static cudaError_t run_bits(const gpu_product &p, cudaStream_t s)
+{
+    if (p.m > GEMV_TOKENS) {
+        dim3 grid((p.w.rows + MMA_WARPS * MMA_ROWS - 1) / (MMA_WARPS * MMA_ROWS), p.jobs,
+                  (p.m + MMA_TOKENS - 1) / MMA_TOKENS);
+        return gpu_launch(mma_kernel<BITS>, grid, dim3(MMA_WARPS * WARP), 0, s, p);
+    }
+    uint32_t segments = (p.w.blocks + SEGMENT_BLOCKS - 1) / SEGMENT_BLOCKS, groups = 1;
+    while (groups < segments && groups < 8)
+        groups *= 2;
+    uint32_t rows = GEMV_THREADS / WARP * (8 / groups);
+    dim3 grid((p.w.rows + rows - 1) / rows, p.jobs);
+    if (p.m == 1)
+        return gpu_launch(gemv_kernel<BITS, 1>, grid, dim3(GEMV_THREADS), 0, s, p, groups);
+    if (p.m == 2)
+        return gpu_launch(gemv_kernel<BITS, 2>, grid, dim3(GEMV_THREADS), 0, s, p, groups);
+    return gpu_launch(gemv_kernel<BITS, 4>, grid, dim3(GEMV_THREADS), 0, s, p, groups);
+}
+
+cudaError_t gpu_run_product(const gpu_product *p, cudaStream_t s)
+{
+    if (p->jobs == 0 || p->m == 0)
+        return cudaSuccess;
+    switch (p->w.bits) {
+    case 2: return run_bits<2>(*p, s);
+    case 3: return run_bits<3>(*p, s);
+    case 4: return run_bits<4>(*p, s);
+    case 5: return run_bits<5>(*p, s);
+    default: return run_bits<6>(*p, s);
+    }
+}
+
+/* ---- plain matrices -------------------------------------------------------------------------- */
+
+/* A warp an output: elements go to lanes in turn, lanes are added as a tree. Fixed work: its own order of summing. */
+static __global__ void plain_kernel(const uint8_t *w, int dtype, uint32_t rows, uint32_t cols, const float *x, float *y,
+                                    uint64_t stride, bool add)
+{
+    uint32_t lane = threadIdx.x % WARP, row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (row >= rows)
+        return; /* whole warps */
+    const float *xt = x + (uint64_t)blockIdx.y * cols;
+    float sum = 0.0f;
+    for (uint32_t c = lane; c < cols; c += WARP) {
+        uint64_t at = (uint64_t)row * cols + c;
+        float v;
+        if (dtype == HS_F32)
+            v = reinterpret_cast<const float *>(w)[at];
+        else if (dtype == HS_F16)
+            v = gpu_half_to_float(reinterpret_cast<const uint16_t *>(w)[at]);
+        else
+            v = hs_bits_float((uint32_t) reinterpret_cast<const uint16_t *>(w)[at] << 16);
+        sum = fmaf(v, xt[c], sum);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) {
+        float *out = y + blockIdx.y * stride + row;
+        *out = add ? *out + sum : sum;
+    }
+}
+
+cudaError_t gpu_run_plain(const hs_matrix *w, const float *x, uint32_t n, float *y, uint64_t stride, bool add,
+                          cudaStream_t s)
+{
+    dim3 grid((w->rows + 3) / 4, n);
+    return gpu_launch(plain_kernel, grid, dim3(128), 0, s, w->low, (int)w->dtype, w->rows, w->cols, x, y, stride, add);
+}

@@ -1,0 +1,29 @@
+/*
+ * kernels/cuda_absent.c - stands in for kernels/cuda in builds without it.
+ */
+#include "kernels/backend.h"
+
+hlwq_status hs_backend_cuda_probe(hlwq_error *err)
+{
+    return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "this build knows no graphics cards: it was made without CUDA");
+}
+
+void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes)
+{
+    *free_bytes = *context_bytes = 0;
+}
+
+hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const hs_cuda_options *options,
+                                 hlwq_error *err)
+{
+    (void)limits;
+    (void)options;
+    *be = NULL;
+    return hs_backend_cuda_probe(err);
+}
+
+uint64_t hs_backend_cuda_bytes(const hs_limits *limits)
+{
+    (void)limits;
+    return 0;
+}

@@ -1,0 +1,61 @@
+/*
+ * offload/residency_private.h - what opening (residency.c) and using (residency_use.c) share.
+ */
+#ifndef HS_OFFLOAD_RESIDENCY_PRIVATE_H
+#define HS_OFFLOAD_RESIDENCY_PRIVATE_H
+
+#include "offload/residency.h"
+#include "offload/slab.h"
+#include "offload/upper.h"
+
+enum { READS_MAX = 256 /* extents being read at once */ };
+/* One extent being read. */
+typedef struct reading {
+    hs_transfer transfer;
+    int32_t slot;
+    uint32_t group, extent; /* of the table */
+    struct reading *next;
+} reading;
+
+struct hs_residency {
+    hs_store *store;
+    hs_mem *mem;
+    const hs_table *table;
+    bool verify, always, dense; /* always: checksums at every read, not only the first */
+    hs_backend *backend;        /* whose memory the trunk is in */
+    uint8_t **data;             /* [n_groups], extents one after another, where stages find them; NULL = not always */
+    uint8_t **host;             /* [n_groups], likewise in ordinary memory; may be the same */
+    uint32_t *index;            /* [n_groups]: number among the streamed groups, or UINT32_MAX */
+    uint32_t *layers;           /* [groups]: the group of each, in order */
+    uint32_t groups;
+
+    hs_upper upper; /* slots NULL = none: everything is in the backend's memory, or that is ordinary memory */
+
+    /* Streaming; slots is NULL while all of that is in ordinary memory, or above. */
+    hs_slots *slots;
+    hs_rival *rival; /* NULL = nothing to compare with */
+    hs_stream *stream;
+    hs_slab slab;
+    hlwq_status changed; /* the file was found to be another, and this says so */
+    hlwq_error change;
+    uint64_t wait_ns, position;
+    uint64_t guessed, guessed_right, judged, judged_right, quiet_until, tokens;
+    uint8_t *on_guess; /* [slots_made]: read on a guess and not used yet */
+    uint32_t slots_made;
+    reading *read, *spare; /* [READS_MAX]; those not in use */
+    uint64_t *checked;     /* bit per streamed extent: its checksum was right once */
+    uint32_t *first_bit;   /* [groups] */
+
+    /* The use under way. */
+    bool begun, given; /* given: `ready` is what next gave out */
+    bool given_above;  /* or `here` is */
+    bool sorted;       /* how many of `ready` stay below was decided: `beside` */
+    uint32_t group, last_tokens, n_here, n_ready, n_missing, n_waiting, beside;
+    int32_t *here, *ready, *missing, *waiting; /* extents: above; can be used below; without a slot; being read */
+    uint8_t *seen;                             /* [extents of the group] */
+};
+
+/* Takes in a finished read: a ready slot, or an empty one and the first error. */
+void hs_residency_collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error *err);
+
+#endif

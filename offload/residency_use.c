@@ -1,0 +1,389 @@
+/*
+ * offload/residency_use.c - one group at a time: what is there first, the rest as it is read.
+ *
+ * A slot that is being read is pinned once by the read itself and once by every use that waits for it.
+ */
+#include "offload/residency_private.h"
+
+#include "base/clock.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum {
+    GUESSES = 1,      /* extents of the next layer that are read on a guess */
+    JUDGE = 64,       /* guesses between two judgements */
+    QUIET = 64,       /* tokens without guesses after a bad one */
+    AHEAD = 2,        /* layers of a dense model that are read at once before they are needed */
+    ADMIT = 2,        /* experts of a layer that are copied up after they were computed beside */
+    BESIDE_TOKENS = 8 /* with more at once, copying an expert up is less than computing it on the CPU */
+};
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+/* Asks for an extent that has no slot; its slot, or -1 if every slot, or read, is in use. The claim's pin is the
+ * read's. */
+static int32_t start_read(hs_residency *r, uint32_t group, uint32_t extent)
+{
+    const hs_group *g = &r->table->group[group];
+    int32_t slot = r->spare ? hs_slots_claim(r->slots, r->index[group], extent) : -1;
+    if (slot < 0)
+        return -1;
+    r->on_guess[slot] = 0;
+    reading *s = r->spare;
+    r->spare = s->next;
+    *s = (reading){.slot = slot, .group = group, .extent = extent};
+    s->transfer = (hs_transfer){.offset = hs_store_extent_offset(r->store, group, extent),
+                                .bytes = g->bytes,
+                                .to = hs_slab_slot(&r->slab, (uint32_t)slot),
+                                .buffer = 1 + (uint32_t)slot / r->slab.per_chunk,
+                                .user = (uint64_t)(s - r->read)};
+    hs_stream_read(r->stream, &s->transfer);
+    return slot;
+}
+
+void hs_residency_collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error *err)
+{
+    reading *s = &r->read[t->user];
+    int32_t slot = s->slot;
+    uint32_t bit = r->first_bit[r->index[s->group]] + s->extent;
+    hlwq_status got = t->status;
+    hlwq_error why = t->error;
+    s->next = r->spare;
+    r->spare = s;
+    if (got == HLWQ_OK && r->verify && (r->always || !(r->checked[bit / 64] >> bit % 64 & 1))) {
+        got = hs_store_check(r->store, s->group, s->extent, t->to, &why);
+        r->checked[bit / 64] |= (uint64_t)(got == HLWQ_OK) << bit % 64;
+    }
+    if (got == HLWQ_OK) {
+        hs_slots_ready(r->slots, slot);
+        hs_slots_unpin(r->slots, slot);
+        return;
+    }
+    if (*st == HLWQ_OK) {
+        *st = got;
+        *err = why;
+    }
+    hs_slots_abandon(r->slots, slot);
+}
+
+/*
+ * A dense model's layers come in a circle, where every policy that looks back fails.  All slots but a ring of HS_RING
+ * keep their layers for good, spread evenly so that the disk has time between them; the others pass through the ring.
+ */
+static bool stays(const hs_residency *r, uint32_t layer)
+{
+    uint64_t kept = hs_slots_capacity(r->slots) - HS_RING;
+    return (layer + 1) * kept / r->groups > layer * kept / r->groups;
+}
+
+static void read_ahead(hs_residency *r)
+{
+    uint32_t here = r->index[r->group], under_way = 0, ahead = !stays(r, here);
+    hs_slots_value(r->slots, here, 0, stays(r, here) ? 1.0 : -(double)(r->position + r->groups));
+    for (uint32_t k = 1; k < r->groups && under_way < AHEAD; k++) {
+        uint32_t next = (here + k) % r->groups;
+        int32_t slot = hs_slots_find(r->slots, next, 0);
+        hs_slots_value(r->slots, next, 0, stays(r, next) ? 1.0 : -(double)(r->position + k));
+        if (!stays(r, next) && (slot >= 0 || ahead < HS_RING))
+            ahead++;
+        else if (!stays(r, next))
+            return; /* the ring is full of layers that are needed sooner */
+        if (slot >= 0) {
+            under_way += !hs_slots_is_ready(r->slots, slot);
+            continue;
+        }
+        if (start_read(r, r->layers[next], 0) < 0)
+            return;
+        under_way++;
+    }
+}
+
+/* ---- using a group -------------------------------------------------------------------------- */
+
+void hs_residency_tokens(hs_residency *r, uint32_t n)
+{
+    r->tokens += n;
+    r->last_tokens = n;
+    if (r->upper.slots)
+        hs_slots_tick(r->upper.slots, n);
+    if (!r->slots)
+        return;
+    hs_slots_tick(r->slots, n);
+    if (r->rival)
+        hs_rival_tick(r->rival, n);
+    r->changed = hs_store_unchanged(r->store, &r->change);
+}
+
+bool hs_residency_wants_guesses(const hs_residency *r)
+{
+    return r->slots && !r->dense && r->tokens >= r->quiet_until && r->n_missing + r->n_waiting == 0;
+}
+
+void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n)
+{
+    uint32_t under_way = 0;
+    for (uint32_t i = 0; i < n && under_way < GUESSES; i++) {
+        if (hs_slots_find(r->slots, r->index[group], (uint32_t)extent[i]) >= 0 ||
+            (r->upper.slots && hs_slots_find(r->upper.slots, r->index[group], (uint32_t)extent[i]) >= 0))
+            continue;
+        int32_t slot = start_read(r, group, (uint32_t)extent[i]);
+        if (slot < 0)
+            return;
+        r->on_guess[slot] = 1;
+        r->guessed++;
+        under_way++;
+    }
+    if (r->guessed - r->judged < JUDGE)
+        return;
+    /* A guess that comes true saves a wait; one that does not costs a read, of time in which the disk had little to do.
+     */
+    if ((r->guessed_right - r->judged_right) * 2 < r->guessed - r->judged)
+        r->quiet_until = r->tokens + QUIET;
+    r->judged = r->guessed;
+    r->judged_right = r->guessed_right;
+}
+
+/* Where an extent of the group in use is in ordinary memory: among the ready, the waiting or the missing. */
+static void look_below(hs_residency *r, uint32_t e)
+{
+    uint32_t index = r->index[r->group];
+    if (!r->slots || index == UINT32_MAX) {
+        r->ready[r->n_ready++] = (int32_t)e;
+        return;
+    }
+    int32_t slot = hs_slots_use(r->slots, index, e);
+    bool ready = slot >= 0 && hs_slots_is_ready(r->slots, slot);
+    if (r->rival)
+        hs_rival_use(r->rival, index, e, ready);
+    if (slot >= 0) {
+        r->guessed_right += r->on_guess[slot];
+        r->on_guess[slot] = 0;
+    }
+    if (slot < 0)
+        r->missing[r->n_missing++] = (int32_t)e;
+    else if (ready)
+        r->ready[r->n_ready++] = (int32_t)e;
+    else
+        r->waiting[r->n_waiting++] = (int32_t)e;
+}
+
+void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n)
+{
+    const hs_group *g = &r->table->group[group];
+    bool above = r->upper.slots && r->index[group] != UINT32_MAX;
+    assert(!r->begun && group < r->table->n_groups);
+    r->begun = true;
+    r->sorted = false;
+    r->group = group;
+    r->n_here = r->n_ready = r->n_missing = r->n_waiting = 0;
+    memset(r->seen, 0, g->count);
+    for (uint32_t i = 0; i < n; i++) {
+        assert(extent[i] >= 0 && (uint32_t)extent[i] < g->count);
+        r->seen[extent[i]] = 1;
+    }
+    for (uint32_t e = 0; e < g->count; e++) { /* ascending: as they lie in the file */
+        if (!r->seen[e])
+            continue;
+        if (above && hs_slots_use(r->upper.slots, r->index[group], e) >= 0)
+            r->here[r->n_here++] = (int32_t)e;
+        else
+            look_below(r, e);
+    }
+    r->position++;
+}
+
+static void ask_for_missing(hs_residency *r)
+{
+    uint32_t n = 0;
+    for (int32_t slot; n < r->n_missing && (slot = start_read(r, r->group, (uint32_t)r->missing[n])) >= 0; n++) {
+        hs_slots_pin(r->slots, slot); /* the read has a pin; this use takes one too */
+        r->waiting[r->n_waiting++] = r->missing[n];
+    }
+    memmove(r->missing, r->missing + n, (r->n_missing - n) * sizeof *r->missing);
+    r->n_missing -= n;
+}
+
+static void unpin_below(hs_residency *r, int32_t extent)
+{
+    if (r->slots)
+        hs_slots_unpin(r->slots, hs_slots_find(r->slots, r->index[r->group], (uint32_t)extent));
+}
+
+/* What was ready is not used any more. */
+static void let_go(hs_residency *r)
+{
+    for (uint32_t i = 0; i < r->n_ready; i++)
+        unpin_below(r, r->ready[i]);
+    r->n_ready = 0;
+    r->sorted = false;
+}
+
+static void let_go_above(hs_residency *r)
+{
+    for (uint32_t i = 0; i < r->n_here; i++)
+        hs_slots_unpin(r->upper.slots, hs_slots_find(r->upper.slots, r->index[r->group], (uint32_t)r->here[i]));
+    r->n_here = 0;
+}
+
+static hlwq_status take_up(hs_residency *r, int32_t extent, bool if_better, int32_t *slot, hlwq_error *err)
+{
+    const hs_group *g = &r->table->group[r->group];
+    const uint8_t *data = hs_residency_data(r, r->group, (uint32_t)extent);
+    return hs_upper_take(&r->upper, r->index[r->group], (uint32_t)extent, data, g->bytes, if_better, slot, err);
+}
+
+/*
+ * Copies up those of the ready ones that are not to be computed beside, as far as slots go.  A layer of a dense model
+ * is computed above only, and passes through the slots in a circle.
+ */
+static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
+{
+    if (!r->sorted) {
+        double share = r->upper.beside >= 0 ? r->upper.beside : r->last_tokens > BESIDE_TOKENS ? 0.0 : 1.0;
+        r->beside = r->dense ? 0 : (uint32_t)(share * r->n_ready + 0.5);
+        r->sorted = true;
+    }
+    if (r->dense) { /* what is needed last makes room, but for the first slots, which keep their layers */
+        uint32_t layer = r->index[r->group], kept = hs_slots_capacity(r->upper.slots) - 1;
+        hs_slots_value(r->upper.slots, layer, 0, layer < kept ? 1.0 : -(double)r->position);
+    }
+    while (r->n_ready > r->beside) {
+        int32_t slot, extent = r->ready[r->n_ready - 1];
+        HS_TRY(take_up(r, extent, false, &slot, err));
+        if (slot < 0)
+            return HLWQ_OK;
+        r->n_ready--;
+        unpin_below(r, extent);
+        r->here[r->n_here++] = extent;
+    }
+    return HLWQ_OK;
+}
+
+/* What was computed beside and is worth more than something above is copied up now: at most so many a layer. */
+static hlwq_status admit(hs_residency *r, hlwq_error *err)
+{
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < r->n_ready && taken < ADMIT; i++) {
+        int32_t slot;
+        HS_TRY(take_up(r, r->ready[i], true, &slot, err));
+        if (slot >= 0) {
+            hs_slots_unpin(r->upper.slots, slot);
+            taken++;
+        }
+    }
+    return HLWQ_OK;
+}
+
+/* Moves what has come in from waiting to ready; a failed read has left no slot, and nothing waits for it. */
+static void sort_waiting(hs_residency *r)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < r->n_waiting; i++) {
+        int32_t slot = hs_slots_find(r->slots, r->index[r->group], (uint32_t)r->waiting[i]);
+        if (slot >= 0 && hs_slots_is_ready(r->slots, slot))
+            r->ready[r->n_ready++] = r->waiting[i];
+        else if (slot >= 0)
+            r->waiting[kept++] = r->waiting[i];
+    }
+    r->n_waiting = kept;
+}
+
+/* Moves what has arrived from waiting to ready; waits for something if nothing is there. */
+static hlwq_status arrivals(hs_residency *r, hlwq_error *err)
+{
+    hlwq_status st = HLWQ_OK;
+    for (;;) {
+        bool block = r->n_ready == 0 && r->n_waiting > 0;
+        uint64_t mark = block ? hs_now_ns() : 0;
+        hs_transfer *t = hs_stream_next(r->stream, block);
+        if (block)
+            r->wait_ns += hs_now_ns() - mark;
+        if (!t && block)
+            return hs_fail(err, HLWQ_ERR_IO, "%s: a read was lost", hs_store_path(r->store));
+        if (!t)
+            return HLWQ_OK;
+        hs_residency_collect(r, t, &st, err);
+        sort_waiting(r);
+        if (st != HLWQ_OK)
+            return st;
+    }
+}
+
+/* The next ones above: those found there, then those that are copied up. */
+static hlwq_status next_above(hs_residency *r, hlwq_error *err)
+{
+    if (r->n_here == 0 && r->n_ready)
+        HS_TRY(carry_up(r, err));
+    return HLWQ_OK;
+}
+
+hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hs_place *place, hlwq_error *err)
+{
+    assert(r->begun);
+    *extent = r->ready;
+    *n = 0;
+    *place = HS_PLACE_HERE;
+    if (!hs_residency_streams(r, r->group)) {
+        *n = r->n_ready;
+        r->n_ready = 0;
+        return HLWQ_OK;
+    }
+    if (r->given_above)
+        let_go_above(r);
+    if (r->given && r->upper.slots)
+        HS_TRY(admit(r, err));
+    if (r->given)
+        let_go(r);
+    r->given = r->given_above = false;
+    if (r->changed != HLWQ_OK) {
+        if (err)
+            *err = r->change;
+        return r->changed;
+    }
+    if (r->slots)
+        ask_for_missing(r);
+    if (r->slots && r->dense)
+        read_ahead(r);
+    if (r->n_ready == 0)
+        r->sorted = false;
+    if (r->n_here == 0 && r->n_waiting && !r->sorted)
+        HS_TRY(arrivals(r, err));
+    if (r->upper.slots)
+        HS_TRY(next_above(r, err));
+    if (r->n_here) {
+        *extent = r->here;
+        *n = r->n_here;
+        r->given_above = true;
+        return HLWQ_OK;
+    }
+    *n = r->n_ready;
+    *place = r->upper.slots ? HS_PLACE_HOST : HS_PLACE_HERE;
+    r->upper.beside_count += r->upper.slots ? r->n_ready : 0;
+    r->given = true;
+    if ((*n == 0 && r->n_missing) || (*n && r->upper.slots && r->dense)) /* floors leave each group at least one slot */
+        return hs_fail(err, HLWQ_ERR_BUDGET, "%s: no slot is free", hs_store_path(r->store));
+    return HLWQ_OK;
+}
+
+void hs_residency_end(hs_residency *r)
+{
+    hlwq_status st = HLWQ_OK;
+    hlwq_error err;
+    assert(r->begun);
+    r->begun = r->given = r->given_above = false;
+    if (!hs_residency_streams(r, r->group)) {
+        r->n_ready = 0;
+        return;
+    }
+    /* After a failure: what this use waits for is let finish. */
+    while (r->n_waiting) {
+        hs_transfer *t = hs_stream_next(r->stream, true);
+        if (!t)
+            break;
+        hs_residency_collect(r, t, &st, &err);
+        sort_waiting(r);
+    }
+    let_go_above(r);
+    let_go(r);
+}

@@ -1,0 +1,34 @@
+/*
+ * offload/upper.h - slots in a backend's own memory (a graphics card's), above those in ordinary memory.
+ */
+#ifndef HS_OFFLOAD_UPPER_H
+#define HS_OFFLOAD_UPPER_H
+
+#include "cache/slots.h"
+#include "kernels/backend.h"
+
+typedef struct hs_upper {
+    hs_mem *mem;
+    hs_backend *backend;
+    hs_slots *slots;
+    uint8_t *memory;
+    uint64_t slot_bytes;
+    double beside;    /* share of the experts that are not here which the CPU computes; below 0: by what is usual */
+    uint64_t uploads; /* extents */
+    uint64_t beside_count;
+} hs_upper;
+
+hlwq_status hs_upper_open(hs_upper *u, hs_mem *mem, hs_backend *backend, const hs_slots_options *options,
+                          uint64_t slot_bytes, double beside, hlwq_error *err);
+void hs_upper_close(hs_upper *u); /* idempotent for zeroed structs */
+
+const uint8_t *hs_upper_data(const hs_upper *u, int32_t slot);
+
+/*
+ * Copies an extent up.  The slot, ready and pinned once; -1 if every slot is in use, or, with `if_better`, holds what
+ * is worth more.
+ */
+hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const uint8_t *data, uint64_t bytes,
+                          bool if_better, int32_t *slot, hlwq_error *err);
+
+#endif
