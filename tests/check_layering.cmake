@@ -15,11 +15,24 @@ set(may_offload base loader stream cache kernels)
 set(may_model base loader cache kernels offload)
 set(may_app base)
 
-# Headers of a library that only one file or folder may know: "<pattern> <files allowed to include it>".
+# Headers that only one file or folder may know: "<pattern> <files allowed to include it>".
 set(private_headers
   "^liburing(\\.h|/) ^stream/engine_uring\\.c$"
   "^jansson\\.h$ ^base/json\\.c$"
-  "^(cuda|cublas|cooperative_groups|mma\\.h|nvtx) ^kernels/cuda/")
+  "^(cuda|cublas|cooperative_groups|mma\\.h|nvtx) ^kernels/cuda/gpu_nvcc\\.h$"
+  "^kernels/cuda/gpu ^(kernels|tests)/cuda/"
+  "^kernels/cuda/sim/ ^(kernels/cuda/(sim/|gpu\\.h$)|tests/cuda/)")
+
+function(check_private file target out)
+  foreach(rule ${private_headers})
+    string(REPLACE " " ";" rule "${rule}")
+    list(GET rule 0 header)
+    list(GET rule 1 allowed)
+    if(target MATCHES "${header}" AND NOT file MATCHES "${allowed}")
+      set(${out} "${target} may not be included here" PARENT_SCOPE)
+    endif()
+  endforeach()
+endfunction()
 
 function(check_include file room line out)
   set(found "")
@@ -31,21 +44,17 @@ function(check_include file room line out)
     elseif(room IN_LIST rooms AND NOT target_room STREQUAL room AND NOT target_room STREQUAL "include"
            AND NOT target_room IN_LIST may_${room})
       set(found "${room}/ may not include \"${target}\"")
+    else()
+      check_private("${file}" "${target}" found)
     endif()
   elseif(line MATCHES "^[ \t]*#[ \t]*include[ \t]*<([^>]+)>")
     set(target "${CMAKE_MATCH_1}")
     string(REGEX MATCH "^[^/]*" target_room "${target}")
     if(target MATCHES "/" AND target_room IN_LIST rooms)
       set(found "<${target}> is ours: write it with quotes")
+    else()
+      check_private("${file}" "${target}" found)
     endif()
-    foreach(rule ${private_headers})
-      string(REPLACE " " ";" rule "${rule}")
-      list(GET rule 0 header)
-      list(GET rule 1 allowed)
-      if(target MATCHES "${header}" AND NOT file MATCHES "${allowed}")
-        set(found "<${target}> may not be included here")
-      endif()
-    endforeach()
   endif()
   set(${out} "${found}" PARENT_SCOPE)
 endfunction()
@@ -60,7 +69,7 @@ function(check_tree root count violations)
       continue()
     endif()
     file(GLOB_RECURSE files RELATIVE ${root}
-      ${root}/${dir}/*.c ${root}/${dir}/*.h ${root}/${dir}/*.cu ${root}/${dir}/*.cuh ${root}/${dir}/*.inc)
+      ${root}/${dir}/*.c ${root}/${dir}/*.h ${root}/${dir}/*.cc ${root}/${dir}/*.cu ${root}/${dir}/*.cuh ${root}/${dir}/*.inc)
     foreach(file ${files})
       file(STRINGS ${root}/${file} lines REGEX "^[ \t]*#[ \t]*include[ \t]*[\"<]")
       foreach(line ${lines})
@@ -87,7 +96,16 @@ function(self_test root)
     "cache/a.c| #include\"kernels/a.h\"|caught"
     "stream/engine_uring.c|#include <liburing.h>|fine"
     "stream/ring.c|#include <liburing.h>|caught"
-    "kernels/cuda/a.cu|#include <cuda_runtime.h>|fine"
+    "kernels/cuda/gpu_nvcc.h|#include <cuda_runtime.h>|fine"
+    "kernels/cuda/a.cu|#include <cuda_runtime.h>|caught"
+    "kernels/cuda/c.cu|#include \"kernels/cuda/gpu.h\"|fine"
+    "kernels/cuda/d.cu|#include \"kernels/cuda/sim/sim.h\"|caught"
+    "kernels/cuda/gpu.h|#include \"kernels/cuda/sim/device.h\"|fine"
+    "kernels/cuda/sim/a.cc|#include \"kernels/cuda/sim/sim.h\"|fine"
+    "kernels/cuda/sim/b.cc|#include \"offload/a.h\"|caught"
+    "kernels/cpu/b.c|#include \"kernels/cuda/gpu.h\"|caught"
+    "model/d.c|#include \"kernels/cuda/gpu.h\"|caught"
+    "tests/cuda/a.cc|#include \"kernels/cuda/sim/sim.h\"|fine"
     "kernels/cpu/a.c|#include <cuda_runtime.h>|caught"
     "kernels/cuda/b.cuh|#include \"model/a.h\"|caught"
     "offload/a.c|#include \"stream/ring.h\"|fine"
