@@ -39,6 +39,15 @@ void sim_make_ready(sim_block *b, sim_thread *t)
     b->ready[(b->ready_first + b->n_ready++) % MAX_THREADS] = t;
 }
 
+/* Before all others: this warp runs ahead of the rest, and its stacks are still in the cache. */
+void sim_make_ready_first(sim_block *b, sim_thread *t)
+{
+    t->state = SIM_READY;
+    b->ready_first = (b->ready_first + MAX_THREADS - 1) % MAX_THREADS;
+    b->ready[b->ready_first] = t;
+    b->n_ready++;
+}
+
 static sim_thread *take_ready(sim_block *b)
 {
     if (!b->n_ready)

@@ -123,7 +123,8 @@ sim_stack *sim_stack_take(void (*entry)(void))
         }
         s = static_cast<sim_stack *>(sim_alloc(sizeof *s));
         s->base = p + guard;
-        s->bytes = stack_bytes;
+        /* Tops of equal page offset would share a few cache sets among all threads of a block. */
+        s->bytes = stack_bytes - n_stacks * 448 % PAGE / 16 * 16;
     }
     if (s->dirty)
         ASAN_UNPOISON_MEMORY_REGION(s->base, s->bytes);

@@ -146,6 +146,7 @@ static inline sim_thread *sim_self(void)
 }
 void sim_pause(sim_thread *t, sim_thread_state state, int line, const char *what);
 void sim_make_ready(sim_block *b, sim_thread *t);
+void sim_make_ready_first(sim_block *b, sim_thread *t);
 [[noreturn]] void sim_fault(cudaError_t e, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- memory.cc ---- */

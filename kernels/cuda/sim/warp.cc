@@ -45,14 +45,11 @@ static void meet(hs_sim_meeting *m)
     m->combine(w->lane, mask);
     w->waiting &= ~mask;
     sim_thread *warp = &b->thread[t->id - lane];
-    if (sim_options.order == HS_SIM_DOWN) {
-        for (int i = 31; i >= 0; i--)
-            if (mask & ~me & 1u << i)
-                sim_make_ready(b, &warp[i]);
-    } else {
-        for (uint32_t rest = mask & ~me; rest; rest &= rest - 1)
-            sim_make_ready(b, &warp[__builtin_ctz(rest)]);
-    }
+    /* Ascending: a warp runs ahead of the others up to its next barrier. Descending: all warps go step by step. */
+    bool ahead = sim_options.order != HS_SIM_DOWN;
+    for (int i = 31; i >= 0; i--)
+        if (mask & ~me & 1u << i)
+            (ahead ? sim_make_ready_first : sim_make_ready)(b, &warp[i]);
 }
 
 static void combine_nothing(hs_sim_meeting *const *, uint32_t) {}
