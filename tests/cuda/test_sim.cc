@@ -543,31 +543,58 @@ static void a_deadlock_of_host_and_device_is_named(void **)
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
 
-static int *victim;
+static bool with_protection;
 
 static void touch(void)
 {
-    *static_cast<volatile int *>(victim) = 1;
+    hs_sim_options o = plain_options();
+    o.protect = with_protection;
+    hs_sim_configure(&o);
+    int *d = device<int>(1);
+    OK(cudaMemset(d, 0, sizeof(int)));
+    OK(cudaDeviceSynchronize());
+    *static_cast<volatile int *>(d) = 1;
 }
 
 static void the_host_cannot_touch_device_memory(void **)
 {
-    char said[256];
+    char said[4096];
     for (int protect = 0; protect < 2; protect++) {
-        hs_sim_options o = plain_options();
-        o.protect = protect;
-        hs_sim_configure(&o);
-        victim = device<int>(1);
-        OK(cudaMemset(victim, 0, sizeof(int)));
-        OK(cudaDeviceSynchronize());
+        with_protection = protect;
         int status = in_child(touch, said, sizeof said);
 #ifdef __SANITIZE_ADDRESS__
         assert_true(protect ? status != 0 : status == 0);
 #else
         assert_true(protect ? WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV : status == 0);
+        assert_true(!protect || strstr(said, "the host uses device memory at"));
 #endif
-        OK(cudaFree(victim));
     }
+}
+
+static __global__ void wild_kernel(int *p, int at)
+{
+    p[threadIdx.x == 3 ? at : 0] = 1;
+}
+
+static void run_wild(void)
+{
+    start(0, HS_SIM_UP);
+    int *d = device<int>(4);
+    OK(gpu_launch(wild_kernel, 1, 32, 0, nullptr, d, 8192));
+    OK(cudaDeviceSynchronize());
+}
+
+/* Never allocated, so it is closed while kernels run too; AddressSanitizer has no poison there but sees the SIGSEGV. */
+static void a_kernel_that_leaves_device_memory_is_named(void **)
+{
+    char said[4096];
+    int status = in_child(run_wild, said, sizeof said);
+    assert_int_not_equal(status, 0);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    assert_non_null(strstr(said, "kernel wild_kernel"));
+    assert_non_null(strstr(said, "thread (3,0,0): illegal access"));
+#endif
 }
 
 static void vram_is_capped_and_fragments(void **)
@@ -892,6 +919,7 @@ int main(void)
         TEST(another_thread_may_end_a_wait),
         TEST(a_deadlock_of_host_and_device_is_named),
         TEST(the_host_cannot_touch_device_memory),
+        TEST(a_kernel_that_leaves_device_memory_is_named),
         TEST(vram_is_capped_and_fragments),
         TEST(registering_may_fail),
         TEST(graphs_replay_what_was_captured),

@@ -60,7 +60,13 @@ static bool have_arena(void)
         return false;
     void *p = mmap(nullptr, arena_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     arena = p == MAP_FAILED ? nullptr : static_cast<char *>(p);
+    sim_watch_crashes();
     return arena;
+}
+
+bool sim_in_arena(const void *p)
+{
+    return arena && static_cast<const char *>(p) >= arena && static_cast<const char *>(p) < arena + arena_bytes;
 }
 
 void sim_memory_reset(void)

@@ -6,6 +6,7 @@
  *   launch.cc   a kernel's limits and blocks          symbols.cc  how much shared memory a kernel declares
  *   memory.cc   the arena, pinned memory              stream.cc   queues, events, waiting
  *   graph.cc    capture and replay                    runtime.cc  the device, errors
+ *   crash.cc    whose access ended in a SIGSEGV
  */
 #ifndef HS_KERNELS_CUDA_SIM_PRIVATE_H
 #define HS_KERNELS_CUDA_SIM_PRIVATE_H
@@ -154,7 +155,11 @@ enum sim_where { SIM_PAGEABLE, SIM_PINNED, SIM_DEVICE, SIM_NOWHERE };
 sim_where sim_where_is(const void *p, size_t bytes);
 void sim_arena_open(void); /* nests */
 void sim_arena_close(void);
+bool sim_in_arena(const void *p);
 void sim_memory_reset(void);
+
+/* ---- crash.cc ---- */
+void sim_watch_crashes(void); /* at the first device memory after each reset */
 
 /* ---- stream.cc ---- */
 struct sim_ids {
