@@ -53,6 +53,7 @@ static void decoding_calls_no_allocator(void **state)
     if (access(model, R_OK) != 0)
         skip();
     hlwq_engine_options o = hlwq_engine_options_default();
+    o.device = test_device();
     o.model = model;
     o.threads = 2;
     long before = atomic_load(&calls);

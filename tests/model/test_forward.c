@@ -38,6 +38,7 @@ static hlwq_engine *open_tiny(bool moe, uint32_t threads, const expected *e)
     hlwq_error err;
     hlwq_engine *engine;
     hlwq_engine_options o = hlwq_engine_options_default();
+    o.device = test_device();
     o.model = dir;
     o.threads = threads;
     CHECK_OK(hlwq_engine_open(&o, &engine, &err), err);
@@ -60,7 +61,7 @@ static void run(hlwq_engine *engine, uint32_t first_piece, uint32_t piece, float
         n = n < 11 - at ? n : 11 - at;
         CHECK_OK(hs_forward(&engine->net, &s, ids + at, at, n, HS_LOGITS_ALL, logits + at * 40, NULL, &err), err);
     }
-    memcpy(state, s.delta[0].s, 4 * 16 * 16 * sizeof *state);
+    CHECK_OK(engine->backend->ops->get(engine->backend, state, s.delta[0].s, 4 * 16 * 16 * sizeof *state, &err), err);
     hs_states_close(&s);
 }
 

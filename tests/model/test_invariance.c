@@ -13,6 +13,7 @@ static hlwq_engine *open_engine(uint32_t threads, uint64_t ram)
     if (access(model, R_OK) != 0)
         skip();
     hlwq_engine_options o = hlwq_engine_options_default();
+    o.device = test_device();
     o.model = model;
     o.threads = threads;
     o.ram_bytes = ram;
@@ -159,6 +160,7 @@ static void a_budget_is_a_budget(void **state)
     hlwq_engine *e;
     hlwq_session *s;
     hlwq_engine_options o = hlwq_engine_options_default();
+    o.device = test_device();
     if (access(model, R_OK) != 0)
         skip();
     o.model = model;

@@ -25,6 +25,7 @@ static const char prompt[] =
 static hlwq_engine_options options(void)
 {
     hlwq_engine_options o = hlwq_engine_options_default();
+    o.device = test_device();
     if (access(model, R_OK) != 0)
         skip();
     o.model = model;
@@ -137,6 +138,7 @@ static void dense_layers_pass_through(void **state)
     for (int i = 0; i < 70; i++)
         ids[i] = 1 + i * 7 % 90;
     hlwq_engine_options o = hlwq_engine_options_default();
+    o.device = test_device();
     o.model = path;
     o.context = 128;
     o.threads = 2;

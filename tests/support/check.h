@@ -36,6 +36,13 @@
             fail_msg("%s: \"%s\" does not mention \"%s\"", #call, (err).message, word);                                \
     } while (0)
 
+/* What engines of tests compute on: the CPU, or what HLWQ_TEST_DEVICE names. */
+static inline hlwq_device test_device(void)
+{
+    const char *device = getenv("HLWQ_TEST_DEVICE");
+    return device && strcmp(device, "cuda") == 0 ? HLWQ_DEVICE_CUDA : HLWQ_DEVICE_CPU;
+}
+
 /* Folder of the big goldens: $HLWQ_GOLDEN, else ../shared/golden; NULL if there is none. */
 static inline const char *large_golden(void)
 {

@@ -1,0 +1,413 @@
+/* kernels/cuda: movable work gives the bits of kernels/cpu/ref.c in every shape, the rest is close to it. */
+#include "kernels/cuda/device.h"
+#include "tests/cuda/sim_test.h"
+
+extern "C" {
+#include "kernels/cpu/ops.h"
+}
+
+#include <math.h>
+
+static const hs_cpu_ops *const ref = &hs_cpu_ref_base;
+static uint64_t seed = 88172645463325252u;
+
+static uint32_t random_bits(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 32);
+}
+
+static float uniform(void)
+{
+    return (float)(random_bits() >> 8) * 0x1p-23f - 1.0f;
+}
+
+static float *values(size_t n, float size)
+{
+    float *v = static_cast<float *>(malloc(n * sizeof(float)));
+    for (size_t i = 0; i < n; i++)
+        v[i] = uniform() * size;
+    return v;
+}
+
+static void same(const char *what, const float *got, const float *want, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (hs_float_bits(got[i]) != hs_float_bits(want[i]) && !(isnan(got[i]) && isnan(want[i])))
+            fail_msg("%s: [%zu] of %zu is %a, ref.c says %a", what, i, n, (double)got[i], (double)want[i]);
+}
+
+static void near(const char *what, const float *got, const float *want, size_t n, float tolerance)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(got[i] - want[i]) <= tolerance))
+            fail_msg("%s: [%zu] of %zu is %g, ref.c says %g", what, i, n, (double)got[i], (double)want[i]);
+}
+
+/* ---- fixtures -------------------------------------------------------------------------------- */
+
+typedef struct acts {
+    uint32_t rows, cols, blocks;
+    float *x, *scale;
+    int8_t *q;
+    int32_t *sum;
+    float *dx;
+    gpu_q8 d;
+} acts;
+
+static acts make_acts(uint32_t rows, uint32_t cols, cudaStream_t s)
+{
+    acts a = {};
+    a.rows = rows;
+    a.cols = cols;
+    a.blocks = (cols + HS_BLOCK - 1) / HS_BLOCK;
+    size_t all = (size_t)rows * a.blocks;
+    a.x = values((size_t)rows * cols, 4);
+    if (rows > 1) /* a row of zeros, a row with damage, tiny and huge values */
+        for (uint32_t c = 0; c < cols; c++)
+            a.x[cols + c] = c % 64 == 9 ? 3e30f : c % 64 == 11 ? 1e-38f : 0.0f;
+    if (rows > 2)
+        a.x[2 * cols] = NAN;
+    a.q = static_cast<int8_t *>(malloc(all * HS_BLOCK));
+    a.scale = static_cast<float *>(malloc(all * sizeof(float)));
+    a.sum = static_cast<int32_t *>(malloc(all * sizeof(int32_t)));
+    for (uint32_t r = 0; r < rows; r++)
+        ref->q8(a.x + (size_t)r * cols, cols, a.q + r * (size_t)a.blocks * HS_BLOCK, a.scale + r * (size_t)a.blocks,
+                a.sum + r * (size_t)a.blocks);
+    a.dx = to_device(a.x, (size_t)rows * cols);
+    a.d.q = device<uint32_t>(all * 32);
+    a.d.scale = device<float>(all);
+    a.d.sum = device<int32_t>(all);
+    OK(gpu_run_q8(a.dx, nullptr, cols, rows, a.d, s));
+    OK(cudaStreamSynchronize(s));
+    return a;
+}
+
+static void check_q8(const acts *a)
+{
+    size_t all = (size_t)a->rows * a->blocks;
+    uint8_t *q = static_cast<uint8_t *>(malloc(all * HS_BLOCK));
+    float *scale = static_cast<float *>(malloc(all * sizeof(float)));
+    int32_t *sum = static_cast<int32_t *>(malloc(all * sizeof(int32_t)));
+    to_host(q, reinterpret_cast<uint8_t *>(a->d.q), all * HS_BLOCK);
+    to_host(scale, a->d.scale, all);
+    to_host(sum, a->d.sum, all);
+    same("q8 scales", scale, a->scale, all);
+    assert_memory_equal(sum, a->sum, all * sizeof(int32_t));
+    for (size_t b = 0; b < all; b++)
+        for (uint32_t j = 0; j < HS_BLOCK; j++) {
+            uint32_t k = j % 64, at = k / 16 * 32 + k % 16 / 2 * 4 + k % 2 * 2 + j / 64;
+            assert_int_equal((int8_t)q[b * HS_BLOCK + at], a->q[b * HS_BLOCK + j]);
+        }
+    free(q);
+    free(scale);
+    free(sum);
+}
+
+static void drop_acts(acts *a)
+{
+    free(a->x);
+    free(a->q);
+    free(a->scale);
+    free(a->sum);
+    OK(cudaFree(a->dx));
+    OK(cudaFree(a->d.q));
+    OK(cudaFree(a->d.scale));
+    OK(cudaFree(a->d.sum));
+}
+
+typedef struct weights {
+    hs_codebook book;
+    hs_planes planes;
+    uint8_t *bytes, *d;
+    hs_matrix m;
+} weights;
+
+static void make_weights(weights *w, uint32_t bits, uint32_t rows, uint32_t cols)
+{
+    float level[64];
+    hs_book_levels(HS_BOOK_CONVERGED, bits, level);
+    assert_int_equal(hs_codebook_init(&w->book, bits, level, nullptr), HLWQ_OK);
+    hs_dtype dtype = hs_dtype_of_bits(bits);
+    assert_true(hs_planes_of(dtype, rows, cols, &w->planes));
+    w->bytes = static_cast<uint8_t *>(malloc(w->planes.bytes));
+    for (uint64_t i = 0; i < w->planes.bytes; i++)
+        w->bytes[i] = (uint8_t)random_bits();
+    uint16_t *norm = reinterpret_cast<uint16_t *>(w->bytes + w->planes.norms);
+    for (uint64_t i = 0; i < w->planes.norms_bytes / 2; i++)
+        norm[i] = i % 11 == 3 ? (uint16_t)(i % 1024) : hs_f32_to_f16(0.5f + uniform() / 3); /* subnormal ones too */
+    w->d = to_device(w->bytes, w->planes.bytes);
+    w->m = hs_matrix_at(dtype, rows, cols, &w->planes, w->bytes, &w->book);
+}
+
+static void drop_weights(weights *w)
+{
+    free(w->bytes);
+    OK(cudaFree(w->d));
+}
+
+/* What backend_cuda.cu makes of a matrix, said again. */
+static gpu_matrix layout(const weights *w)
+{
+    gpu_matrix g = {};
+    uint8_t byte[64] = {};
+    uint32_t bits = w->book.bits;
+    for (uint32_t i = 0; i < 1u << (bits - 1); i++) {
+        byte[i] = (uint8_t)(bits == 6 ? w->book.k[i] / 128 : w->book.k[i]);
+        byte[32 + i] = (uint8_t)(w->book.k[i] % 128);
+    }
+    if (bits == 2) {
+        byte[2] = (uint8_t)~byte[0];
+        byte[3] = (uint8_t)~byte[1];
+    }
+    memcpy(g.table, byte, sizeof byte);
+    g.high = w->planes.high - w->planes.low;
+    g.norms = w->planes.norms - w->planes.low;
+    g.rows = w->m.rows;
+    g.blocks = w->m.blocks;
+    g.bits = bits;
+    g.scale = w->book.scale;
+    return g;
+}
+
+/* ---- tests ----------------------------------------------------------------------------------- */
+
+static const uint32_t shape[][2] = {{1, 128}, {7, 300}, {64, 512}, {33, 1152}, {19, 2048}, {5, 4200}, {3, 9000}};
+static const uint32_t tokens[] = {1, 2, 3, 8, 9, 41};
+
+static void products_are_those_of_the_reference(void **state)
+{
+    (void)state;
+    int turn = 0;
+    for (uint32_t bits = 2; bits <= 6; bits++)
+        for (size_t k = 0; k < sizeof shape / sizeof *shape; k++, turn++) {
+            hs_sim_options o = plain_options();
+            o.seed = (uint64_t)turn + 1;
+            o.order = (hs_sim_order)(turn % 3);
+            o.arch = turn % 2 ? 75 : 86;
+            hs_sim_configure(&o);
+            cudaStream_t s = stream();
+            uint32_t rows = shape[k][0], cols = shape[k][1];
+            weights w;
+            make_weights(&w, bits, rows, cols);
+            for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+                uint32_t n = tokens[i];
+                if (n > 9 && cols > 3000)
+                    continue; /* the same code, and slow here */
+                acts a = make_acts(n, cols, s);
+                check_q8(&a);
+                size_t stride = rows + 3;
+                float *want = values(n * stride, 1), *got = static_cast<float *>(malloc(n * stride * sizeof(float)));
+                gpu_product p = {};
+                p.w = layout(&w);
+                p.one.low = w.d + w.planes.low;
+                p.one.m = p.m = n;
+                p.jobs = 1;
+                p.a = a.d;
+                p.y = to_device(want, n * stride);
+                p.stride = stride;
+                p.add = i % 2;
+                OK(gpu_run_product(&p, s));
+                OK(cudaStreamSynchronize(s));
+                to_host(got, p.y, n * stride);
+                hs_act act = {};
+                act.cols = cols;
+                act.blocks = a.blocks;
+                act.q = a.q;
+                act.scale = a.scale;
+                act.sum = a.sum;
+                float *y = static_cast<float *>(malloc(n * stride * sizeof(float)));
+                ref->gemm(&w.m, &act, nullptr, n, 0, rows, y, stride);
+                for (uint32_t t = 0; t < n; t++)
+                    for (uint32_t r = 0; r < rows; r++)
+                        want[t * stride + r] = p.add ? want[t * stride + r] + y[t * stride + r] : y[t * stride + r];
+                same("product", got, want, n * stride);
+                free(want);
+                free(got);
+                free(y);
+                OK(cudaFree(p.y));
+                drop_acts(&a);
+            }
+            drop_weights(&w);
+            OK(cudaStreamDestroy(s));
+            assert_int_equal(hs_sim_leaks(), 0);
+        }
+}
+
+/* Three experts with one, none and several tokens of a list, in one launch. */
+static void jobs_take_their_tokens_from_a_list(void **state)
+{
+    (void)state;
+    for (uint32_t most = 2; most <= 12; most += 10) {
+        start(most, HS_SIM_SHUFFLE);
+        cudaStream_t s = stream();
+        const uint32_t rows = 20, cols = 384, n = 14;
+        weights w[3];
+        const uint32_t count[3] = {1, 0, most};
+        uint32_t list[16], total = 0;
+        gpu_job job[3];
+        for (int e = 0; e < 3; e++) {
+            make_weights(&w[e], 5, rows, cols);
+            job[e] = gpu_job{w[e].d + w[e].planes.low, total, count[e], total};
+            for (uint32_t i = 0; i < count[e]; i++)
+                list[total++] = (uint32_t)(i * 5 + (uint32_t)e) % n;
+        }
+        acts a = make_acts(n, cols, s);
+        gpu_product p = {};
+        p.w = layout(&w[0]);
+        p.job = to_device(job, 3);
+        p.jobs = 3;
+        p.m = most;
+        p.list = to_device(list, total);
+        p.a = a.d;
+        p.y = device<float>(total * rows);
+        p.stride = rows;
+        OK(gpu_run_product(&p, s));
+        OK(cudaStreamSynchronize(s));
+        float got[16 * 20], want[16 * 20];
+        to_host(got, p.y, total * rows);
+        hs_act act = {};
+        act.cols = cols;
+        act.blocks = a.blocks;
+        act.q = a.q;
+        act.scale = a.scale;
+        act.sum = a.sum;
+        for (int e = 0; e < 3; e++)
+            if (count[e])
+                ref->gemm(&w[e].m, &act, list + job[e].first, count[e], 0, rows, want + job[e].row * rows, rows);
+        same("grouped product", got, want, total * rows);
+        for (int e = 0; e < 3; e++)
+            drop_weights(&w[e]);
+        OK(cudaFree(const_cast<gpu_job *>(p.job)));
+        OK(cudaFree(const_cast<uint32_t *>(p.list)));
+        OK(cudaFree(p.y));
+        drop_acts(&a);
+        OK(cudaStreamDestroy(s));
+    }
+}
+
+static void swiglu_and_the_weighted_sum_are_those_of_the_reference(void **state)
+{
+    (void)state;
+    start(3, HS_SIM_DOWN);
+    cudaStream_t s = stream();
+    const uint32_t cols = 300, rows = 5, used = 3, n = 2;
+    float *gate = values(rows * cols, 20), *up = values(rows * cols, 3), *h = values(rows * cols, 1), got[rows * cols];
+    float *dg = to_device(gate, rows * cols), *du = to_device(up, rows * cols);
+    for (uint32_t r = 0; r < rows; r++)
+        ref->swiglu(gate + r * cols, up + r * cols, cols, h + r * cols);
+    gpu_q8 q = {device<uint32_t>(rows * 3 * 32), device<float>(rows * 3), device<int32_t>(rows * 3)};
+    OK(gpu_run_q8(dg, du, cols, rows, q, s));
+    OK(cudaStreamSynchronize(s));
+    to_host(got, dg, rows * cols);
+    same("swiglu", got, h, rows * cols);
+    float scale[rows * 3], want_scale[3];
+    int8_t code[3 * HS_BLOCK];
+    int32_t sum[3];
+    to_host(scale, q.scale, rows * 3);
+    ref->q8(h + 2 * cols, cols, code, want_scale, sum);
+    same("q8 of swiglu", scale + 6, want_scale, 3);
+
+    /* rows 0..n * used - 1 are experts', then the shared one's */
+    const uint32_t slot[n * used] = {2, 0, 1, 2, 1, 0};
+    float weight[n * used] = {0.5f, 0.3f, 0.2f, 0.6f, 0.25f, 0.15f}, mix[n] = {0.3f, -2.0f}, *x = values(n * cols, 2);
+    float *dx = to_device(x, n * cols), *dw = to_device(weight, n * used), *dm = to_device(mix, n);
+    uint32_t *ds = to_device(slot, n * used);
+    OK(gpu_run_combine(dx, dg, ds, dw, used, dm, 3, cols, n, s));
+    OK(cudaStreamSynchronize(s));
+    for (uint32_t t = 0; t < n; t++) {
+        const float *y[4] = {h + slot[t * used] * cols, h + slot[t * used + 1] * cols, h + slot[t * used + 2] * cols,
+                             h + (3 + t) * cols};
+        const float p[4] = {weight[t * used], weight[t * used + 1], weight[t * used + 2], hs_sigmoid(mix[t])};
+        ref->combine(x + t * cols, y, p, 4, cols);
+    }
+    to_host(got, dx, n * cols);
+    same("weighted sum", got, x, n * cols);
+    free(gate);
+    free(up);
+    free(h);
+    free(x);
+}
+
+static void the_router_chooses_as_the_reference_does(void **state)
+{
+    (void)state;
+    start(4, HS_SIM_SHUFFLE);
+    cudaStream_t s = stream();
+    static const uint32_t experts[] = {4, 32, 100, 256, 512};
+    for (size_t k = 0; k < sizeof experts / sizeof *experts; k++) {
+        const uint32_t n = 3, used = experts[k] < 8 ? experts[k] : 8;
+        float *l = values(n * experts[k], 5);
+        for (uint32_t e = 0; e < experts[k]; e += 3) /* ties */
+            l[experts[k] + e] = 1.5f;
+        for (uint32_t e = 0; e < experts[k]; e++)
+            l[2 * experts[k] + e] = -7.0f;
+        float *dl = to_device(l, n * experts[k]), *dw = device<float>(n * used), weight[24], want_weight[8];
+        int32_t *di = device<int32_t>(n * used), id[24], want_id[8];
+        OK(gpu_run_top_k(dl, experts[k], used, n, di, dw, s));
+        OK(cudaStreamSynchronize(s));
+        to_host(id, di, n * used);
+        to_host(weight, dw, n * used);
+        for (uint32_t t = 0; t < n; t++) {
+            ref->top_k(l + t * experts[k], experts[k], used, want_id, want_weight);
+            assert_memory_equal(id + t * used, want_id, used * sizeof(int32_t));
+            same("routing weights", weight + t * used, want_weight, used);
+        }
+        free(l);
+    }
+}
+
+static void norms_and_plain_products_are_near_the_reference(void **state)
+{
+    (void)state;
+    start(5, HS_SIM_UP);
+    cudaStream_t s = stream();
+    static const uint32_t width[] = {40, 128, 300, 2048};
+    for (size_t k = 0; k < 4; k++) {
+        const uint32_t n = 3, cols = width[k], rows = 9;
+        float *x = values(n * cols, 3), *w = values(cols, 0.3f), *u = values(n * cols, 1), *got = values(n * cols, 1);
+        float *m = values(rows * cols, 1), y[27], want[27];
+        gpu_q8 none = {};
+        float *dx = to_device(x, n * cols), *dw = to_device(w, cols), *du = device<float>(n * cols);
+        float *dm = to_device(m, rows * cols), *dy = device<float>(n * rows);
+        OK(gpu_run_norm(dx, dw, cols, n, 1e-6f, du, none, s));
+        OK(cudaStreamSynchronize(s));
+        to_host(got, du, n * cols);
+        for (uint32_t t = 0; t < n; t++)
+            ref->rms_norm(x + t * cols, w, cols, 1e-6f, u + t * cols);
+        near("norm", got, u, n * cols, 1e-5f);
+        hs_matrix plain = {};
+        plain.dtype = HS_F32;
+        plain.rows = rows;
+        plain.cols = cols;
+        plain.low = reinterpret_cast<const uint8_t *>(dm);
+        OK(gpu_run_plain(&plain, du, n, dy, rows, false, s));
+        OK(cudaStreamSynchronize(s));
+        to_host(y, dy, n * rows);
+        plain.low = reinterpret_cast<const uint8_t *>(m);
+        hs_act act = {};
+        act.cols = cols;
+        act.x = got;
+        ref->gemm_plain(&plain, &act, nullptr, n, 0, rows, want, rows);
+        near("plain product", y, want, n * rows, 2e-4f);
+        free(x);
+        free(w);
+        free(u);
+        free(got);
+        free(m);
+    }
+}
+
+int main(void)
+{
+    const CMUnitTest tests[] = {
+        TEST(products_are_those_of_the_reference),
+        TEST(jobs_take_their_tokens_from_a_list),
+        TEST(swiglu_and_the_weighted_sum_are_those_of_the_reference),
+        TEST(the_router_chooses_as_the_reference_does),
+        TEST(norms_and_plain_products_are_near_the_reference),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
