@@ -17,7 +17,8 @@ static const struct {
     [HS_U32] = {"U32", 4, 0, 0},   [HS_I64] = {"I64", 8, 0, 0},         [HS_U64] = {"U64", 8, 0, 0},
     [HS_BOOL] = {"BOOL", 1, 0, 0}, [HS_F8_E4M3] = {"F8_E4M3", 1, 0, 0}, [HS_F8_E5M2] = {"F8_E5M2", 1, 0, 0},
     [HS_Q2] = {"Q2", 0, 32, 0},    [HS_Q3] = {"Q3", 0, 32, 16},         [HS_Q4] = {"Q4", 0, 64, 0},
-    [HS_Q5] = {"Q5", 0, 64, 16},   [HS_Q6] = {"Q6", 0, 64, 32},
+    [HS_Q5] = {"Q5", 0, 64, 16},   [HS_Q6] = {"Q6", 0, 64, 32},         [HS_I4] = {"I4", 0, 64, 0},
+    [HS_I4Z] = {"I4Z", 0, 64, 0},  [HS_I4G64] = {"I4G64", 0, 64, 0},    [HS_I4G64Z] = {"I4G64Z", 0, 64, 0},
 };
 
 const char *hs_dtype_name(hs_dtype dtype)
@@ -51,15 +52,21 @@ bool hs_planes_of(hs_dtype dtype, uint64_t rows, uint64_t cols, hs_planes *p)
     uint64_t blocks = hs_ceil_div(cols, HS_BLOCK);
     if (blocks > UINT32_MAX || !hs_mul_u64(rows, blocks, &n) || n > UINT64_MAX / 256)
         return false;
+    uint32_t per = HS_BLOCK / hs_dtype_group(dtype);
+    if (blocks > UINT32_MAX / per)
+        return false;
     p->blocks = (uint32_t)blocks;
+    p->groups = p->blocks * per;
     p->low_block = info[dtype].low_block;
     p->high_block = info[dtype].high_block;
     p->low_bytes = n * p->low_block;
     p->high_bytes = n * p->high_block;
-    p->norms_bytes = n * 2;
+    p->norms_bytes = n * per * 2;
+    p->zeros_bytes = hs_dtype_zeros(dtype) ? n * per : 0;
     p->high = hs_align_up(p->low_bytes, 64);
     p->norms = p->high + hs_align_up(p->high_bytes, 64);
-    p->bytes = p->norms + hs_align_up(p->norms_bytes, 64);
+    p->zeros = p->norms + hs_align_up(p->norms_bytes, 64);
+    p->bytes = p->zeros + hs_align_up(p->zeros_bytes, 64);
     return true;
 }
 

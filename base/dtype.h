@@ -1,5 +1,5 @@
 /*
- * base/dtype.h - number formats: plain element types, and the packed HLWQ types Q2..Q6.
+ * base/dtype.h - number formats: plain element types, the packed HLWQ types Q2..Q6, and INT4 in groups.
  *
  * A packed matrix ("plane-128") is up to three contiguous planes, each row-major over blocks of 128
  * input columns (columns padded to a multiple of 128):
@@ -16,6 +16,10 @@
  * A code is sign and magnitude: the magnitude index m counts levels outwards from zero, the sign bit is
  * 1 for a negative level.  Q2: value m | sign << 1 in two bits.  Q3: m in two bits, sign in the high plane.
  * Q4: m | sign << 3 in the nibble.  Q5: m in the nibble.  Q6: low four bits of m in the nibble.
+ *
+ * INT4 has Q4's nibble plane, with codes 0..15 as they are; then fp16 scales, one a group of 128 or 64 inputs (a block
+ * has two groups of 64, weights below 64 first); then, for the types with a Z, one byte a group, the zero point.
+ * weight = scale * (code - zero), zero 8 where none is stored.  Not rotated.
  */
 #ifndef HS_BASE_DTYPE_H
 #define HS_BASE_DTYPE_H
@@ -45,6 +49,10 @@ typedef enum hs_dtype {
     HS_Q4,
     HS_Q5,
     HS_Q6,
+    HS_I4, /* group of 128 */
+    HS_I4Z,
+    HS_I4G64,
+    HS_I4G64Z,
     HS_DTYPE_COUNT
 } hs_dtype;
 
@@ -61,7 +69,31 @@ uint32_t hs_dtype_bytes(hs_dtype dtype);
 
 static inline bool hs_dtype_packed(hs_dtype dtype)
 {
+    return dtype >= HS_Q2 && dtype <= HS_I4G64Z;
+}
+
+/* Packed as HLWQ: rotated, with a codebook. */
+static inline bool hs_dtype_rotated(hs_dtype dtype)
+{
     return dtype >= HS_Q2 && dtype <= HS_Q6;
+}
+
+/* Packed as integers in groups. */
+static inline bool hs_dtype_int4(hs_dtype dtype)
+{
+    return dtype >= HS_I4 && dtype <= HS_I4G64Z;
+}
+
+/* Inputs that share a scale, and a zero point: 128 or 64. */
+static inline uint32_t hs_dtype_group(hs_dtype packed)
+{
+    return packed == HS_I4G64 || packed == HS_I4G64Z ? 64 : 128;
+}
+
+/* Zero points are stored. */
+static inline bool hs_dtype_zeros(hs_dtype dtype)
+{
+    return dtype == HS_I4Z || dtype == HS_I4G64Z;
 }
 
 /* F32, F16 or BF16. */
@@ -70,10 +102,10 @@ static inline bool hs_dtype_float(hs_dtype dtype)
     return dtype <= HS_BF16;
 }
 
-/* Bits of a code: 2..6. */
-static inline uint32_t hs_dtype_bits(hs_dtype packed)
+/* Bits of an HLWQ code: 2..6. */
+static inline uint32_t hs_dtype_bits(hs_dtype rotated)
 {
-    return 2 + (uint32_t)(packed - HS_Q2);
+    return 2 + (uint32_t)(rotated - HS_Q2);
 }
 
 static inline hs_dtype hs_dtype_of_bits(uint32_t bits)
@@ -83,10 +115,11 @@ static inline hs_dtype hs_dtype_of_bits(uint32_t bits)
 
 /* Where the planes of one matrix lie, from its first byte, 64-byte aligned. Plain types: low only. */
 typedef struct hs_planes {
-    uint64_t low, high, norms; /* offsets */
-    uint64_t low_bytes, high_bytes, norms_bytes;
+    uint64_t low, high, norms, zeros; /* offsets; norms: the scales of INT4 */
+    uint64_t low_bytes, high_bytes, norms_bytes, zeros_bytes;
     uint64_t bytes;                 /* all, a multiple of 64 */
     uint32_t blocks;                /* per row; 0 for plain types */
+    uint32_t groups;                /* per row, each with a norm; blocks or twice as many */
     uint32_t low_block, high_block; /* bytes per block */
 } hs_planes;
 

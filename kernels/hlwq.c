@@ -3,6 +3,7 @@
  */
 #include "kernels/hlwq.h"
 
+#include "kernels/int4.h"
 #include "kernels/numeric.h"
 
 #include <assert.h>
@@ -178,6 +179,8 @@ hlwq_status hs_encode_rows(hs_dtype dtype, const hs_codebook *book, const float 
                            uint64_t total_rows, uint64_t cols, uint8_t *part, hlwq_error *err)
 {
     hs_planes p;
+    if (hs_dtype_int4(dtype))
+        return hs_int4_encode_rows(dtype, w, first_row, rows, total_rows, cols, part, err);
     bool fits = hs_planes_of(dtype, total_rows, cols, &p);
     assert(fits && first_row + rows <= total_rows);
     (void)fits;
@@ -200,6 +203,10 @@ void hs_decode_row(hs_dtype dtype, const hs_codebook *book, const uint8_t *part,
                    uint64_t row, float *w)
 {
     hs_planes p;
+    if (hs_dtype_int4(dtype)) {
+        hs_int4_decode_row(dtype, part, total_rows, cols, row, w);
+        return;
+    }
     bool fits = hs_planes_of(dtype, total_rows, cols, &p);
     assert(fits && row < total_rows);
     (void)fits;

@@ -64,11 +64,11 @@ void hs_pack_block(hs_dtype dtype, const uint8_t *code, uint8_t *low, uint8_t *h
 void hs_unpack_block(hs_dtype dtype, const uint8_t *low, const uint8_t *high, uint8_t *code);
 
 /* Rows of fp32 weights [rows][cols] into the planes of a part at `part` (whole matrix of total_rows), from first_row
- * on. */
+ * on. Of any packed type; INT4 (kernels/int4.h) has no book. */
 hlwq_status hs_encode_rows(hs_dtype dtype, const hs_codebook *book, const float *w, uint64_t first_row, uint64_t rows,
                            uint64_t total_rows, uint64_t cols, uint8_t *part, hlwq_error *err);
 
-/* One row of a packed matrix to fp32 [cols], exact levels. */
+/* One row of a packed matrix of any type to fp32 [cols], exact levels. */
 void hs_decode_row(hs_dtype dtype, const hs_codebook *book, const uint8_t *part, uint64_t total_rows, uint64_t cols,
                    uint64_t row, float *w);
 

@@ -8,14 +8,15 @@
 #include "kernels/hlwq.h"
 
 typedef struct hs_matrix {
-    hs_dtype dtype; /* F32, F16, BF16 or Q2..Q6 */
+    hs_dtype dtype; /* F32, F16, BF16 or a packed type */
     uint32_t rows, cols;
-    uint32_t blocks; /* per row; packed types */
+    uint32_t blocks, groups; /* per row; packed types */
     uint32_t low_block, high_block;
-    const uint8_t *low;   /* packed low plane, or the elements [rows][cols] */
-    const uint8_t *high;  /* packed high plane or NULL */
-    const uint8_t *norms; /* fp16 [rows][blocks] */
-    const hs_codebook *book;
+    const uint8_t *low;      /* packed low plane, or the elements [rows][cols] */
+    const uint8_t *high;     /* packed high plane or NULL */
+    const uint8_t *norms;    /* fp16 [rows][groups] */
+    const uint8_t *zeros;    /* [rows][groups] or NULL */
+    const hs_codebook *book; /* rotated types */
 } hs_matrix;
 
 /* A matrix whose planes start at `data`. */
@@ -27,11 +28,13 @@ static inline hs_matrix hs_matrix_at(hs_dtype dtype, uint32_t rows, uint32_t col
         .rows = rows,
         .cols = cols,
         .blocks = planes->blocks,
+        .groups = planes->groups,
         .low_block = planes->low_block,
         .high_block = planes->high_block,
         .low = data + planes->low,
         .high = planes->high_bytes ? data + planes->high : NULL,
         .norms = planes->norms_bytes ? data + planes->norms : NULL,
+        .zeros = planes->zeros_bytes ? data + planes->zeros : NULL,
         .book = book,
     };
 }

@@ -150,7 +150,7 @@ static hlwq_status read_part(hs_index *x, uint32_t g, const hs_json *j, hs_part 
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: %s has the dtype \"%.20s\", which it cannot have", path,
                        hs_role_name(part->role), dtype);
     part->book = 0;
-    if (hs_dtype_packed(part->dtype)) {
+    if (hs_dtype_rotated(part->dtype)) {
         const hs_table *t = &x->c->table;
         HS_TRY(hs_json_take_u32(j, "book", HS_REQUIRED, 0, 15, &part->book, path, err));
         if (part->book >= t->n_books || t->book[part->book].bits != hs_dtype_bits(part->dtype))

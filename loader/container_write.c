@@ -34,7 +34,7 @@ static void write_parts(hs_text *t, const hs_group *g)
         const hs_part *p = &g->part[i];
         hs_text_format(t, "%s\n  {\"name\":\"%s\",\"dtype\":\"%s\",\"rows\":%u,\"cols\":%u,\"offset\":%" PRIu64,
                        i ? "," : "", hs_role_name(p->role), hs_dtype_name(p->dtype), p->rows, p->cols, p->offset);
-        if (hs_dtype_packed(p->dtype))
+        if (hs_dtype_rotated(p->dtype))
             hs_text_format(t, ",\"book\":%u", p->book);
         hs_text_add(t, "}", 1);
     }

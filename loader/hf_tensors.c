@@ -127,7 +127,7 @@ static void name_format(hs_hf *hf)
             most = (hs_dtype)d;
     static const char *const packed[] = {"HLWQ packed Q2", "HLWQ packed Q3", "HLWQ packed Q4", "HLWQ packed Q5",
                                          "HLWQ packed Q6"};
-    hf->format = hs_dtype_packed(most) ? packed[most - HS_Q2] : hs_dtype_name(most);
+    hf->format = hs_dtype_rotated(most) ? packed[most - HS_Q2] : hs_dtype_name(most);
 }
 
 hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, const hs_log *log, hlwq_error *err)

@@ -92,7 +92,7 @@ typedef struct hs_part {
     hs_role role;
     uint32_t rows, cols;
     hs_dtype dtype;
-    uint32_t book;    /* index into hs_table.book; packed types only */
+    uint32_t book;    /* index into hs_table.book; rotated types only */
     uint64_t offset;  /* in the extent */
     hs_planes planes; /* from offset */
 } hs_part;

@@ -49,15 +49,15 @@ hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *
 static uint64_t activation_bytes(const void *user, uint32_t batch)
 {
     const hlwq_engine *e = user;
-    const hs_config *c = &hs_store_table(e->store)->config;
-    hs_limits limits = hs_network_limits(c, batch);
-    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(c, batch);
+    const hs_table *t = hs_store_table(e->store);
+    hs_limits limits = hs_network_limits(t, batch);
+    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(&t->config, batch);
 }
 
 static uint64_t card_bytes(const void *user, uint32_t batch)
 {
     const hlwq_engine *e = user;
-    hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config, batch);
+    hs_limits limits = hs_network_limits(hs_store_table(e->store), batch);
     return hs_backend_cuda_bytes(&limits) + (uint64_t)batch * limits.hidden * sizeof(float);
 }
 
@@ -156,7 +156,7 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.admit = o->admit;
     r.stream.io = (hs_io)o->io;
     r.stream.direct = (hs_direct)o->direct;
-    hs_limits limits = hs_network_limits(&hs_store_table(e->store)->config, e->plan.batch);
+    hs_limits limits = hs_network_limits(hs_store_table(e->store), e->plan.batch);
     hs_cpu_options cpu = {.exact = o->exact};
     HS_TRY(hs_backend_cpu_open(e->vram ? &e->cpu : &e->backend, e->mem, e->pool, &limits, &cpu, err));
     if (e->vram) {

@@ -22,7 +22,7 @@ static hs_matrix matrix(const binder *b, hs_role role)
     if (!p)
         return (hs_matrix){0};
     return hs_matrix_at(p->dtype, p->rows, p->cols, &p->planes, b->data + p->offset,
-                        hs_dtype_packed(p->dtype) ? hs_store_book(b->net->store, p->book) : NULL);
+                        hs_dtype_rotated(p->dtype) ? hs_store_book(b->net->store, p->book) : NULL);
 }
 
 /* Vectors are fp32 in every form of a model: the schema's rule. */
@@ -160,8 +160,9 @@ static void make_inv_freq(float *out, const hs_config *c)
         out[j] = 1.0f / (float)pow(c->rope_theta, (double)(float)(2.0 * j / c->rotary_dims));
 }
 
-hs_limits hs_network_limits(const hs_config *c, uint32_t batch)
+hs_limits hs_network_limits(const hs_table *table, uint32_t batch)
 {
+    const hs_config *c = &table->config;
     hs_limits m = {
         .hidden = c->hidden,
         .vocab = c->vocab,
@@ -182,6 +183,9 @@ hs_limits hs_network_limits(const hs_config *c, uint32_t batch)
     };
     if (c->experts && c->shared_width > m.ffn_width)
         m.ffn_width = c->shared_width;
+    for (uint32_t g = 0; g < table->n_groups; g++)
+        for (uint32_t i = 0; i < table->group[g].n_parts; i++)
+            m.dtypes |= 1u << table->group[g].part[i].dtype;
     return m;
 }
 

@@ -45,7 +45,7 @@ typedef struct hs_network {
 } hs_network;
 
 /* What the backend must make room for. */
-hs_limits hs_network_limits(const hs_config *config, uint32_t batch);
+hs_limits hs_network_limits(const hs_table *table, uint32_t batch);
 
 /* Binds; backend and residency are lent and must outlive it. */
 hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *residency, hs_backend *backend, hs_mem *mem,

@@ -294,6 +294,10 @@ FEW_TABLE
 static void avx2_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                       uint32_t last, float *y, size_t stride)
 {
+    if (hs_dtype_int4(w->dtype)) {
+        hs_cpu_ref_fma.gemm(w, a, token, n, first, last, y, stride);
+        return;
+    }
     assert(hs_dtype_packed(w->dtype) && n <= HS_BATCH_MAX && a->cols == w->cols);
     few_tokens(few, w, a, token, n, first, last, y, stride);
 }

@@ -38,11 +38,17 @@ static void norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint
     hs_pool_run(c->pool, n, 4, norm_some, &j);
 }
 
-/* u = norm(x) and its q8 form. */
-static hs_act normed(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n)
+/* u = norm(x), as the input of several matrices. */
+static hs_input normed(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n)
 {
     norm_rows(c, x, w, eps, n, c->u);
-    return hs_cpu_act(c, c->u, c->lim.hidden, n, &c->uq);
+    return (hs_input){.x = c->u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
+}
+
+/* Rows that one matrix reads. */
+static hs_input input_of_one(const hs_cpu *c, const float *x, uint32_t cols, uint32_t n)
+{
+    return (hs_input){.x = x, .cols = cols, .n = n, .form = {&c->outq, &c->outq, &c->outq}};
 }
 
 typedef struct add_job {
@@ -60,9 +66,10 @@ static void add_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
 }
 
 /* x += W a */
-static void add_product(hs_cpu *c, const hs_matrix *w, const hs_act *a, uint32_t n, float *x)
+static void add_product(hs_cpu *c, const hs_matrix *w, const float *a, uint32_t n, float *x)
 {
-    c->task[0] = (hs_task){w, *a, NULL, n, c->y, c->lim.hidden};
+    hs_input in = input_of_one(c, a, w->cols, n);
+    c->task[0] = (hs_task){w, &in, NULL, n, c->y, c->lim.hidden};
     hs_cpu_run(c, 1);
     add_job j = {x, c->y, c->lim.hidden};
     hs_pool_run(c->pool, n, 8, add_some, &j);
@@ -183,17 +190,16 @@ static hlwq_status cpu_attention(hs_backend *be, const hs_attention *w, const hs
     hs_cpu *c = cpu_of(be);
     (void)err;
     assert(n <= c->lim.batch);
-    hs_act u = normed(c, x, w->norm, w->eps, n);
+    hs_input u = normed(c, x, w->norm, w->eps, n);
     attn_job j = {c, w, kv, first, n, w->q.rows + w->k.rows + w->v.rows};
-    c->task[0] = (hs_task){&w->q, u, NULL, n, c->proj, j.width};
-    c->task[1] = (hs_task){&w->k, u, NULL, n, c->proj + w->q.rows, j.width};
-    c->task[2] = (hs_task){&w->v, u, NULL, n, c->proj + w->q.rows + w->k.rows, j.width};
+    c->task[0] = (hs_task){&w->q, &u, NULL, n, c->proj, j.width};
+    c->task[1] = (hs_task){&w->k, &u, NULL, n, c->proj + w->q.rows, j.width};
+    c->task[2] = (hs_task){&w->v, &u, NULL, n, c->proj + w->q.rows + w->k.rows, j.width};
     hs_cpu_run(c, 3);
     rope_table(c, w, first, n);
     hs_pool_run(c->pool, n, 1, prepare_tokens, &j);
     hs_pool_run(c->pool, w->kv_heads * ((n + HS_ATTEND_TOKENS - 1) / HS_ATTEND_TOKENS), 1, attend_some, &j);
-    hs_act o = hs_cpu_act(c, c->out, w->o.cols, n, hs_dtype_packed(w->o.dtype) ? &c->outq : NULL);
-    add_product(c, &w->o, &o, n, x);
+    add_product(c, &w->o, c->out, n, x);
     return HLWQ_OK;
 }
 
@@ -277,7 +283,7 @@ static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delt
     hs_cpu *c = cpu_of(be);
     (void)err;
     assert(n <= c->lim.batch);
-    hs_act u = normed(c, x, w->norm, w->eps, n);
+    hs_input u = normed(c, x, w->norm, w->eps, n);
     size_t b = c->lim.batch;
     delta_job j = {.c = c, .w = w, .state = state, .first = first, .n = n, .channels = w->qkv.rows};
     float *z = c->proj + b * w->qkv.rows;
@@ -285,16 +291,15 @@ static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delt
     j.z = z;
     j.b = z + b * w->z.rows;
     j.a = j.b + b * w->v_heads;
-    c->task[0] = (hs_task){&w->qkv, u, NULL, n, c->proj, w->qkv.rows};
-    c->task[1] = (hs_task){&w->z, u, NULL, n, z, w->z.rows};
-    c->task[2] = (hs_task){&w->b, u, NULL, n, j.b, w->v_heads};
-    c->task[3] = (hs_task){&w->a, u, NULL, n, j.a, w->v_heads};
+    c->task[0] = (hs_task){&w->qkv, &u, NULL, n, c->proj, w->qkv.rows};
+    c->task[1] = (hs_task){&w->z, &u, NULL, n, z, w->z.rows};
+    c->task[2] = (hs_task){&w->b, &u, NULL, n, j.b, w->v_heads};
+    c->task[3] = (hs_task){&w->a, &u, NULL, n, j.a, w->v_heads};
     hs_cpu_run(c, 4);
     hs_pool_run(c->pool, j.channels, 64, convolve, &j);
     hs_pool_run(c->pool, n, 4, delta_prepare, &j);
     hs_pool_run(c->pool, w->v_heads, 1, delta_heads, &j);
-    hs_act o = hs_cpu_act(c, c->out, w->out.cols, n, hs_dtype_packed(w->out.dtype) ? &c->outq : NULL);
-    add_product(c, &w->out, &o, n, x);
+    add_product(c, &w->out, c->out, n, x);
     return HLWQ_OK;
 }
 
@@ -305,7 +310,7 @@ static hlwq_status cpu_dense(hs_backend *be, const float *norm, float eps, const
 {
     hs_cpu *c = cpu_of(be);
     (void)err;
-    hs_act u = normed(c, x, norm, eps, n);
+    hs_input u = normed(c, x, norm, eps, n);
     hs_ffn_job job = {.w = w, .m = n};
     hs_cpu_ffn(c, &u, &job, 1, c->y);
     add_job j = {x, c->y, c->lim.hidden};
@@ -325,11 +330,11 @@ static hlwq_status cpu_route(hs_backend *be, const hs_mixture *w, uint32_t n, co
 {
     hs_cpu *c = cpu_of(be);
     (void)err;
-    hs_act u = normed(c, x, w->norm, w->eps, n);
-    c->task[0] = (hs_task){&w->router, u, NULL, n, c->logit, w->experts};
+    c->normed = normed(c, x, w->norm, w->eps, n);
+    c->task[0] = (hs_task){&w->router, &c->normed, NULL, n, c->logit, w->experts};
     uint32_t tasks = 1;
     if (w->shared.gate.rows)
-        c->task[tasks++] = (hs_task){&w->shared_mix, u, NULL, n, c->shared, 1};
+        c->task[tasks++] = (hs_task){&w->shared_mix, &c->normed, NULL, n, c->shared, 1};
     hs_cpu_run(c, tasks);
     choose(c, w, n, routing);
     return HLWQ_OK;
@@ -341,8 +346,8 @@ static hlwq_status cpu_guess(hs_backend *be, const hs_mixture *w, uint32_t n, co
     hs_cpu *c = cpu_of(be);
     (void)err;
     norm_rows(c, x, w->norm, w->eps, n, c->y);
-    hs_act a = hs_cpu_act(c, c->y, c->lim.hidden, n, hs_dtype_packed(w->router.dtype) ? &c->outq : NULL);
-    c->task[0] = (hs_task){&w->router, a, NULL, n, c->logit, w->experts};
+    hs_input a = input_of_one(c, c->y, c->lim.hidden, n);
+    c->task[0] = (hs_task){&w->router, &a, NULL, n, c->logit, w->experts};
     hs_cpu_run(c, 1);
     choose(c, w, n, routing);
     return HLWQ_OK;
@@ -385,12 +390,6 @@ static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn
     hs_cpu *c = cpu_of(be);
     uint32_t picks = n * w->used, ready;
     bool shared = w->shared.gate.rows > 0;
-    hs_act u = {.cols = c->lim.hidden,
-                .blocks = (c->lim.hidden + HS_BLOCK - 1) / HS_BLOCK,
-                .x = c->u, /* still there from route */
-                .q = c->uq.q,
-                .scale = c->uq.scale,
-                .sum = c->uq.sum};
     hs_sort_picks(routing->id, picks, w->used, w->experts, c->start, c->list, c->slot);
     do {
         const int32_t *id;
@@ -404,7 +403,7 @@ static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn
         if (shared) /* with the first of them, while others are being read */
             c->job[jobs++] = (hs_ffn_job){.w = &w->shared, .m = n, .slot = picks};
         shared = false;
-        hs_cpu_ffn(c, &u, c->job, jobs, c->expert_y);
+        hs_cpu_ffn(c, &c->normed, c->job, jobs, c->expert_y);
     } while (ready);
 
     combine_job j = {c, w, routing, n, x};
@@ -417,10 +416,10 @@ static hlwq_status cpu_head(hs_backend *be, const float *norm, float eps, const 
 {
     hs_cpu *c = cpu_of(be);
     (void)err;
-    hs_act u = normed(c, x, norm, eps, n);
+    hs_input u = normed(c, x, norm, eps, n);
     if (hidden)
         memcpy(hidden, c->u, (size_t)n * c->lim.hidden * sizeof *hidden);
-    c->task[0] = (hs_task){head, u, NULL, n, logits, head->rows};
+    c->task[0] = (hs_task){head, &u, NULL, n, logits, head->rows};
     hs_cpu_run(c, 1);
     return HLWQ_OK;
 }
@@ -429,7 +428,7 @@ void hs_backend_cpu_lane(hs_backend *be, const float *u, uint32_t n, const hs_ff
                          uint32_t n_ids, const uint32_t *start, const uint32_t *list, float *y)
 {
     hs_cpu *c = cpu_of(be);
-    hs_act a = hs_cpu_act(c, u, c->lim.hidden, n, &c->uq);
+    hs_input a = {.x = u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
     for (uint32_t i = 0; i < n_ids; i++)
         c->job[i] = (hs_ffn_job){.w = &expert[id[i]],
                                  .token = list + start[id[i]],
@@ -514,14 +513,24 @@ static void *take(carve *k, uint64_t n, uint64_t item)
     return p;
 }
 
-static hs_q8_buffer take_q8(carve *k, uint64_t rows, uint64_t cols)
+static hs_q8_buffer take_q8(carve *k, uint64_t rows, uint64_t cols, uint32_t scales)
 {
     uint64_t blocks = rows * ((cols + HS_BLOCK - 1) / HS_BLOCK);
     hs_q8_buffer b;
     b.q = take(k, blocks, HS_BLOCK);
-    b.scale = take(k, blocks, sizeof(float));
-    b.sum = take(k, blocks, sizeof(int32_t));
+    b.scale = take(k, blocks, scales * sizeof(float));
+    b.sum = take(k, blocks, scales * sizeof(int32_t));
     return b;
+}
+
+/* The forms of q8 that a model's matrices need, as bits. */
+static uint32_t forms_of(const hs_limits *m)
+{
+    uint32_t forms = 0;
+    for (int d = 0; d < HS_DTYPE_COUNT; d++)
+        if (hs_dtype_packed((hs_dtype)d) && m->dtypes >> d & 1)
+            forms |= 1u << hs_q8_form_of((hs_dtype)d);
+    return forms;
 }
 
 static uint32_t batch_of(const hs_limits *m)
@@ -535,16 +544,19 @@ static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
     uint64_t b = m->batch, f = sizeof(float), picks = b * m->used;
     uint64_t attention = (uint64_t)m->q_width / 2, heads = m->v_heads;
     uint64_t wide = max3(m->hidden, m->ffn_width, max3(m->v_width, attention, 0));
+    uint32_t forms = forms_of(m);
+    c->scales = forms >> HS_Q8_FLAT64 & 1 ? 2 : 1;
     c->u = take(k, b * m->hidden, f);
-    c->uq = take_q8(k, b, m->hidden);
+    for (int form = 0; form < HS_Q8_FORMS; form++)
+        c->uq[form] = take_q8(k, forms >> form & 1 ? b : 0, m->hidden, c->scales);
     c->proj = take(k, b * max3(m->q_width + 2 * (uint64_t)m->kv_width, m->channels + m->v_width + 2 * heads, 0), f);
     c->mix = take(k, b * m->channels, f);
     c->out = take(k, b * max3(m->v_width, attention, 0), f);
-    c->outq = take_q8(k, b, max3(m->v_width, attention, 0));
+    c->outq = take_q8(k, b, max3(m->v_width, attention, m->hidden), c->scales);
     c->y = take(k, b * m->hidden, f);
     c->gate = take(k, b * m->ffn_rows * m->ffn_width, f);
     c->up = take(k, b * m->ffn_rows * m->ffn_width, f);
-    c->hq = take_q8(k, b * m->ffn_rows, m->ffn_width);
+    c->hq = take_q8(k, b * m->ffn_rows, m->ffn_width, c->scales);
     c->expert_y = take(k, m->experts ? b * m->ffn_rows * m->hidden : 0, f);
     c->logit = take(k, b * m->experts, f);
     c->shared = take(k, b, f);

@@ -113,6 +113,8 @@ static void fill(uint8_t *data, const hs_planes *planes, uint64_t copies, uint64
         uint16_t *norm = (uint16_t *)(void *)(data + c * each + planes->norms);
         for (uint64_t i = 0; i < planes->norms_bytes / 2; i++)
             norm[i] = (uint16_t)(0x3800 | (norm[i] & 0x3FF));
+        for (uint64_t i = 0; i < planes->zeros_bytes; i++)
+            data[c * each + planes->zeros + i] &= 15;
     }
 }
 
@@ -146,17 +148,19 @@ static hlwq_status measure(hs_mem *mem, hs_pool *pool, const hs_product_case *c,
         !hs_planes_of(c->dtype, c->rows, c->cols, &planes))
         return hs_fail(err, HLWQ_ERR_ARG, "a product of %u x %u weights with %u tokens cannot be measured", c->rows,
                        c->cols, c->tokens);
-    hs_book_levels(HS_BOOK_CONVERGED, hs_dtype_bits(c->dtype), level);
-    HS_TRY(hs_codebook_init(&book, hs_dtype_bits(c->dtype), level, err));
+    if (hs_dtype_rotated(c->dtype)) {
+        hs_book_levels(HS_BOOK_CONVERGED, hs_dtype_bits(c->dtype), level);
+        HS_TRY(hs_codebook_init(&book, hs_dtype_bits(c->dtype), level, err));
+    }
 
     uint64_t each = (planes.bytes + 4095) / 4096 * 4096, copies = c->resident_bytes / each + 1;
-    uint32_t blocks = planes.blocks;
+    uint32_t blocks = planes.blocks, groups = planes.groups;
     HS_TRY(take(mem, copies * each + 65536, &s->weights, err)); /* prefetch runs past the end */
     HS_TRY(take(mem, copies * sizeof *s->matrix, &s->matrix, err));
     HS_TRY(take(mem, (uint64_t)c->tokens * c->cols * sizeof *s->x, &s->x, err));
     HS_TRY(take(mem, (uint64_t)c->tokens * blocks * HS_BLOCK, &s->q, err));
-    HS_TRY(take(mem, (uint64_t)c->tokens * blocks * sizeof *s->scale, &s->scale, err));
-    HS_TRY(take(mem, (uint64_t)c->tokens * blocks * sizeof *s->sum, &s->sum, err));
+    HS_TRY(take(mem, (uint64_t)c->tokens * groups * sizeof *s->scale, &s->scale, err));
+    HS_TRY(take(mem, (uint64_t)c->tokens * groups * sizeof *s->sum, &s->sum, err));
     HS_TRY(take(mem, (uint64_t)c->tokens * c->rows * sizeof *s->y, &s->y, err));
     fill(s->weights, &planes, copies, each);
     for (uint64_t i = 0; i < copies; i++)
@@ -164,8 +168,8 @@ static hlwq_status measure(hs_mem *mem, hs_pool *pool, const hs_product_case *c,
     for (uint64_t i = 0; i < (uint64_t)c->tokens * c->cols; i++)
         s->x[i] = (float)((i * 2654435761u >> 8) % 2001) * 0.001f - 1.0f;
     for (uint32_t t = 0; t < c->tokens; t++)
-        ops.q8(s->x + (size_t)t * c->cols, c->cols, s->q + (size_t)t * blocks * HS_BLOCK, s->scale + (size_t)t * blocks,
-               s->sum + (size_t)t * blocks);
+        hs_q8_row(&ops, hs_q8_form_of(c->dtype), s->x + (size_t)t * c->cols, c->cols,
+                  s->q + (size_t)t * blocks * HS_BLOCK, s->scale + (size_t)t * groups, s->sum + (size_t)t * groups);
 
     products p = {
         .ops = &ops, .w = s->matrix, .tokens = c->tokens, .y = s->y, .bands = (c->rows + BAND_ROWS - 1) / BAND_ROWS};

@@ -6,6 +6,7 @@
  * either way, so the bits do not depend on which.  HS_REF_TABLE names the table of each.
  */
 #include "kernels/cpu/ops.h"
+#include "kernels/int4.h"
 #include "kernels/numeric.h"
 
 #include <assert.h>
@@ -61,6 +62,30 @@ static inline void axpy(float *restrict y, float a, const float *restrict x, uin
 
 /* ---- q8 activations and matrices ------------------------------------------------------------ */
 
+/* v [n] to codes and one scale. */
+static inline void quantise(const float *v, int n, int8_t *q, float *scale, int32_t *sum)
+{
+    float amax = 0.0f;
+    bool bad = false;
+    for (int j = 0; j < n; j++) {
+        float a = fabsf(v[j]);
+        bad |= !(a <= 3.4e38f);
+        amax = a > amax ? a : amax;
+    }
+    /* Too small for its reciprocal to be finite: zero. Infinity or NaN: the scale says so and nothing converts. */
+    bool tiny = amax < 1e-30f;
+    float inverse = bad || tiny ? 0.0f : 127.0f / amax;
+    int32_t total = 0;
+    for (int j = 0; j < n; j++) {
+        float r = bad ? 0.0f : v[j] * inverse;
+        int32_t k = (int32_t)((r + 0x1.8p23f) - 0x1.8p23f); /* nearest even */
+        q[j] = (int8_t)k;
+        total += k;
+    }
+    *scale = bad ? NAN : tiny ? 0.0f : amax / 127.0f;
+    *sum = total;
+}
+
 static void ref_q8(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum)
 {
     for (uint32_t b = 0, c = 0; c < cols; b++, c += HS_BLOCK) {
@@ -73,25 +98,18 @@ static void ref_q8(const float *x, uint32_t cols, int8_t *q, float *scale, int32
                     v[j] = a + d;
                     v[j + half] = a - d;
                 }
-        float amax = 0.0f;
-        bool bad = false;
-        for (int j = 0; j < HS_BLOCK; j++) {
-            float a = fabsf(v[j]);
-            bad |= !(a <= 3.4e38f);
-            amax = a > amax ? a : amax;
-        }
-        /* Too small for its reciprocal to be finite: zero. Infinity or NaN: the scale says so and nothing converts. */
-        bool tiny = amax < 1e-30f;
-        float inverse = bad || tiny ? 0.0f : 127.0f / amax;
-        int32_t total = 0;
-        for (int j = 0; j < HS_BLOCK; j++) {
-            float r = bad ? 0.0f : v[j] * inverse;
-            int32_t k = (int32_t)((r + 0x1.8p23f) - 0x1.8p23f); /* nearest even */
-            q[b * HS_BLOCK + j] = (int8_t)k;
-            total += k;
-        }
-        scale[b] = bad ? NAN : tiny ? 0.0f : amax / 127.0f;
-        sum[b] = total;
+        quantise(v, HS_BLOCK, q + b * HS_BLOCK, &scale[b], &sum[b]);
+    }
+}
+
+static void ref_q8_flat(const float *x, uint32_t cols, uint32_t group, int8_t *q, float *scale, int32_t *sum)
+{
+    uint32_t padded = (cols + HS_BLOCK - 1) / HS_BLOCK * HS_BLOCK;
+    for (uint32_t g = 0, c = 0; c < padded; g++, c += group) {
+        float v[HS_BLOCK] = {0};
+        if (c < cols)
+            memcpy(v, x + c, sizeof(float) * (cols - c < group ? cols - c : group));
+        quantise(v, (int)group, q + c, &scale[g], &sum[g]);
     }
 }
 
@@ -104,18 +122,17 @@ static void code_values(const hs_codebook *book, int16_t *value)
 }
 
 /* Exact: |value| < 2^15, |q| <= 127, 128 terms. */
-static inline int32_t block_sum(const int16_t *restrict w, const int8_t *restrict q)
+static inline int32_t block_sum(const int16_t *restrict w, const int8_t *restrict q, uint32_t n)
 {
     int32_t s = 0;
-    for (int j = 0; j < HS_BLOCK; j++)
+    for (uint32_t j = 0; j < n; j++)
         s += (int32_t)w[j] * (int32_t)q[j];
     return s;
 }
 
-static void ref_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
-                     uint32_t last, float *y, size_t stride)
+static void gemm_rotated(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                         uint32_t last, float *y, size_t stride)
 {
-    assert(n <= HS_BATCH_MAX && a->cols == w->cols);
     int16_t value[64], v[8][HS_BLOCK];
     float total[HS_BATCH_MAX];
     code_values(w->book, value);
@@ -140,13 +157,66 @@ static void ref_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token,
                 size_t row = (token ? token[t] : t) * (size_t)a->blocks + b0;
                 float seg = 0.0f;
                 for (uint32_t b = 0; b < nb; b++)
-                    seg = fmaf(norm[b] * a->scale[row + b], (float)block_sum(v[b], a->q + (row + b) * HS_BLOCK), seg);
+                    seg = fmaf(norm[b] * a->scale[row + b],
+                               (float)block_sum(v[b], a->q + (row + b) * HS_BLOCK, HS_BLOCK), seg);
                 total[t] += seg;
             }
         }
         for (uint32_t t = 0; t < n; t++)
             y[t * stride + r] = total[t] * w->book->scale;
     }
+}
+
+/* Integers less their zero points, and scales, of the groups of one segment of a row. */
+static void int4_segment(const hs_matrix *w, size_t block, uint32_t nb, int16_t (*v)[HS_BLOCK], float *scale)
+{
+    uint32_t per = w->groups / w->blocks;
+    for (uint32_t b = 0; b < nb; b++) {
+        uint8_t code[HS_BLOCK];
+        hs_int4_unpack_block(w->low + (block + b) * w->low_block, code);
+        for (uint32_t g = 0; g < per; g++) {
+            size_t at = (block + b) * per + g;
+            uint16_t h;
+            memcpy(&h, w->norms + at * 2, 2);
+            scale[b * per + g] = hs_half(h);
+            int zero = w->zeros ? w->zeros[at] : HS_INT4_ZERO;
+            for (uint32_t j = g * (HS_BLOCK / per); j < (g + 1) * (HS_BLOCK / per); j++)
+                v[b][j] = (int16_t)(code[j] - zero);
+        }
+    }
+}
+
+static void gemm_int4(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                      uint32_t last, float *y, size_t stride)
+{
+    int16_t v[8][HS_BLOCK];
+    float total[HS_BATCH_MAX], scale[16];
+    uint32_t per = w->groups / w->blocks, group = HS_BLOCK / per;
+    for (uint32_t r = first; r < last; r++) {
+        for (uint32_t t = 0; t < n; t++)
+            total[t] = 0.0f;
+        for (uint32_t b0 = 0; b0 < w->blocks; b0 += 8) {
+            uint32_t nb = w->blocks - b0 < 8 ? w->blocks - b0 : 8;
+            int4_segment(w, (size_t)r * w->blocks + b0, nb, v, scale);
+            for (uint32_t t = 0; t < n; t++) {
+                size_t row = ((token ? token[t] : t) * (size_t)w->blocks + b0) * per;
+                float seg = 0.0f;
+                for (uint32_t g = 0; g < nb * per; g++)
+                    seg = fmaf(scale[g] * a->scale[row + g],
+                               (float)block_sum(v[0] + g * group, a->q + (row + g) * group, group), seg);
+                total[t] += seg;
+            }
+        }
+        for (uint32_t t = 0; t < n; t++)
+            y[t * stride + r] = total[t];
+    }
+}
+
+static void ref_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                     uint32_t last, float *y, size_t stride)
+{
+    assert(n <= HS_BATCH_MAX && a->cols == w->cols);
+    (hs_dtype_int4(w->dtype) ? gemm_int4 : gemm_rotated)(w, a, token, n, first, last, y, stride);
 }
 
 static inline void row_to_f32(const hs_matrix *w, uint32_t r, uint32_t first, uint32_t n, float *out)
@@ -457,6 +527,7 @@ static void ref_top_k(const float *l, uint32_t experts, uint32_t used, int32_t *
 const hs_cpu_ops HS_REF_TABLE = {
     .name = "ref",
     .q8 = ref_q8,
+    .q8_flat = ref_q8_flat,
     .gemm = ref_gemm,
     .gemm_plain = ref_gemm_plain,
     .gemm_exact = ref_gemm_exact,

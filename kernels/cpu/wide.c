@@ -148,16 +148,46 @@ static void wide_gemm_exact(const hs_matrix *w, const hs_act *a, const uint32_t 
 /* One butterfly of each pair (j, j + d) inside a register: a + b, a - b. */
 #define PAIRS(v, d, mask) v16_add(v16_flip##d(v), v16_negate(v, mask))
 
+/* LANES * n values to codes and one scale; n is a constant. */
+INLINE void quantise(const v16 *v, int n, int8_t *q, float *scale, int32_t *sum)
+{
+    v16 most = v16_abs(v[0]);
+    bool bad = !v16_all_within(v[0], 3.4e38f);
+    for (int i = 1; i < n; i++) {
+        most = v16_max(most, v16_abs(v[i]));
+        bad |= !v16_all_within(v[i], 3.4e38f);
+    }
+    if (bad) {
+        memset(q, 0, (size_t)(LANES * n));
+        *scale = NAN;
+        *sum = 0;
+        return;
+    }
+    float amax = v16_largest(most);
+    bool tiny = amax < 1e-30f;
+    v16 inverse = v16_set(tiny ? 0.0f : 127.0f / amax);
+    int32_t total = 0;
+    for (int i = 0; i < n; i++)
+        total += v16_store_int8(q + LANES * i, v16_mul(v[i], inverse));
+    *scale = tiny ? 0.0f : amax / 127.0f;
+    *sum = total;
+}
+
+/* A block of the row, with zeros past the end; `padded` is room for one. */
+INLINE const float *whole_block(const float *x, uint32_t cols, float *padded)
+{
+    if (cols >= HS_BLOCK)
+        return x;
+    memset(padded, 0, HS_BLOCK * sizeof *padded);
+    memcpy(padded, x, cols * sizeof *padded);
+    return padded;
+}
+
 static void wide_q8(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum)
 {
     for (uint32_t b = 0, c = 0; c < cols; b++, c += HS_BLOCK) {
         float padded[HS_BLOCK];
-        const float *from = x + c;
-        if (cols - c < HS_BLOCK) {
-            memset(padded, 0, sizeof padded);
-            memcpy(padded, from, (cols - c) * sizeof *padded);
-            from = padded;
-        }
+        const float *from = whole_block(x + c, cols - c, padded);
         v16 v[8];
         for (int i = 0; i < 8; i++) {
             v[i] = v16_load(from + LANES * i);
@@ -173,26 +203,24 @@ static void wide_q8(const float *x, uint32_t cols, int8_t *q, float *scale, int3
                     v[i] = v16_add(a, e);
                     v[i + d] = v16_sub(a, e);
                 }
-        v16 most = v16_abs(v[0]);
-        bool bad = !v16_all_within(v[0], 3.4e38f);
-        for (int i = 1; i < 8; i++) {
-            most = v16_max(most, v16_abs(v[i]));
-            bad |= !v16_all_within(v[i], 3.4e38f);
-        }
-        if (bad) {
-            memset(q + b * HS_BLOCK, 0, HS_BLOCK);
-            scale[b] = NAN;
-            sum[b] = 0;
+        quantise(v, 8, q + b * HS_BLOCK, &scale[b], &sum[b]);
+    }
+}
+
+static void wide_q8_flat(const float *x, uint32_t cols, uint32_t group, int8_t *q, float *scale, int32_t *sum)
+{
+    for (uint32_t b = 0, c = 0; c < cols; b++, c += HS_BLOCK) {
+        float padded[HS_BLOCK];
+        const float *from = whole_block(x + c, cols - c, padded);
+        v16 v[8];
+        for (int i = 0; i < 8; i++)
+            v[i] = v16_load(from + LANES * i);
+        if (group == HS_BLOCK) {
+            quantise(v, 8, q + c, &scale[b], &sum[b]);
             continue;
         }
-        float amax = v16_largest(most);
-        bool tiny = amax < 1e-30f;
-        v16 inverse = v16_set(tiny ? 0.0f : 127.0f / amax);
-        int32_t total = 0;
-        for (int i = 0; i < 8; i++)
-            total += v16_store_int8(q + b * HS_BLOCK + LANES * i, v16_mul(v[i], inverse));
-        scale[b] = tiny ? 0.0f : amax / 127.0f;
-        sum[b] = total;
+        quantise(v, 4, q + c, &scale[2 * b], &sum[2 * b]);
+        quantise(v + 4, 4, q + c + 64, &scale[2 * b + 1], &sum[2 * b + 1]);
     }
 }
 
@@ -367,6 +395,7 @@ static void wide_top_k(const float *l, uint32_t experts, uint32_t used, int32_t 
 void INSTALL(hs_cpu_ops *ops)
 {
     ops->q8 = wide_q8;
+    ops->q8_flat = wide_q8_flat;
     ops->gemm_plain = wide_gemm_plain;
     ops->gemm_exact = wide_gemm_exact;
     ops->rms_norm = wide_rms_norm;

@@ -6,32 +6,63 @@
 
 #include <assert.h>
 
+/* Of an input whose one reader's form is made by other means. */
+enum { EVERY_FORM = (1 << HS_Q8_FORMS) - 1 };
+
+static uint32_t blocks_of(uint32_t cols)
+{
+    return (cols + HS_BLOCK - 1) / HS_BLOCK;
+}
+
 typedef struct q8_rows {
     const hs_cpu_ops *ops;
-    const hs_act *act;
-    const hs_q8_buffer *out;
+    const hs_input *in;
+    hs_q8_form form;
 } q8_rows;
+
+static void q8_row(const hs_cpu_ops *ops, const hs_input *in, hs_q8_form form, uint32_t row)
+{
+    const hs_q8_buffer *out = in->form[form];
+    size_t block = (size_t)row * blocks_of(in->cols), at = form == HS_Q8_FLAT64 ? 2 * block : block;
+    hs_q8_row(ops, form, in->x + (size_t)row * in->cols, in->cols, out->q + block * HS_BLOCK, out->scale + at,
+              out->sum + at);
+}
 
 static void q8_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
 {
     q8_rows *r = user;
     (void)worker;
-    for (uint32_t t = first; t < last; t++) {
-        size_t at = (size_t)t * r->act->blocks;
-        r->ops->q8(r->act->x + (size_t)t * r->act->cols, r->act->cols, r->out->q + at * HS_BLOCK, r->out->scale + at,
-                   r->out->sum + at);
-    }
+    for (uint32_t t = first; t < last; t++)
+        q8_row(r->ops, r->in, r->form, t);
 }
 
-hs_act hs_cpu_act(hs_cpu *c, const float *x, uint32_t cols, uint32_t n, const hs_q8_buffer *buffer)
+/* True if products with these weights read 8-bit activations. */
+static bool reads_q8(const hs_cpu *c, hs_dtype weights)
 {
-    hs_act a = {.cols = cols, .blocks = (cols + HS_BLOCK - 1) / HS_BLOCK, .x = x};
-    if (buffer && !c->exact) {
-        q8_rows r = {c->ops, &a, buffer};
-        hs_pool_run(c->pool, n, 4, q8_some, &r);
-        a.q = buffer->q;
-        a.scale = buffer->scale;
-        a.sum = buffer->sum;
+    return hs_dtype_packed(weights) && !c->exact;
+}
+
+/* The input of a task in the form that its matrix needs. */
+static void make_form(hs_cpu *c, const hs_task *t)
+{
+    if (!reads_q8(c, t->w->dtype))
+        return;
+    hs_q8_form form = hs_q8_form_of(t->w->dtype);
+    if (t->in->made & 1u << form)
+        return;
+    q8_rows r = {c->ops, t->in, form};
+    hs_pool_run(c->pool, t->in->n, 4, q8_some, &r);
+    t->in->made |= 1u << form;
+}
+
+static hs_act act_of(const hs_cpu *c, const hs_task *t)
+{
+    hs_act a = {.cols = t->in->cols, .blocks = blocks_of(t->in->cols), .x = t->in->x};
+    if (reads_q8(c, t->w->dtype)) {
+        const hs_q8_buffer *q = t->in->form[hs_q8_form_of(t->w->dtype)];
+        a.q = q->q;
+        a.scale = q->scale;
+        a.sum = q->sum;
     }
     return a;
 }
@@ -46,12 +77,13 @@ static void bands(void *user, uint32_t first, uint32_t last, uint32_t worker)
         const hs_task *t = &c->task[i];
         uint32_t row = (band - c->task_band[i]) * HS_BAND;
         uint32_t end = t->w->rows - row < HS_BAND ? t->w->rows : row + HS_BAND;
+        hs_act act = act_of(c, t);
         if (!hs_dtype_packed(t->w->dtype))
-            c->ops->gemm_plain(t->w, &t->act, t->token, t->n, row, end, t->y, t->stride);
+            c->ops->gemm_plain(t->w, &act, t->token, t->n, row, end, t->y, t->stride);
         else if (c->exact)
-            c->ops->gemm_exact(t->w, &t->act, t->token, t->n, row, end, t->y, t->stride, hs_cpu_scratch(c, worker));
+            c->ops->gemm_exact(t->w, &act, t->token, t->n, row, end, t->y, t->stride, hs_cpu_scratch(c, worker));
         else
-            c->ops->gemm(t->w, &t->act, t->token, t->n, row, end, t->y, t->stride);
+            c->ops->gemm(t->w, &act, t->token, t->n, row, end, t->y, t->stride);
     }
 }
 
@@ -59,6 +91,7 @@ void hs_cpu_run(hs_cpu *c, uint32_t n_tasks)
 {
     uint32_t total = 0;
     for (uint32_t i = 0; i < n_tasks; i++) {
+        make_form(c, &c->task[i]);
         c->task_band[i] = total;
         total += (c->task[i].w->rows + HS_BAND - 1) / HS_BAND;
     }
@@ -72,9 +105,11 @@ static float *job_rows(const hs_cpu *c, float *buffer, const hs_ffn_job *j)
     return buffer + (size_t)j->slot * c->lim.ffn_width;
 }
 
-static size_t job_blocks(const hs_cpu *c, const hs_ffn_job *j)
+/* And their q8 form. */
+static hs_q8_buffer job_q8(const hs_cpu *c, const hs_ffn_job *j)
 {
-    return (size_t)j->slot * ((c->lim.ffn_width + HS_BLOCK - 1) / HS_BLOCK);
+    size_t at = (size_t)j->slot * blocks_of(c->lim.ffn_width);
+    return (hs_q8_buffer){c->hq.q + at * HS_BLOCK, c->hq.scale + at * c->scales, c->hq.sum + at * c->scales};
 }
 
 typedef struct glue {
@@ -92,16 +127,15 @@ static void glue_rows(void *user, uint32_t first, uint32_t last, uint32_t worker
     for (uint32_t row = first; row < last; row++) {
         while (row >= j->row + j->m)
             j++;
-        uint32_t width = j->w->gate.rows, blocks = (width + HS_BLOCK - 1) / HS_BLOCK, m = row - j->row;
+        uint32_t width = j->w->gate.rows, m = row - j->row;
         float *h = job_rows(c, c->gate, j) + (size_t)m * width;
         c->ops->swiglu(h, job_rows(c, c->up, j) + (size_t)m * width, width, h);
-        size_t at = job_blocks(c, j) + (size_t)m * blocks;
-        if (hs_dtype_packed(j->w->down.dtype) && !c->exact)
-            c->ops->q8(h, width, c->hq.q + at * HS_BLOCK, c->hq.scale + at, c->hq.sum + at);
+        if (reads_q8(c, j->w->down.dtype)) /* while h is warm */
+            q8_row(c->ops, &j->hidden, hs_q8_form_of(j->w->down.dtype), m);
     }
 }
 
-void hs_cpu_ffn(hs_cpu *c, const hs_act *u, hs_ffn_job *job, uint32_t n_jobs, float *y)
+void hs_cpu_ffn(hs_cpu *c, hs_input *u, hs_ffn_job *job, uint32_t n_jobs, float *y)
 {
     uint32_t rows = 0;
     if (n_jobs == 0)
@@ -112,8 +146,10 @@ void hs_cpu_ffn(hs_cpu *c, const hs_act *u, hs_ffn_job *job, uint32_t n_jobs, fl
         j->row = rows;
         rows += j->m;
         uint32_t width = j->w->gate.rows;
-        c->task[2 * i] = (hs_task){&j->w->gate, *u, j->token, j->m, job_rows(c, c->gate, j), width};
-        c->task[2 * i + 1] = (hs_task){&j->w->up, *u, j->token, j->m, job_rows(c, c->up, j), width};
+        j->room = job_q8(c, j);
+        j->hidden = (hs_input){job_rows(c, c->gate, j), width, j->m, EVERY_FORM, {&j->room, &j->room, &j->room}};
+        c->task[2 * i] = (hs_task){&j->w->gate, u, j->token, j->m, job_rows(c, c->gate, j), width};
+        c->task[2 * i + 1] = (hs_task){&j->w->up, u, j->token, j->m, job_rows(c, c->up, j), width};
     }
     hs_cpu_run(c, 2 * n_jobs);
 
@@ -121,16 +157,8 @@ void hs_cpu_ffn(hs_cpu *c, const hs_act *u, hs_ffn_job *job, uint32_t n_jobs, fl
     hs_pool_run(c->pool, rows, 4, glue_rows, &g);
 
     for (uint32_t i = 0; i < n_jobs; i++) {
-        const hs_ffn_job *j = &job[i];
-        size_t at = job_blocks(c, j);
-        uint32_t width = j->w->gate.rows;
-        hs_act h = {.cols = width,
-                    .blocks = (width + HS_BLOCK - 1) / HS_BLOCK,
-                    .x = job_rows(c, c->gate, j),
-                    .q = c->hq.q + at * HS_BLOCK,
-                    .scale = c->hq.scale + at,
-                    .sum = c->hq.sum + at};
-        c->task[i] = (hs_task){&j->w->down, h, NULL, j->m, y + (size_t)j->slot * c->lim.hidden, c->lim.hidden};
+        hs_ffn_job *j = &job[i];
+        c->task[i] = (hs_task){&j->w->down, &j->hidden, NULL, j->m, y + (size_t)j->slot * c->lim.hidden, c->lim.hidden};
     }
     hs_cpu_run(c, n_jobs);
 }

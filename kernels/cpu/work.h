@@ -6,18 +6,29 @@
 
 #include "kernels/cpu/ops.h"
 
-/* Buffers of one row of activations after WHT and q8: [rows][blocks * 128] and its scales and sums. */
+/* Room for rows of q8 activations: codes [rows][blocks * 128], scales and sums. */
 typedef struct hs_q8_buffer {
     int8_t *q;
     float *scale;
     int32_t *sum;
 } hs_q8_buffer;
 
+/*
+ * Rows that products are made of.  hs_cpu_run quantises them in each form that a matrix needs, when the first such
+ * matrix comes; `made` remembers.
+ */
+typedef struct hs_input {
+    const float *x; /* [n][cols] */
+    uint32_t cols, n;
+    uint32_t made;                         /* bits 1 << form */
+    const hs_q8_buffer *form[HS_Q8_FORMS]; /* where each goes */
+} hs_input;
+
 /* One product y[t][r] = W x[token t]. Several run as one batch of row bands. */
 typedef struct hs_task {
     const hs_matrix *w;
-    hs_act act;
-    const uint32_t *token; /* rows of act, NULL = 0..n-1 */
+    hs_input *in;
+    const uint32_t *token; /* rows of the input, NULL = 0..n-1 */
     uint32_t n;
     float *y;
     size_t stride;
@@ -28,7 +39,10 @@ typedef struct hs_ffn_job {
     const hs_ffn *w;
     const uint32_t *token; /* NULL = 0..m-1 */
     uint32_t m, slot;
-    uint32_t row; /* hs_cpu_ffn's: rows of the jobs before */
+    /* hs_cpu_ffn's. */
+    uint32_t row;      /* rows of the jobs before */
+    hs_input hidden;   /* what goes down */
+    hs_q8_buffer room; /* its q8 form: of one matrix, so of one form */
 } hs_ffn_job;
 
 typedef struct hs_cpu {
@@ -41,15 +55,17 @@ typedef struct hs_cpu {
     bool exact;
     void *block; /* all buffers below */
 
-    float *u;        /* [B][hidden] normed input */
-    hs_q8_buffer uq; /* of u */
-    float *proj;     /* [B][widest sum of projections] */
-    float *mix;      /* [B][channels or q_width] convolved or gathered */
-    float *out;      /* [B][v_width or attention width] */
-    hs_q8_buffer outq;
-    float *y;         /* [B][hidden] */
-    float *gate, *up; /* [B * ffn_rows][ffn_width] */
-    hs_q8_buffer hq;
+    float *u;                      /* [B][hidden] normed input */
+    hs_q8_buffer uq[HS_Q8_FORMS];  /* of u; empty where no matrix of the model needs the form */
+    hs_input normed;               /* u as route leaves it for experts */
+    float *proj;                   /* [B][widest sum of projections] */
+    float *mix;                    /* [B][channels or q_width] convolved or gathered */
+    float *out;                    /* [B][v_width or attention width] */
+    hs_q8_buffer outq;             /* of rows that one matrix reads: any form */
+    float *y;                      /* [B][hidden] */
+    float *gate, *up;              /* [B * ffn_rows][ffn_width] */
+    hs_q8_buffer hq;               /* of gate */
+    uint32_t scales;               /* that all of these have room for in a block: 1, or 2 for groups of 64 */
     float *expert_y;               /* [B * (used + 1)][hidden] */
     float *logit;                  /* [B][experts] router */
     float *shared;                 /* [B] */
@@ -72,13 +88,10 @@ static inline float *hs_cpu_scratch(hs_cpu *c, uint32_t worker)
     return c->worker + worker * c->worker_floats;
 }
 
-/* Activations of n rows of x; q8 is computed into `buffer` where `packed` (NULL = no packed matrix will read them). */
-hs_act hs_cpu_act(hs_cpu *c, const float *x, uint32_t cols, uint32_t n, const hs_q8_buffer *buffer);
-
-/* Runs c->task[0..n_tasks-1]. */
+/* Runs c->task[0..n_tasks-1], after quantising what they need and do not have yet. */
 void hs_cpu_run(hs_cpu *c, uint32_t n_tasks);
 
 /* y rows [slot + i][hidden] = down(silu(gate u) * up u). Jobs have slots of their own, below batch * ffn_rows. */
-void hs_cpu_ffn(hs_cpu *c, const hs_act *u, hs_ffn_job *job, uint32_t n_jobs, float *y);
+void hs_cpu_ffn(hs_cpu *c, hs_input *u, hs_ffn_job *job, uint32_t n_jobs, float *y);
 
 #endif
