@@ -55,7 +55,7 @@ int app_bench_kernels(const app_args *args)
     o.threads = (uint32_t)app_number(args, OPT_THREADS, 0);
     o.tokens = (uint32_t)app_number(args, OPT_PROMPT_TOKENS, 0);
     for (int i = 1; i < args->n_operands; i++) /* the sweep refuses what it does not know */
-        *(strchr("Qq", args->operand[i][0]) ? &o.format : &o.isa) = args->operand[i];
+        *(strchr("QqIi", args->operand[i][0]) ? &o.format : &o.isa) = args->operand[i];
     o.each = each;
     o.user = &s;
     app_watch(NULL);

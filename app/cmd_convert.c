@@ -3,6 +3,7 @@
  */
 #include "app/commands.h"
 #include "app/console.h"
+#include "app/open.h"
 
 #include <string.h>
 
@@ -10,11 +11,10 @@
 static hlwq_status check_bits(const app_args *args, app_option_id id, hlwq_error *err)
 {
     int64_t n = app_number(args, id, 0);
-    bool sixteen = id != OPT_BITS;
-    if (n == 0 || (n >= 2 && n <= 6) || (n == 16 && sixteen))
+    if (n == 0 || (n >= 2 && n <= 6) || n == 16)
         return HLWQ_OK;
-    return hs_fail(err, HLWQ_ERR_ARG, "--%s: %d bits cannot be had; choose 2 to 6%s", app_option_table[id].name, (int)n,
-                   sixteen ? " or 16" : "");
+    return hs_fail(err, HLWQ_ERR_ARG, "--%s: %d bits cannot be had; choose 2 to 6 or 16", app_option_table[id].name,
+                   (int)n);
 }
 
 static hlwq_status convert(const app_args *args, hlwq_error *err)
@@ -25,13 +25,12 @@ static hlwq_status convert(const app_args *args, hlwq_error *err)
     o.output = app_text(args, OPT_OUTPUT, NULL);
     if (!o.output)
         return hs_fail(err, HLWQ_ERR_ARG, "convert needs the file to write: -o FILE");
-    HS_TRY(check_bits(args, OPT_BITS, err));
     HS_TRY(check_bits(args, OPT_HEAD_BITS, err));
     HS_TRY(check_bits(args, OPT_EMBED_BITS, err));
     if (!hs_path_is_directory(o.source)) /* said by us, since it is no misuse of the command */
         return hs_fail(err, HLWQ_ERR_IO, hs_path_exists(o.source) ? "%s is not a model directory" : "%s does not exist",
                        o.source);
-    o.bits = (uint32_t)app_number(args, OPT_BITS, o.bits);
+    app_weight_format(args, &o.bits, &o.format);
     o.head_bits = (uint32_t)app_number(args, OPT_HEAD_BITS, o.head_bits);
     o.embed_bits = (uint32_t)app_number(args, OPT_EMBED_BITS, o.embed_bits);
     o.threads = (uint32_t)app_number(args, OPT_THREADS, o.threads);

@@ -3,6 +3,7 @@
  */
 #include "app/commands.h"
 #include "app/console.h"
+#include "app/open.h"
 
 static hlwq_status synth(const app_args *args, hlwq_error *err)
 {
@@ -15,7 +16,7 @@ static hlwq_status synth(const app_args *args, hlwq_error *err)
                        o.like ? "the file to write: -o FILE" : "a geometry: --like 9b|27b|35b-a3b");
     o.layers = (uint32_t)app_number(args, OPT_LAYERS, 0);
     o.vocab = (uint32_t)app_number(args, OPT_VOCAB, 0);
-    o.bits = (uint32_t)app_number(args, OPT_BITS, o.bits);
+    app_weight_format(args, &o.bits, &o.format);
     o.seed = (uint64_t)app_number(args, OPT_SEED, 0);
     o.threads = (uint32_t)app_number(args, OPT_THREADS, 0);
     o.dry = app_flag(args, OPT_DRY);

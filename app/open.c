@@ -112,6 +112,15 @@ hlwq_kv app_kv(const app_args *args, hlwq_kv fallback)
     return args->value[OPT_KV].set ? kv[args->value[OPT_KV].number] : fallback;
 }
 
+void app_weight_format(const app_args *args, uint32_t *bits, const char **format)
+{
+    const char *text = app_text(args, OPT_BITS, NULL);
+    if (text && *text == 'i')
+        *format = text;
+    else if (text)
+        *bits = (uint32_t)(*text - '0'); /* the table's choices are single digits */
+}
+
 uint64_t app_peak_rss_bytes(void)
 {
     struct rusage use;

@@ -22,6 +22,9 @@ hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, 
 /* --kv. */
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback);
 
+/* --bits: a number, or the name of a format. Both stay as they are where the option is not given. */
+void app_weight_format(const app_args *args, uint32_t *bits, const char **format);
+
 /* Most bytes this process had in memory. */
 uint64_t app_peak_rss_bytes(void);
 

@@ -92,7 +92,9 @@ const app_option app_option_table[OPT_COUNT] = {
                    ON(RUN) | ON(BENCH), true},
     [OPT_OUTPUT] = {"output", NULL, 'o', APP_PATH, "FILE", 0, 0, NULL, "the file to write; required",
                     ON(CONVERT) | ON(LOGITS) | ON(SYNTH), true},
-    [OPT_BITS] = {"bits", NULL, 0, APP_NUMBER, "N", 0, 6, "5", "bits of a weight, 2 to 6; 0 = as the source has them",
+    [OPT_BITS] = {"bits", NULL, 0, APP_CHOICE, "0|2|3|4|5|6|i4|i4z|i4g64|i4g64z", 0, 0, "5",
+                  "bits of an HLWQ weight, 0 = as the source has them; or integers of 4 in groups of 128 or 64, the z "
+                  "with zero points",
                   ON(CONVERT) | ON(SYNTH), false},
     [OPT_HEAD_BITS] = {"head-bits", NULL, 0, APP_NUMBER, "N", 0, 16, "6, or the source's with --bits 0",
                        "bits of the output head, 2 to 6 or 16", ON(CONVERT), false},

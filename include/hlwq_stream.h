@@ -316,6 +316,7 @@ typedef struct hlwq_convert_options {
     const char *source;  /* a Hugging Face directory */
     const char *output;  /* the .hlwq file to write; appears only when complete */
     uint32_t bits;       /* 2..6; 0 = keep what the source has */
+    const char *format;  /* INT4 instead: "I4", "I4Z", "I4G64", "I4G64Z"; NULL = HLWQ of `bits` bits */
     uint32_t head_bits;  /* lm_head: 2..6, 16; 0 = 6, or as the source where `bits` is 0 */
     uint32_t embed_bits; /* embeddings: likewise */
     uint32_t threads;    /* 0 = one per usable core */
@@ -335,6 +336,7 @@ typedef struct hlwq_synth_options {
     const char *output; /* the .hlwq file to write; appears only when complete */
     uint32_t layers;    /* 0 = all */
     uint32_t bits;      /* 2..6 */
+    const char *format; /* INT4 instead, as for convert; NULL = HLWQ of `bits` bits */
     uint32_t vocab;     /* 0 = the real one */
     bool dry;           /* geometry only: all weights zero, and the file takes next to no room on the disk */
     uint64_t seed;
@@ -357,7 +359,7 @@ HLWQ_API hlwq_status hlwq_engine_bandwidth(hlwq_engine *engine, double *bytes_pe
 /* One line of a sweep over the products of this build: `tokens` tokens against a matrix of `rows` x `cols` weights. */
 typedef struct hlwq_product_speed {
     const char *isa;    /* "ref", "avx2", "avx512" */
-    const char *format; /* "Q5" */
+    const char *format; /* "Q5", "I4G64" */
     uint32_t rows, cols, tokens;
     double seconds;                 /* of one product */
     double bytes_per_second;        /* of weights read */

@@ -6,28 +6,43 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 hlwq_convert_options hlwq_convert_options_default(void)
 {
     return (hlwq_convert_options){.bits = 5};
 }
 
-static hlwq_status check_bits(const char *what, uint32_t bits, bool sixteen, hlwq_error *err)
+hlwq_status hs_matrix_format(hs_dtype *dtype, const char *format, uint32_t bits, hlwq_error *err)
 {
-    if (bits == 0 || (bits >= 2 && bits <= 6) || (sixteen && bits == 16))
+    *dtype = bits ? hs_dtype_of_bits(bits) : HS_F32;
+    if (!format && (bits == 0 || (bits >= 2 && bits <= 6)))
         return HLWQ_OK;
-    return hs_fail(err, HLWQ_ERR_ARG, "%s is %u, but must be 2..6%s", what, bits, sixteen ? " or 16" : "");
+    for (hs_dtype d = HS_I4; format && d <= HS_I4G64Z; d++)
+        if (strcasecmp(format, hs_dtype_name(d)) == 0) {
+            *dtype = d;
+            return HLWQ_OK;
+        }
+    if (format)
+        return hs_fail(err, HLWQ_ERR_ARG, "\"%.20s\" is none of the formats I4, I4Z, I4G64, I4G64Z", format);
+    return hs_fail(err, HLWQ_ERR_ARG, "--bits is %u, but must be 2..6", bits);
 }
 
-/* The precision plan: matrices as asked, head and embeddings at 6 bits, everything small as it is. */
-static hs_precision plan_precision(const hlwq_convert_options *o)
+/* Of head or embeddings: 6 bits unless something else is asked or the matrices stay as they are. */
+static hlwq_status outer_format(hs_dtype *dtype, const char *what, uint32_t bits, hs_dtype matrix, hlwq_error *err)
 {
-    hs_precision p = {o->bits, o->head_bits, o->embed_bits};
-    if (o->bits && !p.head_bits)
-        p.head_bits = 6;
-    if (o->bits && !p.embed_bits)
-        p.embed_bits = 6;
-    return p;
+    if (bits && bits != 16 && (bits < 2 || bits > 6))
+        return hs_fail(err, HLWQ_ERR_ARG, "%s is %u, but must be 2..6 or 16", what, bits);
+    *dtype = bits == 16 ? HS_BF16 : bits ? hs_dtype_of_bits(bits) : hs_dtype_packed(matrix) ? HS_Q6 : HS_F32;
+    return HLWQ_OK;
+}
+
+/* The precision plan: matrices as asked, everything small as it is. */
+static hlwq_status plan_precision(hs_precision *p, const hlwq_convert_options *o, hlwq_error *err)
+{
+    HS_TRY(hs_matrix_format(&p->matrix, o->format, o->bits, err));
+    HS_TRY(outer_format(&p->head, "--head-bits", o->head_bits, p->matrix, err));
+    return outer_format(&p->embed, "--embed-bits", o->embed_bits, p->matrix, err);
 }
 
 static hlwq_status write_extents(hs_store *store, hs_container_writer *w, hs_mem *mem, hs_pool *pool,
@@ -74,24 +89,22 @@ static hlwq_status convert(hs_store *store, hs_mem *mem, hs_pool *pool, const hl
     return hs_container_commit(w, err);
 }
 
-static hlwq_status open_source(hs_store **store, hs_mem *mem, const hlwq_convert_options *o, const hs_log *log,
-                               hlwq_error *err)
+static hlwq_status open_source(hs_store **store, hs_mem *mem, const hlwq_convert_options *o, const hs_precision *p,
+                               const hs_log *log, hlwq_error *err)
 {
-    hs_precision p = plan_precision(o);
     if (!hs_path_exists(o->source))
         return hs_fail(err, HLWQ_ERR_IO, "%s does not exist", o->source);
     if (!hs_path_is_directory(o->source))
         return hs_fail(err, HLWQ_ERR_ARG, "%s is not a model directory", o->source);
-    return hs_store_open(store, mem, o->source, &p, log, err);
+    return hs_store_open(store, mem, o->source, p, log, err);
 }
 
 hlwq_status hlwq_convert(const hlwq_convert_options *o, hlwq_error *err)
 {
     if (!o->source || !o->output)
         return hs_fail(err, HLWQ_ERR_ARG, "convert needs a source and an output");
-    HS_TRY(check_bits("--bits", o->bits, false, err));
-    HS_TRY(check_bits("--head-bits", o->head_bits, true, err));
-    HS_TRY(check_bits("--embed-bits", o->embed_bits, true, err));
+    hs_precision p;
+    HS_TRY(plan_precision(&p, o, err));
     hs_mem *mem = hs_mem_open(0);
     if (!mem)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to convert");
@@ -100,7 +113,7 @@ hlwq_status hlwq_convert(const hlwq_convert_options *o, hlwq_error *err)
     hs_store *store = NULL;
     hlwq_status st = hs_pool_open(o->threads, &pool, err);
     if (st == HLWQ_OK)
-        st = open_source(&store, mem, o, &log, err);
+        st = open_source(&store, mem, o, &p, &log, err);
     if (st == HLWQ_OK) {
         st = convert(store, mem, pool, o, err);
         hs_store_close(store);

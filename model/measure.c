@@ -11,6 +11,7 @@
 
 /* Shapes of the family: an expert's gate and down, a mixer's projection, a dense layer's gate. */
 static const uint32_t shape[][2] = {{512, 2048}, {2048, 512}, {8192, 2048}, {12288, 4096}};
+static const hs_dtype format[] = {HS_Q6, HS_Q5, HS_Q4, HS_Q3, HS_Q2, HS_I4, HS_I4Z, HS_I4G64, HS_I4G64Z};
 static const char *const isa[] = {"avx512", "avx2", "ref"};
 static const uint32_t usual_tokens[] = {1, 4, 64};
 
@@ -76,15 +77,13 @@ static hlwq_status sweep_all(sweep *w, hlwq_error *err)
     const hlwq_product_options *o = w->o;
     HS_TRY(hs_read_bandwidth(w->mem, w->pool, 256u << 20, &w->rate, err));
     for (size_t i = 0; i < sizeof isa / sizeof *isa; i++)
-        for (uint32_t bits = 6; bits >= 2; bits--) {
-            hs_dtype dtype = hs_dtype_of_bits(bits);
-            if (wanted(o->isa, isa[i]) && wanted(o->format, hs_dtype_name(dtype)))
-                HS_TRY(sweep_format(w, isa[i], dtype, err));
-        }
+        for (size_t f = 0; f < sizeof format / sizeof *format; f++)
+            if (wanted(o->isa, isa[i]) && wanted(o->format, hs_dtype_name(format[f])))
+                HS_TRY(sweep_format(w, isa[i], format[f], err));
     if (w->any)
         return HLWQ_OK;
     return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "there is no product of format %s with instruction set %s here",
-                   o->format ? o->format : "Q2 to Q6", o->isa ? o->isa : "of any kind");
+                   o->format ? o->format : "Q2 to Q6 or I4 to I4G64Z", o->isa ? o->isa : "of any kind");
 }
 
 hlwq_status hlwq_measure_products(const hlwq_product_options *options, hlwq_error *err)

@@ -7,6 +7,7 @@
 #include "model/engine.h"
 
 #include "base/text.h"
+#include "kernels/int4.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -62,26 +63,30 @@ static void write_config(hs_text *t, const geometry *g, uint32_t layers, uint32_
         hs_text_format(t, "\"intermediate_size\":%u}", g->intermediate);
 }
 
-static hlwq_status build_table(hs_table *t, hs_arena *arena, const hs_text *config, uint32_t bits, hlwq_error *err)
+static void add_book(hs_table *t, uint32_t bits)
+{
+    hs_levels *book = &t->book[t->n_books++];
+    book->bits = bits;
+    hs_book_levels(HS_BOOK_CONVERGED, bits, book->level);
+}
+
+static hlwq_status build_table(hs_table *t, hs_arena *arena, const hs_text *config, hs_dtype matrix, hlwq_error *err)
 {
     hs_config c;
     HS_TRY(hs_config_parse(&c, config->data, config->bytes, "synth", NULL, err));
     HS_TRY(hs_schema_build(t, &c, false, arena, err));
-    uint32_t n = bits == 6 ? 1 : 2, width[2] = {bits, 6};
-    t->n_books = n;
-    for (uint32_t i = 0; i < n; i++) {
-        t->book[i].bits = width[i];
-        hs_book_levels(HS_BOOK_CONVERGED, width[i], t->book[i].level);
-    }
+    if (hs_dtype_rotated(matrix) && matrix != HS_Q6)
+        add_book(t, hs_dtype_bits(matrix));
+    add_book(t, 6);
     for (uint32_t g = 0; g < t->n_groups; g++) {
         for (uint32_t i = 0; i < t->group[g].n_parts; i++) {
             hs_part *p = &t->group[g].part[i];
             switch (hs_role_class_of(p->role)) {
-            case HS_CLASS_MATRIX: p->dtype = hs_dtype_of_bits(bits); break;
+            case HS_CLASS_MATRIX: p->dtype = matrix; break;
             case HS_CLASS_EMBED:
             case HS_CLASS_HEAD:
                 p->dtype = HS_Q6;
-                p->book = n - 1;
+                p->book = t->n_books - 1;
                 break;
             case HS_CLASS_SMALL_MATRIX: p->dtype = HS_BF16; break;
             default: break;
@@ -150,11 +155,15 @@ static void fill_part(hs_pool *pool, const hs_part *p, uint8_t *out, uint64_t se
     if (hs_dtype_packed(p->dtype)) {
         random_bytes(pool, out + p->planes.low, p->planes.low_bytes, seed);
         random_bytes(pool, out + p->planes.high, p->planes.high_bytes, seed ^ 0x5555);
-        /* Rows of length one: a block of 128 out of cols has the norm sqrt(128 / cols). Random codes are evenly spread.
+        /*
+         * Rows of length one. A block of 128 out of cols has the norm sqrt(128 / cols); random codes are evenly spread,
+         * which integers less 8 are with a mean square of 21.5.
          */
-        uint16_t norm = hs_f32_to_f16(sqrtf((float)HS_BLOCK / (float)p->cols) * 0.6f);
+        float unit = hs_dtype_int4(p->dtype) ? sqrtf(1.0f / 21.5f) : sqrtf((float)HS_BLOCK) * 0.6f;
+        uint16_t norm = hs_f32_to_f16(unit / sqrtf((float)p->cols));
         for (uint64_t i = 0; i < p->planes.norms_bytes; i += 2)
             memcpy(out + p->planes.norms + i, &norm, 2);
+        memset(out + p->planes.zeros, HS_INT4_ZERO, p->planes.zeros_bytes);
     } else if (p->dtype == HS_BF16) {
         float scale = 1.7f / sqrtf((float)p->cols);
         for (uint64_t i = 0; i < n; i++) {
@@ -207,7 +216,9 @@ static hlwq_status synth(const hlwq_synth_options *o, const geometry *g, hs_mem 
     write_config(config, g, layers, o->vocab ? o->vocab : VOCAB);
     if (config->failed)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a config");
-    HS_TRY(build_table(&t, arena, config, o->bits, err));
+    hs_dtype matrix;
+    HS_TRY(hs_matrix_format(&matrix, o->format, o->bits, err));
+    HS_TRY(build_table(&t, arena, config, matrix, err));
     snprintf(provenance, sizeof provenance, "%s weights in the geometry of %s, %u layers", o->dry ? "no" : "random",
              g->name, layers);
     hs_container_blobs blobs = {.provenance = provenance};
@@ -228,8 +239,8 @@ hlwq_status hlwq_synth(const hlwq_synth_options *o, hlwq_error *err)
     if (!o->output)
         return hs_fail(err, HLWQ_ERR_ARG, "synth needs an output");
     HS_TRY(find_geometry(o->like, &g, err));
-    if (o->bits < 2 || o->bits > 6)
-        return hs_fail(err, HLWQ_ERR_ARG, "--bits is %u, but must be 2..6", o->bits);
+    if (!o->format && !o->bits)
+        return hs_fail(err, HLWQ_ERR_ARG, "synth has no source to take --bits 0 from");
     hs_mem *mem = hs_mem_open(0);
     if (!mem)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for synth");

@@ -49,18 +49,18 @@ static hlwq_status apply_precision(hs_table *t, const hs_precision *p, hlwq_erro
         hs_group *group = &t->group[g];
         for (uint32_t i = 0; i < group->n_parts; i++) {
             hs_part *part = &group->part[i];
-            uint32_t bits = 0;
+            hs_dtype want = HS_F32;
             switch (hs_role_class_of(part->role)) {
-            case HS_CLASS_MATRIX: bits = p->bits; break;
-            case HS_CLASS_EMBED: bits = p->embed_bits; break;
-            case HS_CLASS_HEAD: bits = p->head_bits; break;
+            case HS_CLASS_MATRIX: want = p->matrix; break;
+            case HS_CLASS_EMBED: want = p->embed; break;
+            case HS_CLASS_HEAD: want = p->head; break;
             default: break;
             }
-            /* Codes are not coded again, and 16 bits are as good as stored. */
-            if (bits >= 2 && bits <= 6 && !hs_dtype_packed(part->dtype)) {
-                part->dtype = hs_dtype_of_bits(bits);
-                part->book = converged_book(t, bits);
-            }
+            if (!hs_dtype_packed(want) || hs_dtype_packed(part->dtype)) /* codes are not coded again */
+                continue;
+            part->dtype = want;
+            if (hs_dtype_rotated(want))
+                part->book = converged_book(t, hs_dtype_bits(want));
         }
         HS_TRY(hs_group_place(group, err));
     }
@@ -97,7 +97,7 @@ static void name_format(hs_store *s)
     for (int d = 0; d < HS_DTYPE_COUNT; d++)
         if (bytes[d] > bytes[most])
             most = (hs_dtype)d;
-    snprintf(s->format, sizeof s->format, "%s%s", hs_dtype_packed(most) ? "HLWQ " : "", hs_dtype_name(most));
+    snprintf(s->format, sizeof s->format, "%s%s", hs_dtype_rotated(most) ? "HLWQ " : "", hs_dtype_name(most));
 }
 
 static hlwq_status make_books(hs_store *s, hlwq_error *err)
@@ -317,7 +317,7 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
         uint64_t rows = hs_min_u64(step, part->rows - first);
         uint16_t *norms = (uint16_t *)(void *)(buffer + norms_at);
         *m = (making){.part = part,
-                      .book = hs_dtype_packed(part->dtype) ? &s->book[part->book] : NULL,
+                      .book = hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
                       .source = &source,
                       .out = out,
                       .raw = buffer,

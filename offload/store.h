@@ -13,9 +13,9 @@
 #include "loader/container.h"
 #include "loader/hf.h"
 
-/* What convert wants of each class of matrix: 0 = as stored, 2..6 = HLWQ bits, 16 = BF16 as stored or widened. */
+/* What convert wants of each class of matrix: a packed type, or any other for "as stored". */
 typedef struct hs_precision {
-    uint32_t bits, head_bits, embed_bits;
+    hs_dtype matrix, head, embed;
 } hs_precision;
 
 typedef struct hs_store hs_store;
