@@ -67,19 +67,19 @@ INLINE void spread(const int8_t *x, int8_t *out)
 }
 
 /* Signed k of the weights that meet vector h of the activations; for Q6 hi, and *lo with the complement of 7 bits. */
-INLINE __m256i values(uint32_t bits, const tables *t, const uint8_t *low, const uint8_t *high, int h, __m256i *lo)
+INLINE __m256i values(hs_dtype type, const tables *t, const uint8_t *low, const uint8_t *high, int h, __m256i *lo)
 {
-    if (bits <= 3) {
+    if (type <= HS_Q3) {
         __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)low);
         v = _mm256_and_si256(h ? _mm256_srli_epi16(v, 2 * h) : v, _mm256_set1_epi8(3));
         v = _mm256_shuffle_epi8(t->main[0], v);
-        return bits == 2 ? v : _mm256_xor_si256(v, spread_bits_of(high, h));
+        return type == HS_Q2 ? v : _mm256_xor_si256(v, spread_bits_of(high, h));
     }
     __m256i m = _mm256_loadu_si256((const __m256i *)(const void *)(low + 32 * (h & 1)));
     m = _mm256_and_si256(h >> 1 ? _mm256_srli_epi16(m, 4) : m, _mm256_set1_epi8(15));
-    if (bits == 4)
+    if (type == HS_Q4)
         return _mm256_shuffle_epi8(t->main[0], m);
-    if (bits == 5)
+    if (type == HS_Q5)
         return _mm256_xor_si256(_mm256_shuffle_epi8(t->main[0], m), bits_of(high, h));
     __m256i upper = bits_of(high, h), negative = bits_of(high + 16, h);
     __m256i hi = _mm256_blendv_epi8(_mm256_shuffle_epi8(t->main[0], m), _mm256_shuffle_epi8(t->main[1], m), upper);
@@ -96,11 +96,11 @@ typedef struct input {
     int32_t sum[SPAN];
 } input;
 
-static void input_of(uint32_t bits, const hs_act *a, size_t at, uint32_t nb, uint32_t repeat, input *in)
+static void input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nb, uint32_t repeat, input *in)
 {
     for (uint32_t b = 0; b < nb * repeat; b++) {
         int8_t *x = in->x + (size_t)b * HS_BLOCK;
-        if (bits <= 3)
+        if (type <= HS_Q3)
             spread(a->q + (at + b % nb) * HS_BLOCK, x);
         else
             memcpy(x, a->q + (at + b % nb) * HS_BLOCK, HS_BLOCK);
@@ -138,7 +138,7 @@ typedef struct span {
 } span;
 
 /* Partial sums of one block for each token. */
-INLINE void block_dot(uint32_t bits, const tables *t, const uint8_t *low, const uint8_t *high, const input *in,
+INLINE void block_dot(hs_dtype type, const tables *t, const uint8_t *low, const uint8_t *high, const input *in,
                       size_t at, uint32_t m, __m256i (*d)[8], uint32_t b)
 {
     _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
@@ -146,10 +146,10 @@ INLINE void block_dot(uint32_t bits, const tables *t, const uint8_t *low, const 
         d[k][b] = _mm256_setzero_si256();
 #pragma GCC unroll 4
     for (int h = 0; h < 4; h++) {
-        __m256i lo, v = values(bits, t, low, high, h, &lo);
+        __m256i lo, v = values(type, t, low, high, h, &lo);
         for (uint32_t k = 0; k < m; k++) {
             __m256i s = dot32(v, &in[k], at + 32 * (size_t)h);
-            if (bits == 6)
+            if (type == HS_Q6)
                 s = _mm256_add_epi32(_mm256_slli_epi32(s, 7), dot32(lo, &in[k], at + 32 * (size_t)h));
             d[k][b] = _mm256_add_epi32(d[k][b], s);
         }
@@ -157,10 +157,10 @@ INLINE void block_dot(uint32_t bits, const tables *t, const uint8_t *low, const 
 }
 
 /* Sums of nb blocks at `at` of the matrix against the inputs, to place `to` of each token's span. */
-INLINE void row_sums(uint32_t bits, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
+INLINE void row_sums(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
                      uint32_t nb, uint32_t to, span *c)
 {
-    const uint32_t low_block = low_block_of(bits), high_block = high_block_of(bits);
+    const uint32_t low_block = low_block_of(type), high_block = high_block_of(type);
     for (uint32_t g = 0; g < nb; g += 8) {
         const uint8_t *low = w->low + (at + g) * low_block, *high = high_block ? w->high + (at + g) * high_block : low;
         __m256i d[TOKENS][8];
@@ -168,12 +168,12 @@ INLINE void row_sums(uint32_t bits, const hs_matrix *w, const tables *t, size_t 
         if (nb - g >= 8) {
 #pragma GCC unroll 8
             for (uint32_t b = 0; b < 8; b++)
-                block_dot(bits, t, low + b * low_block, high + b * high_block, in, (size_t)(g + b) * HS_BLOCK, m, d, b);
+                block_dot(type, t, low + b * low_block, high + b * high_block, in, (size_t)(g + b) * HS_BLOCK, m, d, b);
             memcpy(half, w->norms + (at + g) * 2, sizeof half);
         } else {
             memset(d, 0, sizeof d);
             for (uint32_t b = 0; b < nb - g; b++)
-                block_dot(bits, t, low + b * low_block, high + b * high_block, in, (size_t)(g + b) * HS_BLOCK, m, d, b);
+                block_dot(type, t, low + b * low_block, high + b * high_block, in, (size_t)(g + b) * HS_BLOCK, m, d, b);
             memcpy(half, w->norms + (at + g) * 2, (nb - g) * sizeof *half);
         }
         __m256 norm = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)half));
@@ -249,19 +249,19 @@ INLINE __m256 chain_four(const span *c)
 }
 
 /* Continues the totals of `rows` <= 8 rows over nb <= SPAN blocks; `at` is the first row's first. */
-INLINE void rows_span(uint32_t bits, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
+INLINE void rows_span(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
                       uint32_t nb, uint32_t rows, span *c, __m256 *total)
 {
     bool four = w->blocks == 4; /* two rows fill a group */
     for (uint32_t i = 0; i < rows; i += four ? 2 : 1)
-        row_sums(bits, w, t, at + (size_t)i * w->blocks, in, m, four && rows - i > 1 ? 8 : nb, four ? 4 * i : i * SPAN,
+        row_sums(type, w, t, at + (size_t)i * w->blocks, in, m, four && rows - i > 1 ? 8 : nb, four ? 4 * i : i * SPAN,
                  c);
     for (uint32_t k = 0; k < m; k++)
         total[k] = four ? chain_four(&c[k]) : chain(&c[k], nb, total[k]);
 }
 
 /* m <= TOKENS tokens against rows first..last - 1, at most BAND_ROWS. */
-INLINE void product(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
+INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
                     uint32_t last, float *y, size_t stride)
 {
     const tables t = tables_of(w->book);
@@ -276,9 +276,9 @@ INLINE void product(uint32_t bits, const hs_matrix *w, const hs_act *a, const si
     for (uint32_t s = 0; s < w->blocks; s += SPAN) {
         uint32_t nb = w->blocks - s < SPAN ? w->blocks - s : SPAN;
         for (uint32_t k = 0; k < m; k++)
-            input_of(bits, a, token[k] * a->blocks + s, nb, w->blocks == 4 ? 2 : 1, &in[k]);
+            input_of(type, a, token[k] * a->blocks + s, nb, w->blocks == 4 ? 2 : 1, &in[k]);
         for (uint32_t r = first; r < last; r += 8)
-            rows_span(bits, w, &t, (size_t)r * w->blocks + s, in, m, nb, last - r < 8 ? last - r : 8, c,
+            rows_span(type, w, &t, (size_t)r * w->blocks + s, in, m, nb, last - r < 8 ? last - r : 8, c,
                       total[(r - first) / 8]);
     }
     for (uint32_t r = first; r < last; r += 8)

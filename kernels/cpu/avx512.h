@@ -38,9 +38,9 @@ INLINE __m512i merge512(__m512i low, __m512i high, __m512i mask)
 }
 
 /* sum (2k + 1) q from sum u q: u = 128 + k, or 128 (128 + hi) + lo for Q6. */
-INLINE __m512i isum512(uint32_t bits, __m512i dot, __m512i sum)
+INLINE __m512i isum512(hs_dtype type, __m512i dot, __m512i sum)
 {
-    const __m512i off = _mm512_set1_epi32(bits == 6 ? 2 * 128 * 128 - 1 : 255);
+    const __m512i off = _mm512_set1_epi32(type == HS_Q6 ? 2 * 128 * 128 - 1 : 255);
     return _mm512_sub_epi32(_mm512_slli_epi32(dot, 1), _mm512_mullo_epi32(sum, off));
 }
 

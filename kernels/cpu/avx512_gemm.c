@@ -63,19 +63,19 @@ INLINE void transpose_low(const uint8_t *low, size_t stride, uint32_t rows, bool
 }
 
 /* 16 rows from `first`, of which `rows` exist. */
-INLINE void decode_half(uint32_t bits, const hs_matrix *w, const tables512 *t, uint32_t first, uint32_t rows,
+INLINE void decode_half(hs_dtype type, const hs_matrix *w, const tables512 *t, uint32_t first, uint32_t rows,
                         uint32_t block, uint32_t h, tile *out)
 {
-    const uint32_t low_block = low_block_of(bits), high_block = high_block_of(bits);
+    const uint32_t low_block = low_block_of(type), high_block = high_block_of(type);
     const size_t at = (size_t)first * w->blocks + block;
-    const __m512i below = _mm512_set1_epi8(bits <= 3 ? 3 : 15), next = _mm512_set1_epi8(8);
-    const int place = bits == 3 ? 2 : 4;
+    const __m512i below = _mm512_set1_epi8(type <= HS_Q3 ? 3 : 15), next = _mm512_set1_epi8(8);
+    const int place = type == HS_Q3 ? 2 : 4;
     __m512i v[16], high[4], sign[4];
     uint16_t norm[16] = {0};
-    transpose_low(w->low + at * low_block, (size_t)w->blocks * low_block, rows, bits > 3, v);
+    transpose_low(w->low + at * low_block, (size_t)w->blocks * low_block, rows, type > HS_Q3, v);
     if (high_block)
         transpose_planes(w->high + at * high_block, (size_t)w->blocks * high_block, rows, high);
-    if (bits == 6)
+    if (type == HS_Q6)
         transpose_planes(w->high + at * high_block + 16, (size_t)w->blocks * high_block, rows, sign);
     for (uint32_t i = 0; i < rows; i++) {
         /* The next tile's rows follow this one's: the same place 32 rows on. */
@@ -86,7 +86,7 @@ INLINE void decode_half(uint32_t bits, const hs_matrix *w, const tables512 *t, u
     }
     for (uint32_t s = 0; s < 16; s++) {
         __m512i a, b;
-        if (bits <= 3) {
+        if (type <= HS_Q3) {
             /* Qword q of the plane: weights 16q.. (shifts 0, 2) and 64 + 16q.. (4, 6): dwords 2q and 2q + 1 in turn. */
             uint32_t q = s / 4, up = s / 2 % 2;
             __m512i x = v[2 * q + s % 2];
@@ -96,7 +96,7 @@ INLINE void decode_half(uint32_t bits, const hs_matrix *w, const tables512 *t, u
             a = v[s];
             b = _mm512_srli_epi16(a, 4);
         }
-        if (bits == 2 || bits == 4) {
+        if (type == HS_Q2 || type == HS_Q4) {
             a = _mm512_and_si512(a, below);
             b = _mm512_and_si512(b, below);
         } else {
@@ -104,7 +104,7 @@ INLINE void decode_half(uint32_t bits, const hs_matrix *w, const tables512 *t, u
             a = merge512(a, _mm512_multishift_epi64_epi8(places, high[s / 4]), below);
             b = merge512(b, _mm512_multishift_epi64_epi8(_mm512_add_epi8(places, next), high[s / 4]), below);
         }
-        if (bits == 6) {
+        if (type == HS_Q6) {
             const __m512i under = _mm512_set1_epi8(31);
             __m512i places = bit_places((int)(s % 4), 5);
             a = merge512(a, _mm512_multishift_epi64_epi8(places, sign[s / 4]), under);
@@ -149,19 +149,19 @@ INLINE void dot_tile(const __m512i (*w)[2], const inputs *in, uint32_t n, __m512
 }
 
 /* Sums of n tokens against one tile, added to their segments: seg [token][2] of 16 rows. */
-INLINE void multiply_tile(uint32_t bits, const tile *w, const inputs *in, uint32_t n, __m512 (*seg)[2])
+INLINE void multiply_tile(hs_dtype type, const tile *w, const inputs *in, uint32_t n, __m512 (*seg)[2])
 {
     __m512i d[TILE_TOKENS][2], l[TILE_TOKENS][2];
     dot_tile(w->main, in, n, d);
-    if (bits == 6)
+    if (type == HS_Q6)
         dot_tile(w->low, in, n, l);
     for (uint32_t t = 0; t < n; t++) {
         /* isum512, with the product of the sum made once for both halves. */
-        const int32_t off = bits == 6 ? 2 * 128 * 128 - 1 : 255;
+        const int32_t off = type == HS_Q6 ? 2 * 128 * 128 - 1 : 255;
         __m512i less = _mm512_set1_epi32(in->sum[t] * off);
         __m512 scale = _mm512_set1_ps(in->scale[t]);
         for (int h = 0; h < 2; h++) {
-            __m512i dot = bits == 6 ? _mm512_add_epi32(_mm512_slli_epi32(d[t][h], 7), l[t][h]) : d[t][h];
+            __m512i dot = type == HS_Q6 ? _mm512_add_epi32(_mm512_slli_epi32(d[t][h], 7), l[t][h]) : d[t][h];
             __m512 isum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_slli_epi32(dot, 1), less));
             seg[t][h] = _mm512_fmadd_ps(_mm512_mul_ps(w->norm[h], scale), isum, seg[t][h]);
         }
@@ -169,21 +169,21 @@ INLINE void multiply_tile(uint32_t bits, const tile *w, const inputs *in, uint32
 }
 
 /* A constant count keeps everything in registers. */
-INLINE void multiply_some(uint32_t bits, const tile *w, const inputs *in, uint32_t n, __m512 (*seg)[2])
+INLINE void multiply_some(hs_dtype type, const tile *w, const inputs *in, uint32_t n, __m512 (*seg)[2])
 {
     switch (n) {
-    case 1: multiply_tile(bits, w, in, 1, seg); return;
-    case 2: multiply_tile(bits, w, in, 2, seg); return;
-    case 3: multiply_tile(bits, w, in, 3, seg); return;
-    case 4: multiply_tile(bits, w, in, 4, seg); return;
-    case 5: multiply_tile(bits, w, in, 5, seg); return;
-    case 6: multiply_tile(bits, w, in, 6, seg); return;
-    case 7: multiply_tile(bits, w, in, 7, seg); return;
-    default: multiply_tile(bits, w, in, TILE_TOKENS, seg);
+    case 1: multiply_tile(type, w, in, 1, seg); return;
+    case 2: multiply_tile(type, w, in, 2, seg); return;
+    case 3: multiply_tile(type, w, in, 3, seg); return;
+    case 4: multiply_tile(type, w, in, 4, seg); return;
+    case 5: multiply_tile(type, w, in, 5, seg); return;
+    case 6: multiply_tile(type, w, in, 6, seg); return;
+    case 7: multiply_tile(type, w, in, 7, seg); return;
+    default: multiply_tile(type, w, in, TILE_TOKENS, seg);
     }
 }
 
-INLINE void gemm(uint32_t bits, const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+INLINE void gemm(hs_dtype type, const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                  uint32_t last, float *y, size_t stride)
 {
     const tables512 tables = tables512_of(w->book);
@@ -197,9 +197,9 @@ INLINE void gemm(uint32_t bits, const hs_matrix *w, const hs_act *a, const uint3
         for (uint32_t b = 0; b < w->blocks; b++) {
             for (uint32_t h = 0; h < 2; h++)
                 if (rows >= 16 * (h + 1))
-                    decode_half(bits, w, &tables, r + 16 * h, 16, b, h, &t);
+                    decode_half(type, w, &tables, r + 16 * h, 16, b, h, &t);
                 else
-                    decode_half(bits, w, &tables, r + 16 * h, rows > 16 * h ? rows - 16 * h : 0, b, h, &t);
+                    decode_half(type, w, &tables, r + 16 * h, rows > 16 * h ? rows - 16 * h : 0, b, h, &t);
             for (uint32_t k = 0; k < n; k += TILE_TOKENS) {
                 uint32_t m = n - k < TILE_TOKENS ? n - k : TILE_TOKENS;
                 inputs in;
@@ -214,7 +214,7 @@ INLINE void gemm(uint32_t bits, const hs_matrix *w, const hs_act *a, const uint3
                     _mm_prefetch((const char *)next, _MM_HINT_T0);
                     _mm_prefetch((const char *)next + 64, _MM_HINT_T0);
                 }
-                multiply_some(bits, &t, &in, m, seg + k);
+                multiply_some(type, &t, &in, m, seg + k);
             }
             if (b % 8 == 7 || b + 1 == w->blocks)
                 for (uint32_t k = 0; k < n; k++)
@@ -232,18 +232,18 @@ INLINE void gemm(uint32_t bits, const hs_matrix *w, const hs_act *a, const uint3
     }
 }
 
-#define STAMP(BITS)                                                                                                    \
-    static void gemm_q##BITS(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,   \
-                             uint32_t last, float *y, size_t stride)                                                   \
+#define STAMP(TYPE)                                                                                                    \
+    static void gemm_##TYPE(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,    \
+                            uint32_t last, float *y, size_t stride)                                                    \
     {                                                                                                                  \
-        gemm(BITS, w, a, token, n, first, last, y, stride);                                                            \
+        gemm(HS_##TYPE, w, a, token, n, first, last, y, stride);                                                       \
     }
 
-STAMP(2)
-STAMP(3)
-STAMP(4)
-STAMP(5)
-STAMP(6)
+STAMP(Q2)
+STAMP(Q3)
+STAMP(Q4)
+STAMP(Q5)
+STAMP(Q6)
 
 static void avx512_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                         uint32_t last, float *y, size_t stride)
@@ -258,11 +258,11 @@ static void avx512_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *tok
         return;
     }
     switch (w->dtype) {
-    case HS_Q2: gemm_q2(w, a, token, n, first, last, y, stride); return;
-    case HS_Q3: gemm_q3(w, a, token, n, first, last, y, stride); return;
-    case HS_Q4: gemm_q4(w, a, token, n, first, last, y, stride); return;
-    case HS_Q5: gemm_q5(w, a, token, n, first, last, y, stride); return;
-    case HS_Q6: gemm_q6(w, a, token, n, first, last, y, stride); return;
+    case HS_Q2: gemm_Q2(w, a, token, n, first, last, y, stride); return;
+    case HS_Q3: gemm_Q3(w, a, token, n, first, last, y, stride); return;
+    case HS_Q4: gemm_Q4(w, a, token, n, first, last, y, stride); return;
+    case HS_Q5: gemm_Q5(w, a, token, n, first, last, y, stride); return;
+    case HS_Q6: gemm_Q6(w, a, token, n, first, last, y, stride); return;
     default: assert(!"packed");
     }
 }

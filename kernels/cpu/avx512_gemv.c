@@ -44,17 +44,17 @@ INLINE __m512i shift_words(__m512i v, int n)
 }
 
 /* Levels of weights 0..63 and 64..127 of one block, Q4 to Q6. */
-INLINE void levels(uint32_t bits, const tables512 *t, const uint8_t *low, const uint8_t *high, __m512i *main,
+INLINE void levels(hs_dtype type, const tables512 *t, const uint8_t *low, const uint8_t *high, __m512i *main,
                    __m512i *less)
 {
     __m512i a = _mm512_loadu_si512(low), b = shift_words(a, 4);
-    if (bits > 4) {
+    if (high_block_of(type)) {
         const __m512i below = _mm512_set1_epi8(15), places = bit_places(4), next = bit_places(-4);
         __m512i p = load_plane(high);
         a = merge512(a, _mm512_multishift_epi64_epi8(places, p), below);
         b = merge512(b, _mm512_multishift_epi64_epi8(next, p), below);
     }
-    if (bits == 6) {
+    if (type == HS_Q6) {
         const __m512i under = _mm512_set1_epi8(31), signs = bit_places(5), next = bit_places(-3);
         __m512i s = load_plane(high + 16);
         a = merge512(a, _mm512_multishift_epi64_epi8(signs, s), under);
@@ -67,14 +67,14 @@ INLINE void levels(uint32_t bits, const tables512 *t, const uint8_t *low, const 
 }
 
 /* Levels of two blocks of Q2 or Q3: vector k has 32 weights of each, in the order of `pair_order`. */
-INLINE void pair_levels(uint32_t bits, const tables512 *t, __m512i low, __m256i high, __m512i *main)
+INLINE void pair_levels(hs_dtype type, const tables512 *t, __m512i low, __m256i high, __m512i *main)
 {
     __m512i p = _mm512_setzero_si512();
-    if (bits == 3)
+    if (type == HS_Q3)
         p = _mm512_permutexvar_epi64(_mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0), _mm512_castsi256_si512(high));
     for (int k = 0; k < 4; k++) {
         __m512i c = k ? shift_words(low, 2 * k) : low;
-        if (bits == 3)
+        if (type == HS_Q3)
             c = merge512(c, _mm512_multishift_epi64_epi8(pair_places(2 + 4 * (k & 1) - 8 * (k >> 1)), p),
                          _mm512_set1_epi8(3));
         main[k] = lookup512(t->main, c);
@@ -105,28 +105,28 @@ typedef struct group {
 } group;
 
 /* Partial sums of leaf i for each token: a block, or a pair of blocks in the two halves (Q2, Q3). */
-INLINE void leaf(uint32_t bits, const tables512 *t, const group *g, uint32_t m, uint32_t i, uint32_t n, __m512i *out)
+INLINE void leaf(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t i, uint32_t n, __m512i *out)
 {
     const __m512i zero = _mm512_setzero_si512();
-    const uint32_t low_block = low_block_of(bits), high_block = high_block_of(bits), per = bits <= 3 ? 2 : 1;
+    const uint32_t low_block = low_block_of(type), high_block = high_block_of(type), per = type <= HS_Q3 ? 2 : 1;
     const uint8_t *low = g->low + (size_t)i * low_block * per, *high = g->high + (size_t)i * high_block * per;
     __m512i w[4], less[2];
     _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
     if (high_block && i % (64 / (high_block * per)) == 0)
         _mm_prefetch((const char *)high + AHEAD / low_block * high_block, _MM_HINT_T1);
-    if (bits <= 3) {
+    if (type <= HS_Q3) {
         uint32_t left = n - i * 2;
         __m512i l = left > 1 ? _mm512_loadu_si512(low) : _mm512_maskz_loadu_epi64(0x0F, low);
-        __m256i h = bits == 2 ? _mm256_setzero_si256() : _mm256_maskz_loadu_epi64(left > 1 ? 0xF : 3, high);
-        pair_levels(bits, t, l, h, w);
+        __m256i h = type == HS_Q2 ? _mm256_setzero_si256() : _mm256_maskz_loadu_epi64(left > 1 ? 0xF : 3, high);
+        pair_levels(type, t, l, h, w);
     } else
-        levels(bits, t, low, high, w, less);
+        levels(type, t, low, high, w, less);
     for (uint32_t k = 0; k < m; k++) {
         const int8_t *x = g->x[k] + (size_t)i * HS_BLOCK * per;
         __m512i s = zero;
         for (uint32_t v = 0; v < 2 * per; v++)
             s = _mm512_dpbusd_epi32(s, w[v], _mm512_loadu_si512(x + 64 * v));
-        if (bits == 6) { /* 128 hi + lo */
+        if (type == HS_Q6) { /* 128 hi + lo */
             __m512i l = _mm512_dpbusd_epi32(zero, less[0], _mm512_loadu_si512(x));
             l = _mm512_dpbusd_epi32(l, less[1], _mm512_loadu_si512(x + 64));
             s = _mm512_add_epi32(_mm512_slli_epi32(s, 7), l);
@@ -150,18 +150,18 @@ INLINE __m512i join(int level, __m512i a, __m512i b)
 }
 
 #define NODE(NAME, LEVEL, BELOW)                                                                                       \
-    INLINE void NAME(uint32_t bits, const tables512 *t, const group *g, uint32_t m, uint32_t i, __m512i *out)          \
+    INLINE void NAME(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t i, __m512i *out)          \
     {                                                                                                                  \
         __m512i second[TOKENS];                                                                                        \
-        BELOW(bits, t, g, m, i, out);                                                                                  \
-        BELOW(bits, t, g, m, i + (1u << LEVEL), second);                                                               \
+        BELOW(type, t, g, m, i, out);                                                                                  \
+        BELOW(type, t, g, m, i + (1u << LEVEL), second);                                                               \
         for (uint32_t k = 0; k < m; k++)                                                                               \
             out[k] = join(LEVEL, out[k], second[k]);                                                                   \
     }
 
-INLINE void full_leaf(uint32_t bits, const tables512 *t, const group *g, uint32_t m, uint32_t i, __m512i *out)
+INLINE void full_leaf(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t i, __m512i *out)
 {
-    leaf(bits, t, g, m, i, 16, out);
+    leaf(type, t, g, m, i, 16, out);
 }
 
 NODE(two, 0, full_leaf)
@@ -170,30 +170,30 @@ NODE(eight, 2, four)
 NODE(sixteen, 3, eight)
 
 /* Dots of n <= 16 blocks, zero after: lane i is block i. */
-INLINE void dots(uint32_t bits, const tables512 *t, const group *g, uint32_t m, uint32_t n, __m512i *out)
+INLINE void dots(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t n, __m512i *out)
 {
-    const uint32_t per = bits <= 3 ? 2 : 1;
+    const uint32_t per = type <= HS_Q3 ? 2 : 1;
     if (n == 16) {
-        if (bits <= 3)
-            eight(bits, t, g, m, 0, out);
+        if (type <= HS_Q3)
+            eight(type, t, g, m, 0, out);
         else
-            sixteen(bits, t, g, m, 0, out);
+            sixteen(type, t, g, m, 0, out);
     } else {
         __m512i v[16][TOKENS];
         for (uint32_t i = 0; i < 16 / per; i++)
             if (i * per < n)
-                leaf(bits, t, g, m, i, n, v[i]);
+                leaf(type, t, g, m, i, n, v[i]);
             else
                 for (uint32_t k = 0; k < m; k++)
                     v[i][k] = _mm512_setzero_si512();
-        for (int level = 0; level < (bits <= 3 ? 3 : 4); level++)
+        for (int level = 0; level < (type <= HS_Q3 ? 3 : 4); level++)
             for (uint32_t i = 0; i < 16 / per; i += 2u << level)
                 for (uint32_t k = 0; k < m; k++)
                     v[i][k] = join(level, v[i][k], v[i + (1u << level)][k]);
         for (uint32_t k = 0; k < m; k++)
             out[k] = v[0][k];
     }
-    if (bits <= 3) /* lane p: block 2p; lane 8 + p: block 2p + 1 */
+    if (type <= HS_Q3) /* lane p: block 2p; lane 8 + p: block 2p + 1 */
         for (uint32_t k = 0; k < m; k++)
             out[k] = _mm512_permutexvar_epi32(_mm512_set_epi32(15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1, 8, 0),
                                               out[k]);
@@ -212,7 +212,7 @@ typedef struct ordered {
     int32_t sum[16];
 } ordered;
 
-INLINE input input_of(uint32_t bits, const hs_act *a, size_t at, uint32_t nb, bool repeat, ordered *o)
+INLINE input input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nb, bool repeat, ordered *o)
 {
     input in = {a->q + at * HS_BLOCK, a->scale + at, a->sum + at};
     if (repeat) {
@@ -223,7 +223,7 @@ INLINE input input_of(uint32_t bits, const hs_act *a, size_t at, uint32_t nb, bo
         in = (input){o->x, o->scale, o->sum};
         nb = 16;
     }
-    if (bits <= 3) {
+    if (type <= HS_Q3) {
         for (uint32_t i = 0; i < nb; i += 2)
             pair_order(in.x + (size_t)i * HS_BLOCK, nb - i, o->x + (size_t)i * HS_BLOCK);
         in.x = o->x;
@@ -238,20 +238,20 @@ typedef struct span {
 } span;
 
 /* n blocks at `at` of the matrix against those at `b` of the inputs, to place `to` of each token's span. */
-INLINE void group_sums(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t b,
+INLINE void group_sums(hs_dtype type, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t b,
                        uint32_t m, uint32_t n, uint32_t to, span *c)
 {
     const __mmask16 some = (__mmask16)((1u << n) - 1);
     group g = {
-        w->low + at * low_block_of(bits), high_block_of(bits) ? w->high + at * high_block_of(bits) : w->low, {0}};
+        w->low + at * low_block_of(type), high_block_of(type) ? w->high + at * high_block_of(type) : w->low, {0}};
     __m512i d[TOKENS];
     for (uint32_t k = 0; k < m; k++)
         g.x[k] = in[k].x + (size_t)b * HS_BLOCK;
-    dots(bits, t, &g, m, n, d);
-    _mm_prefetch((const char *)w->norms + at * 2 + AHEAD / low_block_of(bits) * 2, _MM_HINT_T1);
+    dots(type, t, &g, m, n, d);
+    _mm_prefetch((const char *)w->norms + at * 2 + AHEAD / low_block_of(type) * 2, _MM_HINT_T1);
     __m512 norm = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, w->norms + at * 2));
     for (uint32_t k = 0; k < m; k++) {
-        __m512i s = isum512(bits, d[k], _mm512_maskz_loadu_epi32(some, in[k].sum + b));
+        __m512i s = isum512(type, d[k], _mm512_maskz_loadu_epi32(some, in[k].sum + b));
         _mm512_storeu_ps(c[k].sum + to, _mm512_cvtepi32_ps(s));
         _mm512_storeu_ps(c[k].factor + to, _mm512_mul_ps(norm, _mm512_maskz_loadu_ps(some, in[k].scale + b)));
     }
@@ -297,26 +297,26 @@ INLINE __m512 chain_four(const span *c)
 }
 
 /* Continues the totals of `rows` <= 16 rows over nb <= SPAN blocks; `at` is the first row's first. */
-INLINE void row_span(uint32_t bits, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t m,
+INLINE void row_span(hs_dtype type, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t m,
                      uint32_t nb, uint32_t rows, span *c, __m512 *total)
 {
     if (w->blocks == 4) { /* four rows fill a group */
         for (uint32_t i = 0; i < 4 * rows; i += 16)
-            group_sums(bits, w, t, at + i, in, 0, m, 4 * rows - i < 16 ? 4 * rows - i : 16, i, c);
+            group_sums(type, w, t, at + i, in, 0, m, 4 * rows - i < 16 ? 4 * rows - i : 16, i, c);
         for (uint32_t k = 0; k < m; k++)
             total[k] = chain_four(&c[k]);
         return;
     }
     for (uint32_t i = 0; i < rows; i++)
         for (uint32_t g = 0; g < nb; g += 16)
-            group_sums(bits, w, t, at + (size_t)i * w->blocks + g, in, g, m, nb - g < 16 ? nb - g : 16, i * SPAN + g,
+            group_sums(type, w, t, at + (size_t)i * w->blocks + g, in, g, m, nb - g < 16 ? nb - g : 16, i * SPAN + g,
                        c);
     for (uint32_t k = 0; k < m; k++)
         total[k] = chain(&c[k], nb, total[k]);
 }
 
 /* m <= TOKENS tokens against rows first..last - 1, at most BAND_ROWS. */
-INLINE void product(uint32_t bits, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
+INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
                     uint32_t last, float *y, size_t stride)
 {
     const tables512 t = tables512_of(w->book);
@@ -333,9 +333,9 @@ INLINE void product(uint32_t bits, const hs_matrix *w, const hs_act *a, const si
     for (uint32_t s = 0; s < w->blocks; s += SPAN) {
         uint32_t ns = w->blocks - s < SPAN ? w->blocks - s : SPAN;
         for (uint32_t k = 0; k < m; k++)
-            in[k] = input_of(bits, a, token[k] * a->blocks + s, ns, w->blocks == 4, &o[k]);
+            in[k] = input_of(type, a, token[k] * a->blocks + s, ns, w->blocks == 4, &o[k]);
         for (uint32_t r = first; r < last; r += 16)
-            row_span(bits, w, &t, (size_t)r * w->blocks + s, in, m, ns, last - r < 16 ? last - r : 16, c,
+            row_span(type, w, &t, (size_t)r * w->blocks + s, in, m, ns, last - r < 16 ? last - r : 16, c,
                      total[(r - first) / 16]);
     }
     for (uint32_t r = first; r < last; r += 16)

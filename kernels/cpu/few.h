@@ -1,6 +1,6 @@
 /*
  * kernels/cpu/few.h - products for a few tokens: the sizes of packed blocks, and how rows and tokens are cut into calls
- * of a function that is stamped out for each number of bits and of tokens.
+ * of a function that is stamped out for each type and number of tokens.
  */
 #ifndef HS_KERNELS_CPU_FEW_H
 #define HS_KERNELS_CPU_FEW_H
@@ -16,25 +16,31 @@ enum {
 };
 
 /* Bytes of a block of 128 codes in the low plane, and in the high ones. */
-INLINE uint32_t low_block_of(uint32_t bits)
+INLINE uint32_t low_block_of(hs_dtype type)
 {
-    return bits <= 3 ? 32 : 64;
+    return type <= HS_Q3 ? 32 : 64;
 }
 
-INLINE uint32_t high_block_of(uint32_t bits)
+INLINE uint32_t high_block_of(hs_dtype type)
 {
-    return bits == 6 ? 32 : bits == 3 || bits == 5 ? 16 : 0;
+    return type == HS_Q6 ? 32 : type == HS_Q3 || type == HS_Q5 ? 16 : 0;
 }
 
 /* token[0..m - 1], m fixed, against rows first..last - 1, at most BAND_ROWS. */
 typedef void few_fn(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first, uint32_t last, float *y,
                     size_t stride);
 
-/* fn [bits - 2][m / 2]: for one, two and four tokens. */
+/* A row for each type that has functions of its own, as FEW_TABLE lists them. */
+INLINE uint32_t few_row(hs_dtype type)
+{
+    return (uint32_t)(type - HS_Q2);
+}
+
+/* fn [few_row][m / 2]: for one, two and four tokens. */
 INLINE void few_tokens(few_fn *const (*fn)[3], const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n,
                        uint32_t first, uint32_t last, float *y, size_t stride)
 {
-    few_fn *const *of = fn[hs_dtype_bits(w->dtype) - 2];
+    few_fn *const *of = fn[few_row(w->dtype)];
     for (uint32_t r = first; r < last; r += BAND_ROWS)
         for (uint32_t t = 0, m; t < n; t += m) {
             size_t at[TOKENS];
@@ -45,24 +51,24 @@ INLINE void few_tokens(few_fn *const (*fn)[3], const hs_matrix *w, const hs_act 
         }
 }
 
-/* From an INLINE product(bits, w, a, token, m, first, last, y, stride): the functions, and the table `few`. */
-#define FEW_STAMP(BITS, M)                                                                                             \
-    static void product_q##BITS##_##M(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first,        \
-                                      uint32_t last, float *y, size_t stride)                                          \
+/* From an INLINE product(type, w, a, token, m, first, last, y, stride): the functions, and the table `few`. */
+#define FEW_STAMP(TYPE, M)                                                                                             \
+    static void product_##TYPE##_##M(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first,         \
+                                     uint32_t last, float *y, size_t stride)                                           \
     {                                                                                                                  \
-        product(BITS, w, a, token, M, first, last, y, stride);                                                         \
+        product(HS_##TYPE, w, a, token, M, first, last, y, stride);                                                    \
     }
-#define FEW_BITS(BITS) FEW_STAMP(BITS, 1) FEW_STAMP(BITS, 2) FEW_STAMP(BITS, 4)
-#define FEW_ROW(BITS)                                                                                                  \
+#define FEW_TYPE(TYPE) FEW_STAMP(TYPE, 1) FEW_STAMP(TYPE, 2) FEW_STAMP(TYPE, 4)
+#define FEW_ROW(TYPE)                                                                                                  \
     {                                                                                                                  \
-        product_q##BITS##_1, product_q##BITS##_2, product_q##BITS##_4                                                  \
+        product_##TYPE##_1, product_##TYPE##_2, product_##TYPE##_4                                                     \
     }
 #define FEW_TABLE                                                                                                      \
-    FEW_BITS(2)                                                                                                        \
-    FEW_BITS(3)                                                                                                        \
-    FEW_BITS(4)                                                                                                        \
-    FEW_BITS(5)                                                                                                        \
-    FEW_BITS(6)                                                                                                        \
-    static few_fn *const few[5][3] = {FEW_ROW(2), FEW_ROW(3), FEW_ROW(4), FEW_ROW(5), FEW_ROW(6)};
+    FEW_TYPE(Q2)                                                                                                       \
+    FEW_TYPE(Q3)                                                                                                       \
+    FEW_TYPE(Q4)                                                                                                       \
+    FEW_TYPE(Q5)                                                                                                       \
+    FEW_TYPE(Q6)                                                                                                       \
+    static few_fn *const few[5][3] = {FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4), FEW_ROW(Q5), FEW_ROW(Q6)};
 
 #endif
