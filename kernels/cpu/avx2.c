@@ -5,8 +5,11 @@
  * negated where x is negative, the signed one: 127 * 127 * 2 fits 16 bits, which is why k stays below 127.  |x| is made
  * once for a band of rows.  The eight block sums of a segment leave through one tree of horizontal additions, and the
  * fma chain of a segment runs on eight rows at once after a transpose.
+ *
+ * INT4 has no levels: the code is the unsigned side, and 15 * 127 * 8 fits 16 bits, so a unit is added up there.
  */
 #include "kernels/cpu/few.h"
+#include "kernels/int4.h"
 
 #include <assert.h>
 #include <immintrin.h>
@@ -96,22 +99,25 @@ typedef struct input {
     int32_t sum[SPAN];
 } input;
 
-static void input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nb, uint32_t repeat, input *in)
+static void input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nu, uint32_t repeat, input *in)
 {
-    for (uint32_t b = 0; b < nb * repeat; b++) {
-        int8_t *x = in->x + (size_t)b * HS_BLOCK;
+    const uint32_t unit = unit_of(type);
+    for (uint32_t u = 0; u < nu * repeat; u++) {
+        int8_t *x = in->x + (size_t)u * unit;
         if (type <= HS_Q3)
-            spread(a->q + (at + b % nb) * HS_BLOCK, x);
+            spread(a->q + (at + u % nu) * HS_BLOCK, x);
         else
-            memcpy(x, a->q + (at + b % nb) * HS_BLOCK, HS_BLOCK);
+            memcpy(x, a->q + (at + u % nu) * unit, unit);
+        if (hs_dtype_int4(type))
+            continue;
         for (uint32_t i = 0; i < HS_BLOCK; i++)
-            in->size[(size_t)b * HS_BLOCK + i] = (uint8_t)(x[i] < 0 ? -x[i] : x[i]);
+            in->size[(size_t)u * HS_BLOCK + i] = (uint8_t)(x[i] < 0 ? -x[i] : x[i]);
     }
     memset(in->scale, 0, sizeof in->scale);
     memset(in->sum, 0, sizeof in->sum);
     for (uint32_t i = 0; i < repeat; i++) {
-        memcpy(in->scale + (size_t)i * nb, a->scale + at, nb * sizeof *in->scale);
-        memcpy(in->sum + (size_t)i * nb, a->sum + at, nb * sizeof *in->sum);
+        memcpy(in->scale + (size_t)i * nu, a->scale + at, nu * sizeof *in->scale);
+        memcpy(in->sum + (size_t)i * nu, a->sum + at, nu * sizeof *in->sum);
     }
 }
 
@@ -131,19 +137,49 @@ INLINE __m256i sum8(const __m256i *v)
     return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
 }
 
-/* Eight rows' block sums as floats, and norm * scale; of rows of four blocks, 32 in turn. */
+/* Eight rows' unit sums as floats, and norm * scale; of rows of four units, 32 in turn. */
 typedef struct span {
     _Alignas(32) float sum[8 * SPAN];
     _Alignas(32) float factor[8 * SPAN];
 } span;
 
-/* Partial sums of one block for each token. */
-INLINE void block_dot(hs_dtype type, const tables *t, const uint8_t *low, const uint8_t *high, const input *in,
-                      size_t at, uint32_t m, __m256i (*d)[8], uint32_t b)
+/* Codes 0..15 of the weights that meet vector h of a block's activations. */
+INLINE __m256i int4_codes(const uint8_t *low, int h)
+{
+    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(low + 32 * (h & 1)));
+    return _mm256_and_si256(h >> 1 ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
+}
+
+/* sum code x over a unit, as eight partial sums. */
+INLINE void int4_dot(hs_dtype type, const uint8_t *low, const input *in, size_t at, uint32_t m, __m256i (*d)[8],
+                     uint32_t u)
+{
+    const int n = (int)unit_of(type) / 32, first = n == 2 && u & 1 ? 2 : 0;
+    __m256i sum[TOKENS];
+#pragma GCC unroll 4
+    for (int h = 0; h < n; h++) {
+        __m256i v = int4_codes(low, first + h);
+        for (uint32_t k = 0; k < m; k++) {
+            __m256i x = _mm256_load_si256((const __m256i *)(const void *)(in[k].x + at + 32 * (size_t)h));
+            __m256i s = _mm256_maddubs_epi16(v, x);
+            sum[k] = h ? _mm256_add_epi16(sum[k], s) : s;
+        }
+    }
+    for (uint32_t k = 0; k < m; k++)
+        d[k][u] = _mm256_madd_epi16(sum[k], _mm256_set1_epi16(1));
+}
+
+/* Partial sums of one unit for each token, the u-th of eight; `low` is that of its block. */
+INLINE void unit_dot(hs_dtype type, const tables *t, const uint8_t *low, const uint8_t *high, const input *in,
+                     size_t at, uint32_t m, __m256i (*d)[8], uint32_t u)
 {
     _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
+    if (hs_dtype_int4(type)) {
+        int4_dot(type, low, in, at, m, d, u);
+        return;
+    }
     for (uint32_t k = 0; k < m; k++)
-        d[k][b] = _mm256_setzero_si256();
+        d[k][u] = _mm256_setzero_si256();
 #pragma GCC unroll 4
     for (int h = 0; h < 4; h++) {
         __m256i lo, v = values(type, t, low, high, h, &lo);
@@ -151,36 +187,54 @@ INLINE void block_dot(hs_dtype type, const tables *t, const uint8_t *low, const 
             __m256i s = dot32(v, &in[k], at + 32 * (size_t)h);
             if (type == HS_Q6)
                 s = _mm256_add_epi32(_mm256_slli_epi32(s, 7), dot32(lo, &in[k], at + 32 * (size_t)h));
-            d[k][b] = _mm256_add_epi32(d[k][b], s);
+            d[k][u] = _mm256_add_epi32(d[k][u], s);
         }
     }
 }
 
-/* Sums of nb blocks at `at` of the matrix against the inputs, to place `to` of each token's span. */
-INLINE void row_sums(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
-                     uint32_t nb, uint32_t to, span *c)
+/* n <= 8 zero points, as integers. */
+INLINE __m256i zeros_of(const hs_matrix *w, size_t at, uint32_t n)
 {
-    const uint32_t low_block = low_block_of(type), high_block = high_block_of(type);
-    for (uint32_t g = 0; g < nb; g += 8) {
-        const uint8_t *low = w->low + (at + g) * low_block, *high = high_block ? w->high + (at + g) * high_block : low;
-        __m256i d[TOKENS][8];
+    uint8_t zero[16] = {0};
+    if (!w->zeros)
+        return _mm256_set1_epi32(HS_INT4_ZERO);
+    memcpy(zero, w->zeros + at, n < 8 ? n : 8);
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)zero));
+}
+
+/* Sums of nu units at `at` of the matrix against the inputs, to place `to` of each token's span. */
+INLINE void row_sums(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
+                     uint32_t nu, uint32_t to, span *c)
+{
+    const uint32_t high_block = high_block_of(type), unit = unit_of(type);
+    const uint32_t low_block = low_block_of(type), per = HS_BLOCK / unit;
+    for (uint32_t g = 0; g < nu; g += 8) {
+        const uint8_t *low = w->low + (at + g) * low_unit_of(type);
+        const uint8_t *high = high_block ? w->high + (at + g) * high_block : low;
+        __m256i d[TOKENS][8], zero = _mm256_setzero_si256();
         uint16_t half[8] = {0};
-        if (nb - g >= 8) {
+        if (nu - g >= 8) {
 #pragma GCC unroll 8
-            for (uint32_t b = 0; b < 8; b++)
-                block_dot(type, t, low + b * low_block, high + b * high_block, in, (size_t)(g + b) * HS_BLOCK, m, d, b);
+            for (uint32_t u = 0; u < 8; u++)
+                unit_dot(type, t, low + u / per * low_block, high + u * high_block, in, (size_t)(g + u) * unit, m, d,
+                         u);
             memcpy(half, w->norms + (at + g) * 2, sizeof half);
         } else {
             memset(d, 0, sizeof d);
-            for (uint32_t b = 0; b < nb - g; b++)
-                block_dot(type, t, low + b * low_block, high + b * high_block, in, (size_t)(g + b) * HS_BLOCK, m, d, b);
-            memcpy(half, w->norms + (at + g) * 2, (nb - g) * sizeof *half);
+            for (uint32_t u = 0; u < nu - g; u++)
+                unit_dot(type, t, low + u / per * low_block, high + u * high_block, in, (size_t)(g + u) * unit, m, d,
+                         u);
+            memcpy(half, w->norms + (at + g) * 2, (nu - g) * sizeof *half);
         }
+        if (hs_dtype_int4(type))
+            zero = zeros_of(w, at + g, nu - g);
         __m256 norm = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)half));
         for (uint32_t k = 0; k < m; k++) {
-            __m256i dot = sum8(d[k]); /* sum (2k + 1) x */
-            dot = _mm256_add_epi32(_mm256_add_epi32(dot, dot),
-                                   _mm256_loadu_si256((const __m256i *)(const void *)(in[k].sum + g)));
+            __m256i dot = sum8(d[k]), sum = _mm256_loadu_si256((const __m256i *)(const void *)(in[k].sum + g));
+            if (hs_dtype_int4(type))
+                dot = _mm256_sub_epi32(dot, _mm256_mullo_epi32(zero, sum));
+            else /* sum (2k + 1) x */
+                dot = _mm256_add_epi32(_mm256_add_epi32(dot, dot), sum);
             _mm256_store_ps(c[k].sum + to + g, _mm256_cvtepi32_ps(dot));
             _mm256_store_ps(c[k].factor + to + g, _mm256_mul_ps(norm, _mm256_loadu_ps(in[k].scale + g)));
         }
@@ -207,24 +261,28 @@ INLINE void transpose8(__m256 *r)
 }
 
 /* Continues eight rows' totals over a span: the fma chain of each segment, then its sum. */
-INLINE __m256 chain(const span *c, uint32_t nb, __m256 total)
+INLINE __m256 chain(hs_dtype type, const span *c, uint32_t nu, __m256 total)
 {
-    for (uint32_t g = 0; g < nb; g += 8) {
-        __m256 p[8], f[8], seg = _mm256_setzero_ps();
+    __m256 seg = _mm256_setzero_ps();
+    for (uint32_t g = 0; g < nu; g += 8) {
+        __m256 p[8], f[8];
         for (int i = 0; i < 8; i++) {
             p[i] = _mm256_load_ps(c->sum + i * SPAN + g);
             f[i] = _mm256_load_ps(c->factor + i * SPAN + g);
         }
         transpose8(p);
         transpose8(f);
-        for (int b = 0; b < 8; b++) /* blocks past the end have the factor and the sum zero */
-            seg = _mm256_fmadd_ps(f[b], p[b], seg);
+        for (int u = 0; u < 8; u++) /* units past the end have the factor and the sum zero */
+            seg = _mm256_fmadd_ps(f[u], p[u], seg);
+        if ((g + 8) % segment_of(type) && g + 8 < nu)
+            continue;
         total = _mm256_add_ps(total, seg);
+        seg = _mm256_setzero_ps();
     }
     return total;
 }
 
-/* Of eight rows of four blocks: block j of each. */
+/* Of eight rows of four units: unit j of each. */
 INLINE void transpose_fours(const float *v, __m256 *out)
 {
     __m256 r[4];
@@ -248,23 +306,23 @@ INLINE __m256 chain_four(const span *c)
     return _mm256_add_ps(_mm256_setzero_ps(), seg); /* as every segment is added to a total */
 }
 
-/* Continues the totals of `rows` <= 8 rows over nb <= SPAN blocks; `at` is the first row's first. */
+/* Continues the totals of `rows` <= 8 rows over nu <= SPAN units; `at` is the first row's first. */
 INLINE void rows_span(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
-                      uint32_t nb, uint32_t rows, span *c, __m256 *total)
+                      uint32_t nu, uint32_t rows, span *c, __m256 *total)
 {
-    bool four = w->blocks == 4; /* two rows fill a group */
+    bool four = w->groups == 4; /* two rows fill an eight */
     for (uint32_t i = 0; i < rows; i += four ? 2 : 1)
-        row_sums(type, w, t, at + (size_t)i * w->blocks, in, m, four && rows - i > 1 ? 8 : nb, four ? 4 * i : i * SPAN,
+        row_sums(type, w, t, at + (size_t)i * w->groups, in, m, four && rows - i > 1 ? 8 : nu, four ? 4 * i : i * SPAN,
                  c);
     for (uint32_t k = 0; k < m; k++)
-        total[k] = four ? chain_four(&c[k]) : chain(&c[k], nb, total[k]);
+        total[k] = four ? chain_four(&c[k]) : chain(type, &c[k], nu, total[k]);
 }
 
 /* m <= TOKENS tokens against rows first..last - 1, at most BAND_ROWS. */
 INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
                     uint32_t last, float *y, size_t stride)
 {
-    const tables t = tables_of(w->book);
+    const tables t = hs_dtype_int4(type) ? (tables){0} : tables_of(w->book);
     __m256 total[BAND_ROWS / 8][TOKENS];
     input in[TOKENS];
     span c[TOKENS];
@@ -273,18 +331,18 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const si
             total[i][k] = _mm256_setzero_ps();
     for (uint32_t k = 0; k < m && last - first < 8; k++)
         memset(&c[k], 0, sizeof c[k]); /* rows that there are not */
-    for (uint32_t s = 0; s < w->blocks; s += SPAN) {
-        uint32_t nb = w->blocks - s < SPAN ? w->blocks - s : SPAN;
+    for (uint32_t s = 0; s < w->groups; s += SPAN) {
+        uint32_t nu = w->groups - s < SPAN ? w->groups - s : SPAN;
         for (uint32_t k = 0; k < m; k++)
-            input_of(type, a, token[k] * a->blocks + s, nb, w->blocks == 4 ? 2 : 1, &in[k]);
+            input_of(type, a, token[k] * w->groups + s, nu, w->groups == 4 ? 2 : 1, &in[k]);
         for (uint32_t r = first; r < last; r += 8)
-            rows_span(type, w, &t, (size_t)r * w->blocks + s, in, m, nb, last - r < 8 ? last - r : 8, c,
+            rows_span(type, w, &t, (size_t)r * w->groups + s, in, m, nu, last - r < 8 ? last - r : 8, c,
                       total[(r - first) / 8]);
     }
     for (uint32_t r = first; r < last; r += 8)
         for (uint32_t k = 0; k < m; k++) {
             float out[8];
-            _mm256_storeu_ps(out, _mm256_mul_ps(total[(r - first) / 8][k], _mm256_set1_ps(w->book->scale)));
+            _mm256_storeu_ps(out, _mm256_mul_ps(total[(r - first) / 8][k], _mm256_set1_ps(last_scale(type, w))));
             memcpy(y + k * stride + r, out, (last - r < 8 ? last - r : 8) * sizeof *out);
         }
 }
@@ -294,10 +352,6 @@ FEW_TABLE
 static void avx2_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                       uint32_t last, float *y, size_t stride)
 {
-    if (hs_dtype_int4(w->dtype)) {
-        hs_cpu_ref_fma.gemm(w, a, token, n, first, last, y, stride);
-        return;
-    }
     assert(hs_dtype_packed(w->dtype) && n <= HS_BATCH_MAX && a->cols == w->cols);
     few_tokens(few, w, a, token, n, first, last, y, stride);
 }

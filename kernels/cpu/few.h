@@ -1,6 +1,9 @@
 /*
  * kernels/cpu/few.h - products for a few tokens: the sizes of packed blocks, and how rows and tokens are cut into calls
  * of a function that is stamped out for each type and number of tokens.
+ *
+ * A unit is what has one norm and one sum: a block of 128 inputs, or half a block for INT4 in groups of 64.  INT4 with
+ * and without zero points are one stamp, named by the type without: whether `zeros` is there is asked once a tile.
  */
 #ifndef HS_KERNELS_CPU_FEW_H
 #define HS_KERNELS_CPU_FEW_H
@@ -10,8 +13,8 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
-    TOKENS = 4, /* that one decoding serves */
-    SPAN = 144, /* blocks of a row between two transposes: all of 18,432 columns, so that weights are read in order */
+    TOKENS = 4,    /* that one decoding serves */
+    SPAN = 144,    /* units of a row between two transposes: all of 18,432 columns, so that weights are read in order */
     BAND_ROWS = 64 /* at once */
 };
 
@@ -26,6 +29,28 @@ INLINE uint32_t high_block_of(hs_dtype type)
     return type == HS_Q6 ? 32 : type == HS_Q3 || type == HS_Q5 ? 16 : 0;
 }
 
+/* Inputs of a unit, its bytes in the low plane, and units of a segment. */
+INLINE uint32_t unit_of(hs_dtype type)
+{
+    return hs_dtype_group(type);
+}
+
+INLINE uint32_t low_unit_of(hs_dtype type)
+{
+    return low_block_of(type) * unit_of(type) / HS_BLOCK;
+}
+
+INLINE uint32_t segment_of(hs_dtype type)
+{
+    return 8 * HS_BLOCK / unit_of(type);
+}
+
+/* What a sum is multiplied with at the end; INT4's scales are the whole. */
+INLINE float last_scale(hs_dtype type, const hs_matrix *w)
+{
+    return hs_dtype_int4(type) ? 1.0f : w->book->scale;
+}
+
 /* token[0..m - 1], m fixed, against rows first..last - 1, at most BAND_ROWS. */
 typedef void few_fn(const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t first, uint32_t last, float *y,
                     size_t stride);
@@ -33,6 +58,8 @@ typedef void few_fn(const hs_matrix *w, const hs_act *a, const size_t *token, ui
 /* A row for each type that has functions of its own, as FEW_TABLE lists them. */
 INLINE uint32_t few_row(hs_dtype type)
 {
+    if (hs_dtype_int4(type))
+        return HS_I4 - HS_Q2 + (hs_dtype_group(type) == 64);
     return (uint32_t)(type - HS_Q2);
 }
 
@@ -69,6 +96,7 @@ INLINE void few_tokens(few_fn *const (*fn)[3], const hs_matrix *w, const hs_act 
     FEW_TYPE(Q4)                                                                                                       \
     FEW_TYPE(Q5)                                                                                                       \
     FEW_TYPE(Q6)                                                                                                       \
-    static few_fn *const few[5][3] = {FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4), FEW_ROW(Q5), FEW_ROW(Q6)};
+    FEW_TYPE(I4) FEW_TYPE(I4G64) static few_fn *const few[][3] = {                                                     \
+        FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4), FEW_ROW(Q5), FEW_ROW(Q6), FEW_ROW(I4), FEW_ROW(I4G64)};
 
 #endif
