@@ -8,21 +8,28 @@
  * A bit of a plane reaches its place in the code with one vpmultishiftqb per 64 weights, and vpternlog puts it above
  * the low bits: masks would take three instructions.  vpermb ignores the bits above its 64 entries; the tables repeat
  * below that.
+ *
+ * INT4's codes are that unsigned side as they are.
  */
 #ifndef HS_KERNELS_CPU_AVX512_H
 #define HS_KERNELS_CPU_AVX512_H
 
 #include "kernels/cpu/few.h"
+#include "kernels/int4.h"
 
 #include <immintrin.h>
+
+_Static_assert(HS_INT4_ZERO == 8, "products shift sums by 3 for it");
 
 typedef struct tables512 {
     __m512i main; /* by code bits: magnitude, then sign; Q6: 128 + hi */
     __m512i low;  /* Q6: lo */
 } tables512;
 
-INLINE tables512 tables512_of(const hs_codebook *book)
+INLINE tables512 tables512_of(hs_dtype type, const hs_codebook *book)
 {
+    if (hs_dtype_int4(type))
+        return (tables512){_mm512_setzero_si512(), _mm512_setzero_si512()};
     return (tables512){_mm512_loadu_si512(book->biased), _mm512_loadu_si512(book->biased_low)};
 }
 

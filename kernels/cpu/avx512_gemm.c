@@ -16,7 +16,8 @@ enum { FEW = 4, TILE_ROWS = 32, TILE_TOKENS = 8 };
 typedef struct tile {
     __m512i main[32][2];
     __m512i low[32][2]; /* Q6 */
-    __m512 norm[2];
+    __m512 norm[2][2];  /* of each unit */
+    __m512i zero[2][2]; /* INT4 */
 } tile;
 
 /*
@@ -62,6 +63,24 @@ INLINE void transpose_low(const uint8_t *low, size_t stride, uint32_t rows, bool
     transpose512(v);
 }
 
+/* Norms and zero points of 16 rows' units in one block; `at` is the first row's block. */
+INLINE void decode_norms(hs_dtype type, const hs_matrix *w, size_t at, uint32_t rows, uint32_t h, tile *out)
+{
+    const uint32_t per = HS_BLOCK / unit_of(type);
+    for (uint32_t u = 0; u < per; u++) {
+        uint16_t norm[16] = {0};
+        uint8_t zero[16] = {0};
+        for (uint32_t i = 0; i < rows; i++)
+            memcpy(&norm[i], w->norms + ((at + i * (size_t)w->blocks) * per + u) * 2, 2);
+        out->norm[u][h] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)norm));
+        if (!hs_dtype_int4(type) || !w->zeros)
+            continue;
+        for (uint32_t i = 0; i < rows; i++)
+            zero[i] = w->zeros[(at + i * (size_t)w->blocks) * per + u];
+        out->zero[u][h] = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)zero));
+    }
+}
+
 /* 16 rows from `first`, of which `rows` exist. */
 INLINE void decode_half(hs_dtype type, const hs_matrix *w, const tables512 *t, uint32_t first, uint32_t rows,
                         uint32_t block, uint32_t h, tile *out)
@@ -71,7 +90,6 @@ INLINE void decode_half(hs_dtype type, const hs_matrix *w, const tables512 *t, u
     const __m512i below = _mm512_set1_epi8(type <= HS_Q3 ? 3 : 15), next = _mm512_set1_epi8(8);
     const int place = type == HS_Q3 ? 2 : 4;
     __m512i v[16], high[4], sign[4];
-    uint16_t norm[16] = {0};
     transpose_low(w->low + at * low_block, (size_t)w->blocks * low_block, rows, type > HS_Q3, v);
     if (high_block)
         transpose_planes(w->high + at * high_block, (size_t)w->blocks * high_block, rows, high);
@@ -82,8 +100,8 @@ INLINE void decode_half(hs_dtype type, const hs_matrix *w, const tables512 *t, u
         _mm_prefetch((const char *)w->low + (at + (i + TILE_ROWS) * (size_t)w->blocks) * low_block, _MM_HINT_T1);
         if (high_block && block % 4 == 0)
             _mm_prefetch((const char *)w->high + (at + (i + TILE_ROWS) * (size_t)w->blocks) * high_block, _MM_HINT_T1);
-        memcpy(&norm[i], w->norms + (at + i * (size_t)w->blocks) * 2, 2);
     }
+    decode_norms(type, w, at, rows, h, out);
     for (uint32_t s = 0; s < 16; s++) {
         __m512i a, b;
         if (type <= HS_Q3) {
@@ -96,7 +114,7 @@ INLINE void decode_half(hs_dtype type, const hs_matrix *w, const tables512 *t, u
             a = v[s];
             b = _mm512_srli_epi16(a, 4);
         }
-        if (type == HS_Q2 || type == HS_Q4) {
+        if (!high_block) {
             a = _mm512_and_si512(a, below);
             b = _mm512_and_si512(b, below);
         } else {
@@ -112,17 +130,16 @@ INLINE void decode_half(hs_dtype type, const hs_matrix *w, const tables512 *t, u
             out->low[s][h] = lookup512(t->low, a);
             out->low[16 + s][h] = lookup512(t->low, b);
         }
-        out->main[s][h] = lookup512(t->main, a);
-        out->main[16 + s][h] = lookup512(t->main, b);
+        out->main[s][h] = hs_dtype_int4(type) ? a : lookup512(t->main, a);
+        out->main[16 + s][h] = hs_dtype_int4(type) ? b : lookup512(t->main, b);
     }
-    out->norm[h] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)norm));
 }
 
-/* Activations of up to eight tokens in one block. */
+/* Activations of up to eight tokens in one block; scale and sum of each unit. */
 typedef struct inputs {
     const int8_t *x[TILE_TOKENS];
-    float scale[TILE_TOKENS];
-    int32_t sum[TILE_TOKENS];
+    float scale[2][TILE_TOKENS];
+    int32_t sum[2][TILE_TOKENS];
 } inputs;
 
 /* GCC 12 copies the accumulator of the intrinsic before and after each use in a loop. */
@@ -131,12 +148,13 @@ INLINE void add_dot(__m512i *sum, __m512i levels, __m512i x)
     __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(levels), "v"(x));
 }
 
-/* dword s of each token against both halves of one plane of the tile. */
-INLINE void dot_tile(const __m512i (*w)[2], const inputs *in, uint32_t n, __m512i (*d)[2])
+/* Dwords first..last - 1 of each token against both halves of one plane of the tile. */
+INLINE void dot_tile(const __m512i (*w)[2], const inputs *in, uint32_t first, uint32_t last, uint32_t n,
+                     __m512i (*d)[2])
 {
     for (uint32_t t = 0; t < n; t++)
         d[t][0] = d[t][1] = _mm512_setzero_si512();
-    for (int s = 0; s < 32; s++) {
+    for (uint32_t s = first; s < last; s++) {
         __m512i w0 = w[s][0], w1 = w[s][1];
         for (uint32_t t = 0; t < n; t++) {
             int32_t four;
@@ -152,42 +170,73 @@ INLINE void dot_tile(const __m512i (*w)[2], const inputs *in, uint32_t n, __m512
 INLINE void multiply_tile(hs_dtype type, const tile *w, const inputs *in, uint32_t n, __m512 (*seg)[2])
 {
     __m512i d[TILE_TOKENS][2], l[TILE_TOKENS][2];
-    dot_tile(w->main, in, n, d);
+    dot_tile(w->main, in, 0, 32, n, d);
     if (type == HS_Q6)
-        dot_tile(w->low, in, n, l);
+        dot_tile(w->low, in, 0, 32, n, l);
     for (uint32_t t = 0; t < n; t++) {
         /* isum512, with the product of the sum made once for both halves. */
         const int32_t off = type == HS_Q6 ? 2 * 128 * 128 - 1 : 255;
-        __m512i less = _mm512_set1_epi32(in->sum[t] * off);
-        __m512 scale = _mm512_set1_ps(in->scale[t]);
+        __m512i less = _mm512_set1_epi32(in->sum[0][t] * off);
+        __m512 scale = _mm512_set1_ps(in->scale[0][t]);
         for (int h = 0; h < 2; h++) {
             __m512i dot = type == HS_Q6 ? _mm512_add_epi32(_mm512_slli_epi32(d[t][h], 7), l[t][h]) : d[t][h];
             __m512 isum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_slli_epi32(dot, 1), less));
-            seg[t][h] = _mm512_fmadd_ps(_mm512_mul_ps(w->norm[h], scale), isum, seg[t][h]);
+            seg[t][h] = _mm512_fmadd_ps(_mm512_mul_ps(w->norm[0][h], scale), isum, seg[t][h]);
         }
     }
 }
 
+/* The same for INT4, unit by unit. */
+INLINE void multiply_int4(hs_dtype type, const tile *w, bool zeros, const inputs *in, uint32_t n, __m512 (*seg)[2])
+{
+    const uint32_t dwords = unit_of(type) / 4;
+    for (uint32_t u = 0; u < HS_BLOCK / unit_of(type); u++) {
+        __m512i d[TILE_TOKENS][2];
+        dot_tile(w->main, in, u * dwords, (u + 1) * dwords, n, d);
+        for (uint32_t t = 0; t < n; t++) {
+            __m512i sum = _mm512_set1_epi32(in->sum[u][t]), less = _mm512_slli_epi32(sum, 3); /* HS_INT4_ZERO */
+            __m512 scale = _mm512_set1_ps(in->scale[u][t]);
+            for (int h = 0; h < 2; h++) {
+                if (zeros)
+                    less = _mm512_mullo_epi32(w->zero[u][h], sum);
+                __m512 isum = _mm512_cvtepi32_ps(_mm512_sub_epi32(d[t][h], less));
+                seg[t][h] = _mm512_fmadd_ps(_mm512_mul_ps(w->norm[u][h], scale), isum, seg[t][h]);
+            }
+        }
+    }
+}
+
+INLINE void multiply(hs_dtype type, const tile *w, bool zeros, const inputs *in, uint32_t n, __m512 (*seg)[2])
+{
+    if (!hs_dtype_int4(type))
+        multiply_tile(type, w, in, n, seg);
+    else if (zeros)
+        multiply_int4(type, w, true, in, n, seg);
+    else
+        multiply_int4(type, w, false, in, n, seg);
+}
+
 /* A constant count keeps everything in registers. */
-INLINE void multiply_some(hs_dtype type, const tile *w, const inputs *in, uint32_t n, __m512 (*seg)[2])
+INLINE void multiply_some(hs_dtype type, const tile *w, bool zeros, const inputs *in, uint32_t n, __m512 (*seg)[2])
 {
     switch (n) {
-    case 1: multiply_tile(type, w, in, 1, seg); return;
-    case 2: multiply_tile(type, w, in, 2, seg); return;
-    case 3: multiply_tile(type, w, in, 3, seg); return;
-    case 4: multiply_tile(type, w, in, 4, seg); return;
-    case 5: multiply_tile(type, w, in, 5, seg); return;
-    case 6: multiply_tile(type, w, in, 6, seg); return;
-    case 7: multiply_tile(type, w, in, 7, seg); return;
-    default: multiply_tile(type, w, in, TILE_TOKENS, seg);
+    case 1: multiply(type, w, zeros, in, 1, seg); return;
+    case 2: multiply(type, w, zeros, in, 2, seg); return;
+    case 3: multiply(type, w, zeros, in, 3, seg); return;
+    case 4: multiply(type, w, zeros, in, 4, seg); return;
+    case 5: multiply(type, w, zeros, in, 5, seg); return;
+    case 6: multiply(type, w, zeros, in, 6, seg); return;
+    case 7: multiply(type, w, zeros, in, 7, seg); return;
+    default: multiply(type, w, zeros, in, TILE_TOKENS, seg);
     }
 }
 
 INLINE void gemm(hs_dtype type, const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                  uint32_t last, float *y, size_t stride)
 {
-    const tables512 tables = tables512_of(w->book);
-    const __m512 scale = _mm512_set1_ps(w->book->scale);
+    const tables512 tables = tables512_of(type, w->book);
+    const __m512 scale = _mm512_set1_ps(last_scale(type, w));
+    const uint32_t per = HS_BLOCK / unit_of(type);
     __m512 seg[HS_BATCH_MAX][2], total[HS_BATCH_MAX][2];
     tile t;
     for (uint32_t r = first; r < last; r += TILE_ROWS) {
@@ -206,15 +255,17 @@ INLINE void gemm(hs_dtype type, const hs_matrix *w, const hs_act *a, const uint3
                 for (uint32_t i = 0; i < m; i++) {
                     size_t at = (token ? token[k + i] : k + i) * (size_t)a->blocks + b;
                     in.x[i] = a->q + at * HS_BLOCK;
-                    in.scale[i] = a->scale[at];
-                    in.sum[i] = a->sum[at];
+                    for (uint32_t u = 0; u < per; u++) {
+                        in.scale[u][i] = a->scale[at * per + u];
+                        in.sum[u][i] = a->sum[at * per + u];
+                    }
                 }
                 for (uint32_t i = k + TILE_TOKENS; i < n && i < k + 2 * TILE_TOKENS; i++) { /* a row of them apart */
                     const int8_t *next = a->q + ((token ? token[i] : i) * (size_t)a->blocks + b) * HS_BLOCK;
                     _mm_prefetch((const char *)next, _MM_HINT_T0);
                     _mm_prefetch((const char *)next + 64, _MM_HINT_T0);
                 }
-                multiply_some(type, &t, &in, m, seg + k);
+                multiply_some(type, &t, w->zeros, &in, m, seg + k);
             }
             if (b % 8 == 7 || b + 1 == w->blocks)
                 for (uint32_t k = 0; k < n; k++)
@@ -244,15 +295,13 @@ STAMP(Q3)
 STAMP(Q4)
 STAMP(Q5)
 STAMP(Q6)
+STAMP(I4)
+STAMP(I4G64)
 
 static void avx512_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                         uint32_t last, float *y, size_t stride)
 {
     assert(n <= HS_BATCH_MAX && a->cols == w->cols);
-    if (hs_dtype_int4(w->dtype)) {
-        hs_cpu_ref_fma.gemm(w, a, token, n, first, last, y, stride);
-        return;
-    }
     if (n <= FEW) {
         hs_avx512_gemv(w, a, token, n, first, last, y, stride);
         return;
@@ -263,6 +312,10 @@ static void avx512_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *tok
     case HS_Q4: gemm_Q4(w, a, token, n, first, last, y, stride); return;
     case HS_Q5: gemm_Q5(w, a, token, n, first, last, y, stride); return;
     case HS_Q6: gemm_Q6(w, a, token, n, first, last, y, stride); return;
+    case HS_I4:
+    case HS_I4Z: gemm_I4(w, a, token, n, first, last, y, stride); return;
+    case HS_I4G64:
+    case HS_I4G64Z: gemm_I4G64(w, a, token, n, first, last, y, stride); return;
     default: assert(!"packed");
     }
 }

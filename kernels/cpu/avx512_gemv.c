@@ -98,19 +98,42 @@ INLINE void pair_order(const int8_t *x, uint32_t n, int8_t *out)
     }
 }
 
-/* What a group of 16 blocks is multiplied with. */
+/* What sixteen units are multiplied with. */
 typedef struct group {
     const uint8_t *low, *high;
     const int8_t *x[TOKENS];
 } group;
 
-/* Partial sums of leaf i for each token: a block, or a pair of blocks in the two halves (Q2, Q3). */
+/* Partial sums of unit i of INT4 for each token; units of 64 are the two nibbles of their block. */
+INLINE void int4_leaf(hs_dtype type, const group *g, uint32_t m, uint32_t i, __m512i *out)
+{
+    const __m512i below = _mm512_set1_epi8(15);
+    const uint32_t unit = unit_of(type), per = HS_BLOCK / unit;
+    const uint8_t *low = g->low + (size_t)(i / per) * low_block_of(type);
+    __m512i v = _mm512_loadu_si512(low), w[2];
+    if (i % per == 0)
+        _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
+    w[0] = _mm512_and_si512(i % per ? _mm512_srli_epi16(v, 4) : v, below);
+    w[1] = _mm512_and_si512(_mm512_srli_epi16(v, 4), below);
+    for (uint32_t k = 0; k < m; k++) {
+        const int8_t *x = g->x[k] + (size_t)i * unit;
+        out[k] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[0], _mm512_loadu_si512(x));
+        if (per == 1)
+            out[k] = _mm512_dpbusd_epi32(out[k], w[1], _mm512_loadu_si512(x + 64));
+    }
+}
+
+/* Partial sums of leaf i for each token: a unit, or a pair of blocks in the two halves (Q2, Q3). */
 INLINE void leaf(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t i, uint32_t n, __m512i *out)
 {
     const __m512i zero = _mm512_setzero_si512();
     const uint32_t low_block = low_block_of(type), high_block = high_block_of(type), per = type <= HS_Q3 ? 2 : 1;
     const uint8_t *low = g->low + (size_t)i * low_block * per, *high = g->high + (size_t)i * high_block * per;
     __m512i w[4], less[2];
+    if (hs_dtype_int4(type)) {
+        int4_leaf(type, g, m, i, out);
+        return;
+    }
     _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
     if (high_block && i % (64 / (high_block * per)) == 0)
         _mm_prefetch((const char *)high + AHEAD / low_block * high_block, _MM_HINT_T1);
@@ -169,7 +192,7 @@ NODE(four, 1, two)
 NODE(eight, 2, four)
 NODE(sixteen, 3, eight)
 
-/* Dots of n <= 16 blocks, zero after: lane i is block i. */
+/* Dots of n <= 16 units, zero after: lane i is unit i. */
 INLINE void dots(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t n, __m512i *out)
 {
     const uint32_t per = type <= HS_Q3 ? 2 : 1;
@@ -199,7 +222,7 @@ INLINE void dots(hs_dtype type, const tables512 *t, const group *g, uint32_t m, 
                                               out[k]);
 }
 
-/* One token's activations over a span of blocks; rows of four blocks find them four times. */
+/* One token's activations over a span of units; rows of four units find them four times. */
 typedef struct input {
     const int8_t *x;
     const float *scale;
@@ -212,55 +235,69 @@ typedef struct ordered {
     int32_t sum[16];
 } ordered;
 
-INLINE input input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nb, bool repeat, ordered *o)
+INLINE input input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nu, bool repeat, ordered *o)
 {
-    input in = {a->q + at * HS_BLOCK, a->scale + at, a->sum + at};
+    const uint32_t unit = unit_of(type);
+    input in = {a->q + at * unit, a->scale + at, a->sum + at};
     if (repeat) {
-        for (uint32_t i = 0; i < 16 * HS_BLOCK; i += 64)
-            _mm512_storeu_si512(o->x + i, _mm512_loadu_si512(in.x + i % (4 * HS_BLOCK)));
+        for (uint32_t i = 0; i < 16 * unit; i += 64)
+            _mm512_storeu_si512(o->x + i, _mm512_loadu_si512(in.x + i % (4 * unit)));
         _mm512_storeu_ps(o->scale, _mm512_broadcast_f32x4(_mm_loadu_ps(in.scale)));
         _mm512_storeu_si512(o->sum, _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)in.sum)));
         in = (input){o->x, o->scale, o->sum};
-        nb = 16;
+        nu = 16;
     }
     if (type <= HS_Q3) {
-        for (uint32_t i = 0; i < nb; i += 2)
-            pair_order(in.x + (size_t)i * HS_BLOCK, nb - i, o->x + (size_t)i * HS_BLOCK);
+        for (uint32_t i = 0; i < nu; i += 2)
+            pair_order(in.x + (size_t)i * HS_BLOCK, nu - i, o->x + (size_t)i * HS_BLOCK);
         in.x = o->x;
     }
     return in;
 }
 
-/* Block sums as floats and norm * scale of 16 rows over one span; of rows of four blocks, 64 in turn. */
+/* Unit sums as floats and norm * scale of 16 rows over one span; of rows of four units, 64 in turn. */
 typedef struct span {
     _Alignas(64) float sum[16 * SPAN];
     float factor[16 * SPAN];
 } span;
 
-/* n blocks at `at` of the matrix against those at `b` of the inputs, to place `to` of each token's span. */
+/* sum w q of n units at `at` of the matrix: from their dots and the sums of their activations. */
+INLINE __m512i unit_sums(hs_dtype type, const hs_matrix *w, size_t at, __mmask16 some, __m512i dot, __m512i sum)
+{
+    if (!hs_dtype_int4(type))
+        return isum512(type, dot, sum);
+    if (!w->zeros)
+        return _mm512_sub_epi32(dot, _mm512_slli_epi32(sum, 3)); /* HS_INT4_ZERO */
+    __m512i zero = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(some, w->zeros + at));
+    return _mm512_sub_epi32(dot, _mm512_mullo_epi32(zero, sum));
+}
+
+/* n units at `at` of the matrix against those at `b` of the inputs, to place `to` of each token's span. */
 INLINE void group_sums(hs_dtype type, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t b,
                        uint32_t m, uint32_t n, uint32_t to, span *c)
 {
     const __mmask16 some = (__mmask16)((1u << n) - 1);
-    group g = {
-        w->low + at * low_block_of(type), high_block_of(type) ? w->high + at * high_block_of(type) : w->low, {0}};
+    group g = {w->low + at * low_unit_of(type), high_block_of(type) ? w->high + at * high_block_of(type) : w->low, {0}};
     __m512i d[TOKENS];
     for (uint32_t k = 0; k < m; k++)
-        g.x[k] = in[k].x + (size_t)b * HS_BLOCK;
+        g.x[k] = in[k].x + (size_t)b * unit_of(type);
     dots(type, t, &g, m, n, d);
-    _mm_prefetch((const char *)w->norms + at * 2 + AHEAD / low_block_of(type) * 2, _MM_HINT_T1);
+    _mm_prefetch((const char *)w->norms + at * 2 + AHEAD / low_unit_of(type) * 2, _MM_HINT_T1);
+    if (hs_dtype_int4(type) && w->zeros)
+        _mm_prefetch((const char *)w->zeros + at + AHEAD / low_unit_of(type), _MM_HINT_T1);
     __m512 norm = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, w->norms + at * 2));
     for (uint32_t k = 0; k < m; k++) {
-        __m512i s = isum512(type, d[k], _mm512_maskz_loadu_epi32(some, in[k].sum + b));
+        __m512i s = unit_sums(type, w, at, some, d[k], _mm512_maskz_loadu_epi32(some, in[k].sum + b));
         _mm512_storeu_ps(c[k].sum + to, _mm512_cvtepi32_ps(s));
         _mm512_storeu_ps(c[k].factor + to, _mm512_mul_ps(norm, _mm512_maskz_loadu_ps(some, in[k].scale + b)));
     }
 }
 
 /* Continues 16 rows' totals over a span: the fma chain of each segment, then its sum. */
-INLINE __m512 chain(const span *c, uint32_t nb, __m512 total)
+INLINE __m512 chain(hs_dtype type, const span *c, uint32_t nu, __m512 total)
 {
-    for (uint32_t g = 0; g < nb; g += 16) {
+    const uint32_t segment = segment_of(type);
+    for (uint32_t g = 0; g < nu; g += 16) {
         __m512i p[16], f[16];
         for (int i = 0; i < 16; i++) {
             p[i] = _mm512_castps_si512(_mm512_loadu_ps(c->sum + i * SPAN + g));
@@ -268,17 +305,17 @@ INLINE __m512 chain(const span *c, uint32_t nb, __m512 total)
         }
         transpose512(p);
         transpose512(f);
-        for (uint32_t s = 0; s < 16 && g + s < nb; s += 8) {
+        for (uint32_t s = 0; s < 16 && g + s < nu; s += segment) {
             __m512 seg = _mm512_setzero_ps();
-            for (uint32_t b = s; b < s + 8; b++) /* blocks past the end have the factor and the sum zero */
-                seg = _mm512_fmadd_ps(_mm512_castsi512_ps(f[b]), _mm512_castsi512_ps(p[b]), seg);
+            for (uint32_t u = s; u < s + segment; u++) /* units past the end have the factor and the sum zero */
+                seg = _mm512_fmadd_ps(_mm512_castsi512_ps(f[u]), _mm512_castsi512_ps(p[u]), seg);
             total = _mm512_add_ps(total, seg);
         }
     }
     return total;
 }
 
-/* Of 16 rows of four blocks, block j. */
+/* Of 16 rows of four units, unit j. */
 INLINE __m512 every_fourth(const float *v, int j)
 {
     const __m512i at =
@@ -296,11 +333,11 @@ INLINE __m512 chain_four(const span *c)
     return _mm512_add_ps(_mm512_setzero_ps(), seg); /* as every segment is added to a total */
 }
 
-/* Continues the totals of `rows` <= 16 rows over nb <= SPAN blocks; `at` is the first row's first. */
+/* Continues the totals of `rows` <= 16 rows over nu <= SPAN units; `at` is the first row's first. */
 INLINE void row_span(hs_dtype type, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t m,
-                     uint32_t nb, uint32_t rows, span *c, __m512 *total)
+                     uint32_t nu, uint32_t rows, span *c, __m512 *total)
 {
-    if (w->blocks == 4) { /* four rows fill a group */
+    if (w->groups == 4) { /* four rows fill a group */
         for (uint32_t i = 0; i < 4 * rows; i += 16)
             group_sums(type, w, t, at + i, in, 0, m, 4 * rows - i < 16 ? 4 * rows - i : 16, i, c);
         for (uint32_t k = 0; k < m; k++)
@@ -308,19 +345,19 @@ INLINE void row_span(hs_dtype type, const hs_matrix *w, const tables512 *t, size
         return;
     }
     for (uint32_t i = 0; i < rows; i++)
-        for (uint32_t g = 0; g < nb; g += 16)
-            group_sums(type, w, t, at + (size_t)i * w->blocks + g, in, g, m, nb - g < 16 ? nb - g : 16, i * SPAN + g,
+        for (uint32_t g = 0; g < nu; g += 16)
+            group_sums(type, w, t, at + (size_t)i * w->groups + g, in, g, m, nu - g < 16 ? nu - g : 16, i * SPAN + g,
                        c);
     for (uint32_t k = 0; k < m; k++)
-        total[k] = chain(&c[k], nb, total[k]);
+        total[k] = chain(type, &c[k], nu, total[k]);
 }
 
 /* m <= TOKENS tokens against rows first..last - 1, at most BAND_ROWS. */
 INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
                     uint32_t last, float *y, size_t stride)
 {
-    const tables512 t = tables512_of(w->book);
-    const __m512 scale = _mm512_set1_ps(w->book->scale);
+    const tables512 t = tables512_of(type, w->book);
+    const __m512 scale = _mm512_set1_ps(last_scale(type, w));
     __m512 total[BAND_ROWS / 16][TOKENS];
     ordered o[TOKENS];
     span c[TOKENS];
@@ -330,12 +367,12 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const si
     for (uint32_t i = 0; i < BAND_ROWS / 16; i++)
         for (uint32_t k = 0; k < m; k++)
             total[i][k] = _mm512_setzero_ps();
-    for (uint32_t s = 0; s < w->blocks; s += SPAN) {
-        uint32_t ns = w->blocks - s < SPAN ? w->blocks - s : SPAN;
+    for (uint32_t s = 0; s < w->groups; s += SPAN) {
+        uint32_t ns = w->groups - s < SPAN ? w->groups - s : SPAN;
         for (uint32_t k = 0; k < m; k++)
-            in[k] = input_of(type, a, token[k] * a->blocks + s, ns, w->blocks == 4, &o[k]);
+            in[k] = input_of(type, a, token[k] * w->groups + s, ns, w->groups == 4, &o[k]);
         for (uint32_t r = first; r < last; r += 16)
-            row_span(type, w, &t, (size_t)r * w->blocks + s, in, m, ns, last - r < 16 ? last - r : 16, c,
+            row_span(type, w, &t, (size_t)r * w->groups + s, in, m, ns, last - r < 16 ? last - r : 16, c,
                      total[(r - first) / 16]);
     }
     for (uint32_t r = first; r < last; r += 16)
