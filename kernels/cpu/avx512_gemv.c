@@ -98,56 +98,67 @@ INLINE void pair_order(const int8_t *x, uint32_t n, int8_t *out)
     }
 }
 
+/*
+ * Codes of a block of INT4: weights 0..63 and 64..127; in groups of 64 these are in the two halves of both vectors,
+ * quarters 0 and 3 of the block, then 1 and 2.
+ */
+INLINE void int4_codes(hs_dtype type, const uint8_t *low, __m512i *code)
+{
+    const __m512i below = _mm512_set1_epi8(15);
+    __m512i a = _mm512_loadu_si512(low), b = _mm512_srli_epi16(a, 4);
+    if (type == HS_I4G64) {
+        __m512i second = _mm512_shuffle_i64x2(a, b, 0x4E);
+        a = _mm512_mask_blend_epi64(0xF0, a, b);
+        b = second;
+    }
+    code[0] = _mm512_and_si512(a, below);
+    code[1] = _mm512_and_si512(b, below);
+}
+
+/* A block of activations as `int4_codes` has groups of 64. */
+INLINE void quarter_order(const int8_t *x, int8_t *out)
+{
+    __m512i a = _mm512_loadu_si512(x), b = _mm512_loadu_si512(x + 64);
+    _mm512_storeu_si512(out, _mm512_mask_blend_epi64(0xF0, a, b)); /* out may be x */
+    _mm512_storeu_si512(out + 64, _mm512_shuffle_i64x2(a, b, 0x4E));
+}
+
+/* Types of which two units are dotted in the two halves of a vector. */
+INLINE bool paired(hs_dtype type)
+{
+    return type <= HS_Q3 || type == HS_I4G64;
+}
+
 /* What sixteen units are multiplied with. */
 typedef struct group {
     const uint8_t *low, *high;
     const int8_t *x[TOKENS];
 } group;
 
-/* Partial sums of unit i of INT4 for each token; units of 64 are the two nibbles of their block. */
-INLINE void int4_leaf(hs_dtype type, const group *g, uint32_t m, uint32_t i, __m512i *out)
-{
-    const __m512i below = _mm512_set1_epi8(15);
-    const uint32_t unit = unit_of(type), per = HS_BLOCK / unit;
-    const uint8_t *low = g->low + (size_t)(i / per) * low_block_of(type);
-    __m512i v = _mm512_loadu_si512(low), w[2];
-    if (i % per == 0)
-        _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
-    w[0] = _mm512_and_si512(i % per ? _mm512_srli_epi16(v, 4) : v, below);
-    w[1] = _mm512_and_si512(_mm512_srli_epi16(v, 4), below);
-    for (uint32_t k = 0; k < m; k++) {
-        const int8_t *x = g->x[k] + (size_t)i * unit;
-        out[k] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[0], _mm512_loadu_si512(x));
-        if (per == 1)
-            out[k] = _mm512_dpbusd_epi32(out[k], w[1], _mm512_loadu_si512(x + 64));
-    }
-}
-
-/* Partial sums of leaf i for each token: a unit, or a pair of blocks in the two halves (Q2, Q3). */
+/* Partial sums of leaf i for each token: a unit, or a pair of them in the two halves; n units are left. */
 INLINE void leaf(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t i, uint32_t n, __m512i *out)
 {
     const __m512i zero = _mm512_setzero_si512();
-    const uint32_t low_block = low_block_of(type), high_block = high_block_of(type), per = type <= HS_Q3 ? 2 : 1;
-    const uint8_t *low = g->low + (size_t)i * low_block * per, *high = g->high + (size_t)i * high_block * per;
+    const uint32_t per = paired(type) ? 2 : 1, low_leaf = low_unit_of(type) * per;
+    const uint32_t high_leaf = high_block_of(type) * per, inputs = unit_of(type) * per;
+    const uint8_t *low = g->low + (size_t)i * low_leaf, *high = g->high + (size_t)i * high_leaf;
     __m512i w[4], less[2];
-    if (hs_dtype_int4(type)) {
-        int4_leaf(type, g, m, i, out);
-        return;
-    }
     _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
-    if (high_block && i % (64 / (high_block * per)) == 0)
-        _mm_prefetch((const char *)high + AHEAD / low_block * high_block, _MM_HINT_T1);
+    if (high_leaf && i % (64 / high_leaf) == 0)
+        _mm_prefetch((const char *)high + AHEAD / low_leaf * high_leaf, _MM_HINT_T1);
     if (type <= HS_Q3) {
         uint32_t left = n - i * 2;
         __m512i l = left > 1 ? _mm512_loadu_si512(low) : _mm512_maskz_loadu_epi64(0x0F, low);
         __m256i h = type == HS_Q2 ? _mm256_setzero_si256() : _mm256_maskz_loadu_epi64(left > 1 ? 0xF : 3, high);
         pair_levels(type, t, l, h, w);
-    } else
+    } else if (hs_dtype_int4(type))
+        int4_codes(type, low, w);
+    else
         levels(type, t, low, high, w, less);
     for (uint32_t k = 0; k < m; k++) {
-        const int8_t *x = g->x[k] + (size_t)i * HS_BLOCK * per;
+        const int8_t *x = g->x[k] + (size_t)i * inputs;
         __m512i s = zero;
-        for (uint32_t v = 0; v < 2 * per; v++)
+        for (uint32_t v = 0; v < inputs / 64; v++)
             s = _mm512_dpbusd_epi32(s, w[v], _mm512_loadu_si512(x + 64 * v));
         if (type == HS_Q6) { /* 128 hi + lo */
             __m512i l = _mm512_dpbusd_epi32(zero, less[0], _mm512_loadu_si512(x));
@@ -195,9 +206,9 @@ NODE(sixteen, 3, eight)
 /* Dots of n <= 16 units, zero after: lane i is unit i. */
 INLINE void dots(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t n, __m512i *out)
 {
-    const uint32_t per = type <= HS_Q3 ? 2 : 1;
+    const uint32_t per = paired(type) ? 2 : 1;
     if (n == 16) {
-        if (type <= HS_Q3)
+        if (paired(type))
             eight(type, t, g, m, 0, out);
         else
             sixteen(type, t, g, m, 0, out);
@@ -209,20 +220,20 @@ INLINE void dots(hs_dtype type, const tables512 *t, const group *g, uint32_t m, 
             else
                 for (uint32_t k = 0; k < m; k++)
                     v[i][k] = _mm512_setzero_si512();
-        for (int level = 0; level < (type <= HS_Q3 ? 3 : 4); level++)
+        for (int level = 0; level < (paired(type) ? 3 : 4); level++)
             for (uint32_t i = 0; i < 16 / per; i += 2u << level)
                 for (uint32_t k = 0; k < m; k++)
                     v[i][k] = join(level, v[i][k], v[i + (1u << level)][k]);
         for (uint32_t k = 0; k < m; k++)
             out[k] = v[0][k];
     }
-    if (type <= HS_Q3) /* lane p: block 2p; lane 8 + p: block 2p + 1 */
+    if (paired(type)) /* lane p: unit 2p; lane 8 + p: unit 2p + 1 */
         for (uint32_t k = 0; k < m; k++)
             out[k] = _mm512_permutexvar_epi32(_mm512_set_epi32(15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1, 8, 0),
                                               out[k]);
 }
 
-/* One token's activations over a span of units; rows of four units find them four times. */
+/* One token's activations over a span of units; short rows find them as often as rows fill a group. */
 typedef struct input {
     const int8_t *x;
     const float *scale;
@@ -235,27 +246,38 @@ typedef struct ordered {
     int32_t sum[16];
 } ordered;
 
+/* How many rows fill a group of sixteen units: where a row has four or eight. */
+INLINE uint32_t rows_in_group(uint32_t units)
+{
+    return units == 4 || units == 8 ? 16 / units : 1;
+}
+
 INLINE input input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nu, bool repeat, ordered *o)
 {
     const uint32_t unit = unit_of(type);
     input in = {a->q + at * unit, a->scale + at, a->sum + at};
     if (repeat) {
         for (uint32_t i = 0; i < 16 * unit; i += 64)
-            _mm512_storeu_si512(o->x + i, _mm512_loadu_si512(in.x + i % (4 * unit)));
-        _mm512_storeu_ps(o->scale, _mm512_broadcast_f32x4(_mm_loadu_ps(in.scale)));
-        _mm512_storeu_si512(o->sum, _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)in.sum)));
+            _mm512_storeu_si512(o->x + i, _mm512_loadu_si512(in.x + i % (nu * unit)));
+        for (uint32_t i = 0; i < 16; i += 4) {
+            _mm_storeu_ps(o->scale + i, _mm_loadu_ps(in.scale + i % nu));
+            memcpy(o->sum + i, in.sum + i % nu, 4 * sizeof *o->sum);
+        }
         in = (input){o->x, o->scale, o->sum};
         nu = 16;
     }
-    if (type <= HS_Q3) {
+    if (type <= HS_Q3)
         for (uint32_t i = 0; i < nu; i += 2)
             pair_order(in.x + (size_t)i * HS_BLOCK, nu - i, o->x + (size_t)i * HS_BLOCK);
+    if (type == HS_I4G64)
+        for (uint32_t i = 0; i < nu; i += 2)
+            quarter_order(in.x + (size_t)i * unit, o->x + (size_t)i * unit);
+    if (paired(type))
         in.x = o->x;
-    }
     return in;
 }
 
-/* Unit sums as floats and norm * scale of 16 rows over one span; of rows of four units, 64 in turn. */
+/* Unit sums as floats and norm * scale of 16 rows over one span; of short rows, the units of 16 in turn. */
 typedef struct span {
     _Alignas(64) float sum[16 * SPAN];
     float factor[16 * SPAN];
@@ -325,11 +347,24 @@ INLINE __m512 every_fourth(const float *v, int j)
     return _mm512_insertf32x8(low, _mm512_castps512_ps256(high), 1);
 }
 
-INLINE __m512 chain_four(const span *c)
+/* The one segment of rows of four or eight units. */
+INLINE __m512 chain_short(const span *c, uint32_t units)
 {
     __m512 seg = _mm512_setzero_ps();
-    for (int b = 0; b < 4; b++)
-        seg = _mm512_fmadd_ps(every_fourth(c->factor, b), every_fourth(c->sum, b), seg);
+    if (units == 4)
+        for (int u = 0; u < 4; u++)
+            seg = _mm512_fmadd_ps(every_fourth(c->factor, u), every_fourth(c->sum, u), seg);
+    else {
+        __m512i p[16], f[16]; /* the rows after them are read too, and left */
+        for (int i = 0; i < 16; i++) {
+            p[i] = _mm512_castps_si512(_mm512_loadu_ps(c->sum + 8 * i));
+            f[i] = _mm512_castps_si512(_mm512_loadu_ps(c->factor + 8 * i));
+        }
+        transpose512(p);
+        transpose512(f);
+        for (int u = 0; u < 8; u++)
+            seg = _mm512_fmadd_ps(_mm512_castsi512_ps(f[u]), _mm512_castsi512_ps(p[u]), seg);
+    }
     return _mm512_add_ps(_mm512_setzero_ps(), seg); /* as every segment is added to a total */
 }
 
@@ -337,11 +372,12 @@ INLINE __m512 chain_four(const span *c)
 INLINE void row_span(hs_dtype type, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t m,
                      uint32_t nu, uint32_t rows, span *c, __m512 *total)
 {
-    if (w->groups == 4) { /* four rows fill a group */
-        for (uint32_t i = 0; i < 4 * rows; i += 16)
-            group_sums(type, w, t, at + i, in, 0, m, 4 * rows - i < 16 ? 4 * rows - i : 16, i, c);
+    if (rows_in_group(w->groups) > 1) {
+        const uint32_t all = w->groups * rows;
+        for (uint32_t i = 0; i < all; i += 16)
+            group_sums(type, w, t, at + i, in, 0, m, all - i < 16 ? all - i : 16, i, c);
         for (uint32_t k = 0; k < m; k++)
-            total[k] = chain_four(&c[k]);
+            total[k] = chain_short(&c[k], w->groups);
         return;
     }
     for (uint32_t i = 0; i < rows; i++)
@@ -370,7 +406,7 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const si
     for (uint32_t s = 0; s < w->groups; s += SPAN) {
         uint32_t ns = w->groups - s < SPAN ? w->groups - s : SPAN;
         for (uint32_t k = 0; k < m; k++)
-            in[k] = input_of(type, a, token[k] * w->groups + s, ns, w->groups == 4, &o[k]);
+            in[k] = input_of(type, a, token[k] * w->groups + s, ns, rows_in_group(w->groups) > 1, &o[k]);
         for (uint32_t r = first; r < last; r += 16)
             row_span(type, w, &t, (size_t)r * w->groups + s, in, m, ns, last - r < 16 ? last - r : 16, c,
                      total[(r - first) / 16]);
