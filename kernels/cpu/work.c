@@ -55,16 +55,12 @@ static void make_form(hs_cpu *c, const hs_task *t)
     t->in->made |= 1u << form;
 }
 
-static hs_act act_of(const hs_cpu *c, const hs_task *t)
+/* q, scale and sum say nothing where the matrix does not read them. */
+static hs_act act_of(const hs_task *t)
 {
-    hs_act a = {.cols = t->in->cols, .blocks = blocks_of(t->in->cols), .x = t->in->x};
-    if (reads_q8(c, t->w->dtype)) {
-        const hs_q8_buffer *q = t->in->form[hs_q8_form_of(t->w->dtype)];
-        a.q = q->q;
-        a.scale = q->scale;
-        a.sum = q->sum;
-    }
-    return a;
+    const hs_input *in = t->in;
+    const hs_q8_buffer *q8 = in->form[hs_q8_form_of(t->w->dtype)];
+    return (hs_act){in->cols, blocks_of(in->cols), in->x, q8->q, q8->scale, q8->sum};
 }
 
 static void bands(void *user, uint32_t first, uint32_t last, uint32_t worker)
@@ -77,7 +73,7 @@ static void bands(void *user, uint32_t first, uint32_t last, uint32_t worker)
         const hs_task *t = &c->task[i];
         uint32_t row = (band - c->task_band[i]) * HS_BAND;
         uint32_t end = t->w->rows - row < HS_BAND ? t->w->rows : row + HS_BAND;
-        hs_act act = act_of(c, t);
+        hs_act act = act_of(t);
         if (!hs_dtype_packed(t->w->dtype))
             c->ops->gemm_plain(t->w, &act, t->token, t->n, row, end, t->y, t->stride);
         else if (c->exact)
