@@ -42,6 +42,20 @@ static void planes_have_the_documented_sizes(void **state)
     assert_int_equal(p.blocks, 2);
     assert_int_equal(p.norms_bytes, 12);
     assert_int_equal(p.bytes % 64, 0);
+    static const uint32_t bits[] = {4125, 4187, 4250, 4375}; /* thousandths of one, a weight */
+    for (hs_dtype d = HS_I4; d <= HS_I4G64Z; d++) {
+        assert_true(hs_planes_of(d, 512, 2048, &p));
+        assert_int_equal((p.low_bytes + p.norms_bytes + p.zeros_bytes) * 8000 / (512 * 2048), bits[d - HS_I4]);
+        assert_true(p.bytes == p.low_bytes + p.norms_bytes + p.zeros_bytes && p.high_bytes == 0);
+        assert_int_equal(p.groups, hs_dtype_group(d) == 64 ? 32 : 16);
+        assert_true(hs_planes_of(d, 3, 129, &p)); /* planes begin at multiples of 64 */
+        assert_int_equal(p.norms, 384);
+        assert_int_equal(p.zeros, 448);
+        assert_int_equal(p.bytes, hs_dtype_zeros(d) ? 512 : 448);
+        assert_false(hs_planes_of(d, UINT64_MAX / 2, 4096, &p));
+        assert_false(hs_planes_of(d, 1, (uint64_t)UINT32_MAX * 128 * 2, &p));
+    }
+    assert_true(hs_planes_of(HS_Q4, 3, 129, &p));
     assert_false(hs_planes_of(HS_F32, UINT64_MAX / 2, 4, &p));
     assert_false(hs_planes_of(HS_Q2, UINT64_MAX / 2, 4096, &p));
 }

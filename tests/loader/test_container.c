@@ -24,6 +24,7 @@ typedef struct fixture {
 /* A table with every kind of part; levels are the exact halves of whole numbers. */
 static void make(fixture *f)
 {
+    static const hs_dtype packed[5] = {HS_Q5, HS_I4, HS_I4Z, HS_I4G64, HS_I4G64Z};
     hlwq_error err;
     hs_config config;
     f->mem = hs_mem_open(0);
@@ -39,7 +40,7 @@ static void make(fixture *f)
         hs_group *group = &f->table.group[g];
         for (uint32_t i = 0; i < group->n_parts; i++)
             if (hs_role_class_of(group->part[i].role) == HS_CLASS_MATRIX)
-                group->part[i].dtype = HS_Q5;
+                group->part[i].dtype = packed[(g + i) % 5];
         CHECK_OK(hs_group_place(group, &err), err);
     }
 }
@@ -249,6 +250,63 @@ static void newer_versions_are_told_apart_from_damage(void **state)
     done(&f);
 }
 
+/* The index with the first `from` after `after` replaced, in the spaces that end it, all checksums made right. */
+static void edit_index(const char *path, const char *after, const char *from, const char *to)
+{
+    uint8_t page[HS_HEADER_BYTES];
+    hs_header h = header_of(path);
+    char *text = calloc(1, h.index_bytes + 1), *copy = malloc(h.index_bytes + 64);
+    int fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, text, h.index_bytes, (off_t)h.index_offset), h.index_bytes);
+    char *at = strstr(text, after);
+    at = at ? strstr(at, from) : NULL;
+    if (!at)
+        fail_msg("the index has no %s after %s", from, after);
+    memset(copy, ' ', h.index_bytes + 64);
+    size_t before = (size_t)(at - text), rest = strlen(at) - strlen(from);
+    memcpy(copy, text, before);
+    memcpy(copy + before, to, strlen(to));
+    memcpy(copy + before + strlen(to), at + strlen(from), rest);
+    for (size_t i = h.index_bytes; i < h.index_bytes + 64; i++)
+        if (i < before + strlen(to) + rest)
+            assert_int_equal(copy[i], ' ');
+    h.index_hash = hs_hash(copy, h.index_bytes);
+    hs_header_encode(&h, page);
+    assert_int_equal(pwrite(fd, page, sizeof page, 0), sizeof page);
+    assert_int_equal(pwrite(fd, copy, h.index_bytes, (off_t)h.index_offset), h.index_bytes);
+    assert_int_equal(pwrite(fd, copy, h.index_bytes, (off_t)h.tail_offset), h.index_bytes);
+    close(fd);
+    free(text);
+    free(copy);
+}
+
+static void a_part_has_only_a_dtype_that_it_can_have(void **state)
+{
+    (void)state;
+    /* The first expert's parts are I4G64Z, Q5, I4 and follow one another without room between. */
+    static const struct {
+        const char *after, *from, *to, *word;
+    } wrong[] = {
+        {"\"experts\"", "\"I4G64Z\"", "\"I4G64\"", "the offset of a part"},
+        {"\"experts\"", "\"I4G64Z\"", "\"I4Z\"", "the offset of a part"},
+        {"\"experts\"", "\"I4G64Z\"", "\"I4\"", "the offset of a part"},
+        {"\"experts\"", "\"I4\"", "\"I4G32\"", "I4G32"},
+        {"\"experts\"", "\"I4\"", "\"I8\"", "I8"},
+        {"\"experts\"", "\"I4\"", "\"i4\"", "i4"},
+        {"\"experts\"", "\"I4\"", "\"Q4\"", "book"},
+        {"\"global\"", "\"F32\"", "\"I4\"", "cannot have"},
+        {"input_layernorm", "\"F32\"", "\"I4G64Z\"", "cannot have"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        fixture f;
+        make(&f);
+        write_file(&f);
+        edit_index(f.path, wrong[i].after, wrong[i].from, wrong[i].to);
+        expect_refusal(&f, wrong[i].word);
+        done(&f);
+    }
+}
+
 static void failing_allocations_leak_nothing(void **state)
 {
     (void)state;
@@ -280,6 +338,7 @@ int main(void)
         cmocka_unit_test(one_wrong_byte_is_found),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(newer_versions_are_told_apart_from_damage),
+        cmocka_unit_test(a_part_has_only_a_dtype_that_it_can_have),
         cmocka_unit_test(failing_allocations_leak_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

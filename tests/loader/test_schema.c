@@ -147,7 +147,8 @@ static void check_placed(const hs_group *g)
 static void parts_are_aligned_and_apart_for_every_dtype(void **state)
 {
     (void)state;
-    static const hs_dtype dtype[] = {HS_F32, HS_F16, HS_BF16, HS_Q2, HS_Q3, HS_Q4, HS_Q5, HS_Q6};
+    static const hs_dtype dtype[] = {HS_F32, HS_F16, HS_BF16, HS_Q2,  HS_Q3,    HS_Q4,
+                                     HS_Q5,  HS_Q6,  HS_I4,   HS_I4Z, HS_I4G64, HS_I4G64Z};
     hs_config c = some_config(true);
     for (size_t d = 0; d < sizeof dtype / sizeof *dtype; d++) {
         CHECK_OK(hs_schema_build(&t, &c, true, &arena, &err), err);
