@@ -156,11 +156,11 @@ static void fill_part(hs_pool *pool, const hs_part *p, uint8_t *out, uint64_t se
         random_bytes(pool, out + p->planes.low, p->planes.low_bytes, seed);
         random_bytes(pool, out + p->planes.high, p->planes.high_bytes, seed ^ 0x5555);
         /*
-         * Rows of length one. A block of 128 out of cols has the norm sqrt(128 / cols); random codes are evenly spread,
-         * which integers less 8 are with a mean square of 21.5.
+         * Rows of length one. A block of 128 out of cols has the norm sqrt(128 / cols), if its random codes are evenly
+         * spread; integers less 8 have a mean square of 21.5.
          */
-        float unit = hs_dtype_int4(p->dtype) ? sqrtf(1.0f / 21.5f) : sqrtf((float)HS_BLOCK) * 0.6f;
-        uint16_t norm = hs_f32_to_f16(unit / sqrtf((float)p->cols));
+        float even = sqrtf((float)HS_BLOCK / (float)p->cols) * 0.6f, integers = 1.0f / sqrtf(21.5f * (float)p->cols);
+        uint16_t norm = hs_f32_to_f16(hs_dtype_int4(p->dtype) ? integers : even);
         for (uint64_t i = 0; i < p->planes.norms_bytes; i += 2)
             memcpy(out + p->planes.norms + i, &norm, 2);
         memset(out + p->planes.zeros, HS_INT4_ZERO, p->planes.zeros_bytes);
@@ -240,7 +240,7 @@ hlwq_status hlwq_synth(const hlwq_synth_options *o, hlwq_error *err)
         return hs_fail(err, HLWQ_ERR_ARG, "synth needs an output");
     HS_TRY(find_geometry(o->like, &g, err));
     if (!o->format && !o->bits)
-        return hs_fail(err, HLWQ_ERR_ARG, "synth has no source to take --bits 0 from");
+        return hs_fail(err, HLWQ_ERR_ARG, "--bits is 0, but synth has no source whose precision it could keep");
     hs_mem *mem = hs_mem_open(0);
     if (!mem)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for synth");

@@ -47,6 +47,8 @@ expect 2 'SOURCE' convert
 expect 2 '-o FILE' convert x
 expect 2 '--bits' convert x -o y --bits 1
 expect 2 '--bits' convert x -o y --bits 16
+expect 2 'i4|i4z|i4g64|i4g64z' convert x -o y --bits i4g32
+expect 2 '--bits' synth --like 9b -o "$dir/x" --bits 0
 expect 2 '--ids-file' logits -o x
 expect 2 '--ppl' bench --ref x
 expect 2 'nothing to measure' bench -p 0 -n 0
@@ -158,7 +160,10 @@ expect 0 '' bench kernels Q5 ref -p 1 -t 1 --csv
 [ "$(grep -c '^ref,Q5,.*,1,' "$dir/out")" -eq 4 ] || fail "bench kernels: $(cat "$dir/out")"
 expect 0 '' bench kernels q3 ref -p 2 -t 1 --json
 grep -q '"tokens":2,' "$dir/out" || fail "bench kernels --json: $(cat "$dir/out")"
+expect 0 '' bench kernels i4g64z ref -p 3 -t 1 --csv
+[ "$(grep -c '^ref,I4G64Z,.*,3,' "$dir/out")" -eq 4 ] || fail "bench kernels i4g64z: $(cat "$dir/out")"
 expect 1 'Q9' bench kernels Q9
+expect 1 'I9' bench kernels I9
 expect 2 'speed of light' bench 'speed of light'
 
 # ---- budgets ----

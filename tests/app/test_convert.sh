@@ -49,6 +49,18 @@ seq 1 70 >"$dir/ids"
 "$program" logits -m "$dir/same.hlwq" --ids-file "$dir/ids" -o "$dir/b" 2>/dev/null || fail "logits of the container"
 cmp -s "$dir/a" "$dir/b" || fail "the container's logits differ from the directory's"
 
+# Integers in groups: named by info, and the same logits from every instruction set.
+for format in i4 i4z i4g64 i4g64z; do
+    "$program" convert "$source" -o "$dir/$format.hlwq" -q --bits $format || fail "convert --bits $format"
+    name=$(echo $format | tr a-z A-Z)
+    "$program" info "$dir/$format.hlwq" >"$dir/info" 2>&1
+    grep -q "container, .*$name\|[ +]$name[ +]" "$dir/info" || fail "info does not say $name: $(cat "$dir/info")"
+    "$program" logits -m "$dir/$format.hlwq" --ids-file "$dir/ids" -o "$dir/c" 2>/dev/null || fail "logits of $format"
+    HLWQ_CPU=ref "$program" logits -m "$dir/$format.hlwq" --ids-file "$dir/ids" -o "$dir/d" 2>/dev/null
+    cmp -s "$dir/c" "$dir/d" || fail "$format: other logits with HLWQ_CPU=ref"
+    cmp -s "$dir/a" "$dir/c" && fail "$format: the logits of the source"
+done
+
 # One wrong byte among the weights is found before anything is computed.
 size=$(wc -c <"$dir/same.hlwq")
 printf '\377' | dd of="$dir/same.hlwq" bs=1 seek=$((size / 2)) conv=notrunc 2>/dev/null
