@@ -1,5 +1,6 @@
 /* docs/format.md: its worked examples, read out of the page. */
 #include "kernels/hlwq.h"
+#include "kernels/int4.h"
 #include "loader/container_private.h"
 #include "tests/support/check.h"
 
@@ -74,11 +75,33 @@ static void block_example_decodes_to_the_printed_weights(void **state)
     }
 }
 
+static void int4_example_decodes_to_the_printed_weights(void **state)
+{
+    (void)state;
+    uint8_t part[192] = {0}, code[HS_BLOCK];
+    float w[HS_BLOCK];
+    hs_planes p;
+    assert_true(hs_planes_of(HS_I4G64Z, 1, HS_BLOCK, &p) && p.bytes == sizeof part);
+    assert_int_equal(hex("hex i4-low", part, 64), 64);
+    assert_int_equal(hex("hex i4-scales", part + p.norms, 4), 4);
+    assert_int_equal(hex("hex i4-zeros", part + p.zeros, 2), 2);
+    hs_int4_unpack_block(part, code);
+    for (int j = 0; j < HS_BLOCK; j++)
+        assert_int_equal(code[j], (5 * j + j / 7) % 16);
+    hs_decode_row(HS_I4G64Z, NULL, part, 1, HS_BLOCK, 0, w);
+    char *at = (char *)(uintptr_t)block("text i4-weights");
+    for (int j = 0; j < 16; j++) {
+        double want = strtod(at, &at);
+        assert_true(w[j < 8 ? j : 56 + j] == (float)want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(header_example_is_what_the_program_writes),
         cmocka_unit_test(block_example_decodes_to_the_printed_weights),
+        cmocka_unit_test(int4_example_decodes_to_the_printed_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
