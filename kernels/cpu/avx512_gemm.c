@@ -208,12 +208,10 @@ INLINE void multiply_int4(hs_dtype type, const tile *w, bool zeros, const inputs
 
 INLINE void multiply(hs_dtype type, const tile *w, bool zeros, const inputs *in, uint32_t n, __m512 (*seg)[2])
 {
-    if (!hs_dtype_int4(type))
-        multiply_tile(type, w, in, n, seg);
-    else if (zeros)
-        multiply_int4(type, w, true, in, n, seg);
+    if (hs_dtype_int4(type))
+        multiply_int4(type, w, zeros, in, n, seg);
     else
-        multiply_int4(type, w, false, in, n, seg);
+        multiply_tile(type, w, in, n, seg);
 }
 
 /* A constant count keeps everything in registers. */
