@@ -184,8 +184,8 @@ typedef struct hs_cuda_options {
     hs_backend *cpu; /* for embeddings and experts that are not on the card */
 } hs_cuda_options;
 
-/* Whether there is a card that this build can use. */
-hlwq_status hs_backend_cuda_probe(hlwq_error *err);
+/* Whether there is a card that this build can use, and can run such a model. */
+hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err);
 
 /* Its memory: free for us, and what this process has taken only to be there. Zero where there is none. */
 void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes);

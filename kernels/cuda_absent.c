@@ -3,8 +3,9 @@
  */
 #include "kernels/backend.h"
 
-hlwq_status hs_backend_cuda_probe(hlwq_error *err)
+hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err)
 {
+    (void)limits;
     return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "this build knows no graphics cards: it was made without CUDA");
 }
 
@@ -16,10 +17,9 @@ void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes)
 hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const hs_cuda_options *options,
                                  hlwq_error *err)
 {
-    (void)limits;
     (void)options;
     *be = NULL;
-    return hs_backend_cuda_probe(err);
+    return hs_backend_cuda_probe(limits, err);
 }
 
 uint64_t hs_backend_cuda_bytes(const hs_limits *limits)

@@ -113,7 +113,8 @@ static hlwq_status find_card(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
     bool asked = o->device == HLWQ_DEVICE_CUDA || o->vram_bytes;
     if (o->device == HLWQ_DEVICE_CPU)
         return HLWQ_OK;
-    hlwq_status st = hs_backend_cuda_probe(&why);
+    hs_limits limits = hs_network_limits(hs_store_table(e->store), HS_GRID);
+    hlwq_status st = hs_backend_cuda_probe(&limits, &why);
     if (st == HLWQ_OK && o->exact)
         st = hs_fail(&why, HLWQ_ERR_UNSUPPORTED, "the graphics card has no exact mode");
     if (st != HLWQ_OK && o->device == HLWQ_DEVICE_CUDA) {
@@ -136,10 +137,10 @@ static hlwq_status find_card(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
 /* Everything that comes before the first weight. */
 static hlwq_status open_table(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
-    HS_TRY(find_card(e, o, err));
     HS_TRY(hs_pool_open(o->threads, &e->pool, err));
     HS_TRY(hs_store_open(&e->store, e->mem, o->model, NULL, &e->log, err));
     HS_TRY(hs_store_tokenizer(&e->text.inner, e->mem, e->store, err));
+    HS_TRY(find_card(e, o, err));
     return make_plan(e, o, err);
 }
 

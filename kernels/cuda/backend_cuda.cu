@@ -643,9 +643,17 @@ static const hs_backend_ops *cuda_ops()
     return &o;
 }
 
-extern "C" hlwq_status hs_backend_cuda_probe(hlwq_error *err)
+extern "C" hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err)
 {
     int devices = 0;
+    for (int d = 0; d < HS_DTYPE_COUNT; d++)
+        if (limits->dtypes >> d & 1 && hs_dtype_int4((hs_dtype)d))
+            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "the CUDA backend does not know %s weights",
+                           hs_dtype_name((hs_dtype)d));
+    if (limits->experts > 512 || limits->head_dim > 256)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
+                       "the CUDA backend takes at most 512 experts and heads of 256, this model has %u and %u",
+                       limits->experts, limits->head_dim);
     cudaError_t code = cudaGetDeviceCount(&devices);
     if (code == cudaSuccess && devices > 0)
         return HLWQ_OK;
@@ -674,11 +682,7 @@ extern "C" hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *li
                                             hlwq_error *err)
 {
     *be = NULL;
-    HS_TRY(hs_backend_cuda_probe(err));
-    if (limits->experts > 512 || limits->head_dim > 256)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
-                       "the CUDA backend takes at most 512 experts and heads of 256, this model has %u and %u",
-                       limits->experts, limits->head_dim);
+    HS_TRY(hs_backend_cuda_probe(limits, err));
     hs_cuda *c = static_cast<hs_cuda *>(calloc(1, sizeof *c));
     if (!c)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a backend");

@@ -64,7 +64,7 @@ static void write_mixed(const char *path, bool moe, uint32_t turn)
     for (uint32_t g = 0; g < t.n_groups; g++)
         for (uint32_t e = 0; e < t.group[g].count; e++) {
             encode(store, &book, g, e, &t.group[g], extent);
-            CHECK_OK(hs_container_append(w, extent, &err), err);
+            CHECK_OK(hs_container_append(w, extent, false, &err), err);
         }
     CHECK_OK(hs_container_commit(w, &err), err);
     free(extent);
@@ -85,6 +85,7 @@ static bool run(const char *path, const char *set, uint32_t threads, bool exact,
     hlwq_engine *engine;
     hs_states s;
     hlwq_engine_options o = hlwq_engine_options_default();
+    o.device = test_device();
     o.model = path;
     o.threads = threads;
     o.exact = exact;
@@ -94,7 +95,7 @@ static bool run(const char *path, const char *set, uint32_t threads, bool exact,
     if (st == HLWQ_ERR_UNSUPPORTED)
         return false;
     CHECK_OK(st, err);
-    CHECK_OK(hs_states_init(&s, engine->net.config, engine->mem, HS_F32, 64, &err), err);
+    CHECK_OK(hs_states_init(&s, engine->net.config, engine->mem, engine->backend, HS_F32, 64, &err), err);
     for (uint32_t at = 0, n = 5; at < TOKENS; at += n, n = 1)
         CHECK_OK(hs_forward(&engine->net, &s, ids + at, at, n, HS_LOGITS_ALL, logits + at * VOCAB, NULL, &err), err);
     hs_states_close(&s);
