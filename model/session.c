@@ -78,6 +78,19 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     return HLWQ_OK;
 }
 
+static hlwq_status reset(hlwq_session *s, hlwq_error *err)
+{
+    hlwq_status st = hs_states_reset(&s->states, err);
+    s->broken = st != HLWQ_OK;
+    s->n = 0;
+    s->has_logits = false;
+    s->utf8 = (hs_utf8_stream){0};
+    s->stats = (hlwq_session_stats){0};
+    XXH3_64bits_reset(s->hash);
+    atomic_store(&s->cancel, false);
+    return st;
+}
+
 hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *options, hlwq_session **session,
                               hlwq_error *err)
 {
@@ -98,7 +111,11 @@ hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *o
         hlwq_session_close(s);
         return st;
     }
-    hlwq_session_reset(s);
+    st = reset(s, err);
+    if (st != HLWQ_OK) {
+        hlwq_session_close(s);
+        return st;
+    }
     *session = s;
     return HLWQ_OK;
 }
@@ -120,13 +137,7 @@ void hlwq_session_close(hlwq_session *s)
 
 void hlwq_session_reset(hlwq_session *s)
 {
-    s->broken = hs_states_reset(&s->states, NULL) != HLWQ_OK;
-    s->n = 0;
-    s->has_logits = false;
-    s->utf8 = (hs_utf8_stream){0};
-    s->stats = (hlwq_session_stats){0};
-    XXH3_64bits_reset(s->hash);
-    atomic_store(&s->cancel, false);
+    (void)reset(s, NULL);
 }
 
 uint32_t hlwq_session_position(const hlwq_session *s)

@@ -1,0 +1,198 @@
+/*
+ * The demo model on the simulated card: one hash for every placement, order of streams and share of the CPU; caps that
+ * hold; calls that fail at every place.
+ */
+#include "tests/cuda/sim_test.h"
+
+extern "C" {
+#include "include/hlwq_stream.h"
+}
+
+static const char model[] = "models/demo-q5.hlwq";
+
+static void configure(uint64_t seed, hs_sim_order order, uint64_t vram, uint64_t fail_at)
+{
+    hs_sim_options o = plain_options();
+    o.vram_bytes = vram;
+    o.seed = seed;
+    o.order = order;
+    o.fail_at = fail_at;
+    o.protect = fail_at == 0;
+    hs_sim_configure(&o);
+}
+
+static hlwq_engine_options options(void)
+{
+    hlwq_engine_options o = hlwq_engine_options_default();
+    if (access(model, R_OK) != 0)
+        skip();
+    o.model = model;
+    o.device = HLWQ_DEVICE_CUDA;
+    o.context = 64;
+    o.batch = 64;
+    o.threads = 1;
+    o.adapt = false;
+    return o;
+}
+
+/* Opens, reads a prompt, makes tokens, closes; the hash and what streaming did. */
+static hlwq_status a_text(const hlwq_engine_options *o, uint32_t tokens, uint64_t *hash, hlwq_streaming *io,
+                          uint64_t *vram_peak, hlwq_error *err)
+{
+    static const int32_t ids[] = {40, 300, 12, 77, 500, 41, 9, 260, 33, 18, 402, 7};
+    hlwq_engine *e = nullptr;
+    hlwq_session *s = nullptr;
+    int32_t id;
+    uint64_t now;
+    hlwq_status st = hlwq_engine_open(o, &e, err);
+    if (st != HLWQ_OK)
+        return st;
+    hlwq_session_options so = hlwq_session_options_default(e);
+    so.context = 64;
+    so.sampling.temperature = 0;
+    st = hlwq_session_open(e, &so, &s, err);
+    if (st == HLWQ_OK)
+        st = hlwq_session_eval(s, ids, sizeof ids / sizeof *ids, nullptr, err);
+    for (uint32_t t = 0; t < tokens && st == HLWQ_OK; t++)
+        st = hlwq_session_next(s, &id, err);
+    if (st == HLWQ_OK) {
+        hlwq_session_stats stats;
+        hlwq_session_get_stats(s, &stats);
+        *hash = stats.logits_hash;
+        hlwq_engine_streaming(e, io);
+        hlwq_engine_vram(e, &now, vram_peak);
+    }
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
+    return st;
+}
+
+static uint64_t hash_of(const hlwq_engine_options *o, uint32_t tokens, hlwq_streaming *io)
+{
+    hlwq_error err;
+    uint64_t hash = 0, peak = 0;
+    hlwq_status st = a_text(o, tokens, &hash, io, &peak, &err);
+    if (st != HLWQ_OK)
+        fail_msg("status %d: %s", st, err.message);
+    hs_sim_stats s = hs_sim_read_stats();
+    if (o->vram_bytes)
+        assert_true(s.device_peak_bytes <= o->vram_bytes && peak <= o->vram_bytes);
+    assert_int_equal(hs_sim_leaks(), 0);
+    assert_int_equal(s.faults, 0);
+    return hash;
+}
+
+static void one_hash_for_every_placement(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_plan plan;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 4, &io);
+    if (hlwq_make_plan(&o, &plan, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    uint64_t fixed = plan.card_smallest_bytes, all = plan.card_slots_bytes;
+    const uint64_t budget[] = {fixed + all, fixed + all / 2, fixed + all / 5, fixed};
+    static const double share[] = {0, 0.5, 1};
+    uint64_t seed = 1;
+    for (int b = 0; b < 4; b++)
+        for (int k = 0; k < (b ? 3 : 1); k++)
+            for (int below = 0; below < (b ? 2 : 1); below++, seed++) { /* all in memory below, or that streams too */
+                configure(seed, (hs_sim_order)(seed % 3), 64 << 20, 0);
+                o.vram_bytes = budget[b];
+                o.cpu_share = share[k];
+                o.slots = below ? 40 : 0;
+                if (hash_of(&o, 4, &io) != want)
+                    fail_msg("budget %d, share %g, %s below, seed %u: another hash", b, share[k],
+                             below ? "slots" : "everything", (unsigned)seed);
+                if (b)
+                    assert_true(io.card_slots > 0);
+                if (b && share[k] > 0)
+                    assert_true(io.beside > 0);
+                if (b && share[k] < 1)
+                    assert_true(io.uploads > 0);
+                if (b == 1)
+                    assert_true(io.card_hits > 0);
+            }
+    for (seed = 100; seed < 105; seed++) {
+        configure(seed, HS_SIM_SHUFFLE, 64 << 20, 0);
+        o.vram_bytes = budget[2];
+        o.cpu_share = 0.5;
+        assert_true(hash_of(&o, 4, &io) == want);
+    }
+}
+
+static void a_card_that_is_too_small_is_a_sentence(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    uint64_t hash, peak;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    o.vram_bytes = 3 << 20;
+    assert_int_equal(a_text(&o, 1, &hash, &io, &peak, &err), HLWQ_ERR_BUDGET);
+    assert_non_null(strstr(err.message, "--vram"));
+    configure(1, HS_SIM_UP, 3 << 20, 0); /* the card itself is */
+    o.vram_bytes = 0;
+    assert_int_equal(a_text(&o, 1, &hash, &io, &peak, &err), HLWQ_ERR_BUDGET);
+    assert_int_equal(hs_sim_leaks(), 0);
+}
+
+/* Every call of the runtime fails once: a status, a sentence, nothing left behind. */
+static void failing_calls_leave_nothing_behind(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    uint64_t hash, peak, step = getenv("HLWQ_SANITIZE") ? 61 : 23, calls = 0;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    o.card_slots = 30;
+    o.cpu_share = 0.5;
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    if (a_text(&o, 1, &hash, &io, &peak, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    calls = hs_sim_read_stats().calls;
+    uint32_t failures = 0;
+    for (uint64_t n = 1; n <= calls; n += n < 60 ? 1 : step) {
+        configure(1, HS_SIM_UP, 64 << 20, n);
+        hlwq_status st = a_text(&o, 1, &hash, &io, &peak, &err);
+        failures += st != HLWQ_OK;
+        if (st != HLWQ_OK && st != HLWQ_ERR_NOMEM && st != HLWQ_ERR_IO && st != HLWQ_ERR_UNSUPPORTED &&
+            st != HLWQ_ERR_BUDGET)
+            fail_msg("call %u: status %d, %s", (unsigned)n, st, err.message);
+        if (hs_sim_leaks())
+            fail_msg("call %u: %u things are left (%s)", (unsigned)n, (unsigned)hs_sim_leaks(), err.message);
+    }
+    assert_true(failures > 30);
+}
+
+static void without_a_card_the_cpu_computes(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_streaming io;
+    uint64_t hash, peak;
+    hlwq_engine_options o = options();
+    hs_sim_options none = plain_options();
+    none.devices = 0;
+    hs_sim_configure(&none);
+    assert_int_equal(a_text(&o, 1, &hash, &io, &peak, &err), HLWQ_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "no graphics card"));
+    o.device = HLWQ_DEVICE_AUTO;
+    assert_int_equal(a_text(&o, 1, &hash, &io, &peak, &err), HLWQ_OK);
+    assert_int_equal(peak, 0);
+}
+
+int main(void)
+{
+    const CMUnitTest tests[] = {
+        TEST(one_hash_for_every_placement),
+        TEST(a_card_that_is_too_small_is_a_sentence),
+        TEST(failing_calls_leave_nothing_behind),
+        TEST(without_a_card_the_cpu_computes),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
