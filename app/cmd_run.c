@@ -188,11 +188,19 @@ static void summary(const run *r)
              app_rate(s.decoded_tokens, s.decode_seconds), (double)f.bytes_per_token * 1e-6,
              app_size_text(now_text, now), app_size_text(peak_text, peak));
     hlwq_streaming io;
+    hlwq_plan p;
     hlwq_engine_streaming(r->engine, &io);
+    hlwq_engine_plan(r->engine, &p);
+    hlwq_engine_vram(r->engine, &now, &peak);
+    if (p.card)
+        app_note("graphics card: %s, at most %s | %s", app_size_text(now_text, now), app_size_text(peak_text, peak),
+                 io.card_slots ? "not all experts are there:" : "everything is there");
+    if (io.card_slots)
+        app_note("  %u of %u there, hit rate %.1f %% | %" PRIu64 " copied there, %" PRIu64 " computed by the CPU",
+                 io.card_slots, p.streamed, 100.0 * app_rate(io.card_hits, (double)io.card_lookups), io.uploads,
+                 io.beside);
     if (!io.slots)
         return;
-    hlwq_plan p;
-    hlwq_engine_plan(r->engine, &p);
     app_note(
         "streamed: %u of %u in memory, hit rate %.1f %% | read %.2f GB at %.2f GB/s | waited %.0f %% of the time | %s",
         io.slots, p.streamed, 100.0 * app_rate(io.hits, (double)io.lookups), (double)io.bytes_read * 1e-9,
@@ -233,7 +241,8 @@ static hlwq_status report(const run *r, const char *path, hlwq_error *err)
     const char *kind;
     for (uint32_t i = 0; hlwq_engine_memory_kind(r->engine, i, &kind, &now); i++)
         hs_text_format(&t, "%s\"%s\": %" PRIu64, i ? ", " : "", kind, now);
-    hs_text_format(&t, "}},\n  ");
+    hlwq_engine_vram(r->engine, &now, &peak);
+    hs_text_format(&t, "}, \"vram_now_bytes\": %" PRIu64 ", \"vram_peak_bytes\": %" PRIu64 "},\n  ", now, peak);
     app_streaming_json(&t, &io);
     hs_text_format(&t, ",\n");
     hs_text_format(&t, "  \"stopped\": \"%s\",\n  \"seed\": %" PRIu64 ",\n  \"context\": %u,\n", r->stopped, r->seed,

@@ -10,21 +10,43 @@ static void row(hs_text *t, const char *name, uint64_t bytes)
     hs_text_format(t, "  %-34s %10.1f MiB\n", name, (double)bytes / 1048576.0);
 }
 
+static void card_table(hs_text *t, const hlwq_plan *p)
+{
+    hs_text_format(t, "graphics card: %.1f MiB; the least that works is %" PRIu64 "M\n",
+                   (double)p->vram_bytes / 1048576.0, (p->card_smallest_bytes + 1048575) / 1048576);
+    row(t, "CUDA itself, other programs", p->card_reserve_bytes);
+    row(t, "weights needed for every token", p->card_trunk_bytes);
+    if (p->card_slots)
+        hs_text_format(t, "  %-34s %10.1f MiB  %u of %u, %.2f MiB each; the others are below\n", "cache",
+                       (double)p->card_slots_bytes / 1048576.0, p->card_slots, p->streamed,
+                       (double)p->slot_bytes / 1048576.0);
+    else
+        row(t, "other weights", p->card_slots_bytes);
+    row(t, "context: states, keys and values", p->card_state_bytes);
+    row(t, "activations", p->card_activation_bytes);
+    row(t, "together, with a margin", p->card_total_bytes);
+    hs_text_format(t, "memory: ");
+}
+
 void app_plan_table(hs_text *t, const hlwq_plan *p)
 {
+    if (p->card)
+        card_table(t, p);
     if (p->ram_bytes)
         hs_text_format(t, "budget %.1f MiB; the least that works is %" PRIu64 "M\n", (double)p->ram_bytes / 1048576.0,
                        (p->smallest_bytes + 1048575) / 1048576);
     else
         hs_text_format(t, "no budget; the least that works is %" PRIu64 "M\n", (p->smallest_bytes + 1048575) / 1048576);
-    row(t, "weights needed for every token", p->trunk_bytes);
-    if (p->slots)
+    row(t, p->card ? "embeddings" : "weights needed for every token", p->card ? p->embed_bytes : p->trunk_bytes);
+    if (p->card && !p->card_slots)
+        row(t, "other weights: all on the card", 0);
+    else if (p->slots)
         hs_text_format(t, "  %-34s %10.1f MiB  %u of %u, %.2f MiB each; the rest of %.1f MiB is streamed\n", "cache",
                        (double)p->slots_bytes / 1048576.0, p->slots, p->streamed, (double)p->slot_bytes / 1048576.0,
                        (double)p->streamed_bytes / 1048576.0);
     else
         row(t, "other weights, all resident", p->slots_bytes);
-    row(t, "context: states, keys and values", p->session_bytes);
+    row(t, p->card ? "context: tokens, logits" : "context: states, keys and values", p->session_bytes);
     hs_text_format(t, "  %-34s %10.1f MiB  %u prompt tokens at once\n", "activations",
                    (double)p->activation_bytes / 1048576.0, p->batch);
     row(t, "tables, tokenizer", p->fixed_bytes);
@@ -42,6 +64,14 @@ static void plan_fields(hs_text *t, const hlwq_plan *p)
                    p->ram_bytes, p->smallest_bytes, p->total_bytes, p->trunk_bytes, p->slots_bytes, p->session_bytes,
                    p->activation_bytes, p->fixed_bytes, p->slots, p->streamed, p->slot_bytes, p->streamed_bytes,
                    p->batch);
+    if (p->card)
+        hs_text_format(
+            t,
+            ", \"card\": {\"vram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64
+            ", \"reserve_bytes\": %" PRIu64 ", \"trunk_bytes\": %" PRIu64 ", \"state_bytes\": %" PRIu64
+            ", \"activation_bytes\": %" PRIu64 ", \"slots_bytes\": %" PRIu64 ", \"slots\": %u}",
+            p->vram_bytes, p->card_smallest_bytes, p->card_total_bytes, p->card_reserve_bytes, p->card_trunk_bytes,
+            p->card_state_bytes, p->card_activation_bytes, p->card_slots_bytes, p->card_slots);
 }
 
 void app_plan_json(hs_text *t, const hlwq_plan *p)
@@ -82,6 +112,11 @@ void app_streaming_json(hs_text *t, const hlwq_streaming *s)
                    s->slots, s->lookups, s->hits, s->misses, s->evictions, s->guessed, s->guessed_right,
                    s->lookups ? (double)s->hits / (double)s->lookups : 0.0, s->watched, s->watched_hits, s->rival_hits,
                    s->policy_switches, s->fixed ? "true" : "false");
+    if (s->card_slots)
+        hs_text_format(t,
+                       "  \"card\": {\"slots\": %u, \"lookups\": %" PRIu64 ", \"hits\": %" PRIu64
+                       ", \"uploads\": %" PRIu64 ", \"computed_beside\": %" PRIu64 "},\n",
+                       s->card_slots, s->card_lookups, s->card_hits, s->uploads, s->beside);
     hs_text_format(t,
                    "  \"io\": {\"engine\": \"%s\", \"reason\": \"%s\", \"bytes_read\": %" PRIu64
                    ", \"requests\": %" PRIu64 ", \"retries\": %" PRIu64 ", \"seconds\": %.6f, \"wait_seconds\": %.6f}",

@@ -142,8 +142,9 @@ typedef struct hlwq_plan {
     uint64_t slot_bytes, streamed_bytes;
     uint32_t slots, streamed; /* extents kept, and in all; slots 0 = everything is resident */
     uint32_t batch;
-    /* The graphics card; all zero without one. The fields above are ordinary memory then. */
+    /* The graphics card; all zero without one. The fields above are ordinary memory then, with the embeddings there. */
     bool card;
+    uint64_t embed_bytes;
     uint64_t vram_bytes, card_reserve_bytes, card_trunk_bytes, card_state_bytes, card_activation_bytes;
     uint64_t card_slots_bytes, card_total_bytes, card_smallest_bytes;
     uint32_t card_slots; /* 0 = everything is there */

@@ -184,6 +184,9 @@ typedef struct hs_cuda_options {
     hs_backend *cpu; /* for embeddings and experts that are not on the card */
 } hs_cuda_options;
 
+/* Whether this build knows graphics cards at all. */
+extern const bool hs_backend_cuda_built;
+
 /* Whether there is a card that this build can use, and can run such a model. */
 hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err);
 

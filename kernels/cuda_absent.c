@@ -3,6 +3,8 @@
  */
 #include "kernels/backend.h"
 
+const bool hs_backend_cuda_built = false;
+
 hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err)
 {
     (void)limits;

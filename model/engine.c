@@ -123,7 +123,7 @@ static hlwq_status find_card(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         return st;
     }
     if (st != HLWQ_OK) {
-        if (asked)
+        if (asked || hs_backend_cuda_built) /* else there is nothing to wonder about */
             hs_log_line(&e->log, HLWQ_LOG_WARN, "running on the CPU: %s", why.message);
         return HLWQ_OK;
     }
@@ -285,6 +285,7 @@ void hlwq_engine_plan(const hlwq_engine *e, hlwq_plan *plan)
     if (!p->on_card)
         return;
     plan->card = true;
+    plan->embed_bytes = p->weights.embed_bytes;
     plan->vram_bytes = p->card.vram_bytes;
     plan->card_reserve_bytes = p->card.reserve_bytes;
     plan->card_trunk_bytes = p->card.trunk_bytes;

@@ -643,6 +643,8 @@ static const hs_backend_ops *cuda_ops()
     return &o;
 }
 
+extern "C" const bool hs_backend_cuda_built = true;
+
 extern "C" hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err)
 {
     int devices = 0;
@@ -658,6 +660,9 @@ extern "C" hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error
     if (code == cudaSuccess && devices > 0)
         return HLWQ_OK;
     (void)cudaGetLastError();
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "there is no NVIDIA driver on this machine");
     return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "there is no graphics card that CUDA can use: %s",
                    code != cudaSuccess ? cudaGetErrorString(code) : "none was found");
 }
