@@ -51,6 +51,7 @@ typedef struct hlwq_error {
 typedef struct hlwq_engine hlwq_engine;
 typedef struct hlwq_session hlwq_session;
 typedef struct hlwq_tokenizer hlwq_tokenizer;
+typedef struct hlwq_template hlwq_template;
 
 typedef enum hlwq_log_level { HLWQ_LOG_ERROR, HLWQ_LOG_WARN, HLWQ_LOG_INFO, HLWQ_LOG_DEBUG } hlwq_log_level;
 
@@ -244,6 +245,21 @@ HLWQ_API hlwq_status hlwq_tokenize(const hlwq_tokenizer *tokenizer, const char *
  */
 HLWQ_API hlwq_status hlwq_detokenize(const hlwq_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                      bool skip_special, char **text, size_t *bytes, hlwq_error *err);
+
+/* ---- chat template -------------------------------------------------------------------------- */
+
+/* From a Jinja file, a model's directory, or a container. Immutable once open: threads may share it. */
+HLWQ_API hlwq_status hlwq_template_open(const char *path, hlwq_template **chat, hlwq_error *err);
+HLWQ_API void hlwq_template_close(hlwq_template *chat);
+
+/*
+ * The prompt for `request`, a JSON object of `bytes` bytes: "messages", "tools", and variables of the template such as
+ * "add_generation_prompt" and "enable_thinking".  "continue_final_message" ends the prompt inside the last message.
+ * *text is allocated (hlwq_free), zero-terminated, *text_bytes long without the zero.  HLWQ_ERR_ARG where the request
+ * is wrong or the template refuses it, HLWQ_ERR_FORMAT where the template itself is at fault.
+ */
+HLWQ_API hlwq_status hlwq_template_apply(const hlwq_template *chat, const char *request, size_t bytes, char **text,
+                                         size_t *text_bytes, hlwq_error *err);
 
 /* ---- session -------------------------------------------------------------------------------- */
 
