@@ -11,6 +11,7 @@ int app_cmd_convert(const app_args *args);
 int app_cmd_info(const app_args *args);
 int app_cmd_logits(const app_args *args);
 int app_cmd_tokenize(const app_args *args);
+int app_cmd_template(const app_args *args);
 int app_cmd_bench(const app_args *args);
 int app_cmd_synth(const app_args *args);
 int app_cmd_plan(const app_args *args);

@@ -43,6 +43,7 @@ static int dispatch(const app_args *args)
     case APP_INFO: return app_cmd_info(args);
     case APP_LOGITS: return app_cmd_logits(args);
     case APP_TOKENIZE: return app_cmd_tokenize(args);
+    case APP_TEMPLATE: return app_cmd_template(args);
     case APP_BENCH: return app_cmd_bench(args);
     case APP_SYNTH: return app_cmd_synth(args);
     case APP_PLAN: return app_cmd_plan(args);

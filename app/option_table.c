@@ -4,7 +4,8 @@
 #include "app/options.h"
 
 #define ON(command) (1u << APP_##command)
-#define MODEL_COMMANDS (ON(RUN) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
+#define MODEL_COMMANDS                                                                                                 \
+    (ON(RUN) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(TEMPLATE) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
 #define ENGINE_COMMANDS (ON(RUN) | ON(LOGITS) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
 #define EVERY ((1u << APP_COMMAND_COUNT) - 1)
 #define MANY 2147483647.0
@@ -113,6 +114,8 @@ const app_option app_option_table[OPT_COUNT] = {
                         "read <|im_start|> and the like as plain text; with --decode, leave such tokens out",
                         ON(TOKENIZE), true},
     [OPT_DECODE] = {"decode", NULL, 'd', APP_FLAG, NULL, 0, 0, NULL, "turn ids into text", ON(TOKENIZE), true},
+    [OPT_TEMPLATE] = {"template", "chat-template-file", 0, APP_PATH, "FILE", 0, 0, "the model's",
+                      "a Jinja file to use as the chat template", ON(TEMPLATE), true},
     [OPT_PROMPT_TOKENS] = {"prompt-tokens", NULL, 'p', APP_NUMBER, "N", 0, 1048576, "512",
                            "prefill N tokens at once; 0 = do not measure it", ON(BENCH), true},
     [OPT_RUNS] = {"runs", "repetitions", 'r', APP_NUMBER, "N", 1, 100, "5", "measure N times, after one run unmeasured",
@@ -166,6 +169,10 @@ const app_command app_command_table[APP_COMMAND_COUNT] = {
     [APP_TOKENIZE] = {"tokenize", "[TEXT...]", 0, -1, "turn text into token ids, or back",
                       "Reads standard input, to the byte, when no TEXT is given. A directory that holds only a "
                       "tokenizer.json will do as the model."},
+    [APP_TEMPLATE] = {"template", "< REQUEST", 0, 0, "print the prompt that a chat template makes of messages",
+                      "Reads a JSON object from standard input: messages, tools, and variables of the template such as "
+                      "add_generation_prompt and enable_thinking. A directory that holds only a chat_template.jinja "
+                      "will do as the model."},
     [APP_BENCH] =
         {"bench", "[kernels [FORMAT] [ISA]]", 0, 3,
          "measure a model: speed, or perplexity and distance from a reference",
