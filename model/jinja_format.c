@@ -93,7 +93,7 @@ static hlwq_status field_text(hs_jvm *vm, const field *f, hs_jv v, bool *numeric
 {
     char number[80];
     *numeric = true;
-    if (f->type && strchr("dioxXbc", f->type)) {
+    if (f->type && strchr("dioxXb", f->type)) {
         if (!hs_jv_is_number(v))
             return hs_jvm_fail(vm, "a %%%c needs a number, not %s", f->type, hs_jv_type_name(v));
         HS_TRY(whole_text(vm, f, v, number));
@@ -242,6 +242,18 @@ static hlwq_status percent_field(hs_jvm *vm, hs_jv s, uint32_t *at, arguments *a
         f.type = 's';
     }
     f.type = f.type == 'i' || f.type == 'u' ? 'd' : f.type;
+    if (f.type == 'c') {
+        if (hs_jv_is_whole(value)) {
+            char c[4];
+            int64_t point = hs_jv_whole(value);
+            if (point < 0 || point > 0x10FFFF)
+                return hs_jvm_fail(vm, "%%c arg not in range(0x110000)");
+            HS_TRY(hs_jvm_string(vm, c, hs_ju_put((int32_t)point, c), &value));
+        } else if (value.type != HS_JV_STRING || hs_ju_length(value) != 1) {
+            return hs_jvm_fail(vm, "%%c requires int or char");
+        }
+        f.type = 's';
+    }
     if (!strchr("sdxXofFeEgG", f.type) || !f.type)
         return hs_jvm_fail(vm, "unsupported format character '%c'", f.type);
     if (f.type == 's' && f.align == '=')

@@ -483,7 +483,8 @@ hlwq_status hs_jop_slice(hs_jvm *vm, hs_jv a, hs_jv first, hs_jv last, hs_jv by,
     if (a.type == HS_JV_UNDEFINED)
         return hs_jv_fail_undefined(vm, a);
     if (a.type != HS_JV_STRING && a.type != HS_JV_LIST && a.type != HS_JV_TUPLE && a.type != HS_JV_RANGE)
-        return hs_jv_undefined(vm, out, "%s object has no slices", hs_jv_type_name(a));
+        return hs_jvm_fail(vm, a.type == HS_JV_DICT ? "unhashable type: 'slice'" : "'%s' object is not subscriptable",
+                           hs_jv_type_name(a));
     HS_TRY(slice_index(vm, by, 1, &step));
     if (step == 0)
         return hs_jvm_fail(vm, "slice step cannot be zero");

@@ -402,9 +402,14 @@ static hlwq_status parse_generation(hs_jparser *p, hs_jnode **out)
 
 static hlwq_status parse_print(hs_jparser *p, hs_jnode **out)
 {
-    HS_TRY(hs_jparse_node(p, HS_JN_OUTPUT, p->token.line, out));
-    HS_TRY(hs_jparse_next(p));
-    return hs_jparse_tuple(p, true, NULL, &(*out)->a);
+    do {
+        uint32_t line = p->token.line;
+        HS_TRY(hs_jparse_next(p)); /* print, or a comma */
+        HS_TRY(hs_jparse_node(p, HS_JN_OUTPUT, line, out));
+        HS_TRY(hs_jparse_expression(p, true, &(*out)->a));
+        out = &(*out)->next;
+    } while (hs_jparse_at_op(p, ','));
+    return HLWQ_OK;
 }
 
 static hlwq_status parse_jump(hs_jparser *p, hs_jnode **out)

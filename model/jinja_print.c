@@ -244,7 +244,7 @@ static void json_string(const writer *w, hs_jv s)
             hs_text_format(t, "\\%c", to[found - from]);
         else if (c < 0x20)
             hs_text_format(t, "\\u%04x", (unsigned)c);
-        else if (!w->ascii || c < 0x7F + (c == 0x7F))
+        else if (!w->ascii || c < 0x7F)
             hs_text_add(t, s.text + i, n);
         else if (c < 0x10000)
             hs_text_format(t, "\\u%04x", (unsigned)c);

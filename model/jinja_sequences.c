@@ -355,7 +355,7 @@ static hlwq_status map_attribute(hs_jvm *vm, const hs_jlist *list, const hs_jarg
         else
             return hs_jvm_fail(vm, "Unexpected keyword argument '%s'", args->name[i]);
     }
-    if (path.type == HS_JV_MISSING)
+    if (path.type == HS_JV_MISSING && list->n)
         return hs_jvm_fail(vm, "map requires a filter argument");
     for (uint32_t i = 0; i < list->n; i++) {
         hs_jv item = list->item[i];
@@ -368,11 +368,19 @@ static hlwq_status map_attribute(hs_jvm *vm, const hs_jlist *list, const hs_jarg
     return hs_jbuild_done(vm, &build, HS_JV_ITERATOR, out);
 }
 
+/* What falsehood runs through here is nothing, whatever it is. */
+static hlwq_status iterate_true(hs_jvm *vm, hs_jv v, const hs_jlist **list)
+{
+    static const hs_jlist empty;
+    *list = &empty;
+    return hs_jv_truth(v) ? hs_jv_iterate(vm, v, list) : HLWQ_OK;
+}
+
 static hlwq_status f_map(hs_jvm *vm, const hs_jv *a, hs_jv *out)
 {
     const hs_jargs *args = vm->args;
     const hs_jlist *list;
-    HS_TRY(hs_jv_iterate(vm, a[0], &list));
+    HS_TRY(iterate_true(vm, a[0], &list));
     if (!args->positional)
         return map_attribute(vm, list, args, out);
     hs_jv name = args->item[0];
@@ -396,7 +404,7 @@ static hlwq_status choose(hs_jvm *vm, hs_jv value, bool by_attribute, bool wante
     const hs_jentry *test = NULL;
     uint32_t skip = by_attribute;
     hs_jbuild build = {0};
-    HS_TRY(hs_jv_iterate(vm, value, &list));
+    HS_TRY(iterate_true(vm, value, &list));
     if (args->positional < skip)
         return hs_jvm_fail(vm, "Missing parameter for attribute name");
     if (args->positional > skip) {

@@ -246,32 +246,42 @@ static hlwq_status m_replace(hs_jvm *vm, const hs_jv *a, hs_jv *out)
     return HLWQ_OK;
 }
 
-/* Runs of white space separate; `most` cuts, from the left or the right. */
+/* Where the last word of `s` begins. */
+static uint32_t last_word(hs_jv s)
+{
+    uint32_t start = s.bytes, n;
+    while (start > 0) {
+        uint32_t at = start - 1;
+        while (at > 0 && ((unsigned char)s.text[at] & 0xC0) == 0x80)
+            at--;
+        if (hs_ju_space(hs_ju_char(s.text + at, start - at, &n)))
+            break;
+        start = at;
+    }
+    return start;
+}
+
+/* Runs of white space separate; `most` cuts, from the left or the right. What is left over keeps its far end. */
 static hlwq_status split_space(hs_jvm *vm, hs_jv s, int64_t most, bool from_right, hs_jbuild *out)
 {
-    for (s = hs_ju_strip(s, NULL, true, true); s.bytes; most--) {
-        uint32_t n, start = 0, end = 0;
+    for (;; most--) {
+        s = hs_ju_strip(s, NULL, !from_right, from_right);
+        if (!s.bytes)
+            return HLWQ_OK;
         if (most == 0)
             return hs_jbuild_add(vm, out, s);
         if (from_right) {
-            for (end = s.bytes, start = end; start > 0;) {
-                uint32_t at = start - 1;
-                while (at > 0 && ((unsigned char)s.text[at] & 0xC0) == 0x80)
-                    at--;
-                if (hs_ju_space(hs_ju_char(s.text + at, start - at, &n)))
-                    break;
-                start = at;
-            }
-            HS_TRY(hs_jbuild_add(vm, out, hs_jv_slice(s.text + start, end - start)));
-            s = hs_ju_strip(hs_jv_slice(s.text, start), NULL, false, true);
+            uint32_t start = last_word(s);
+            HS_TRY(hs_jbuild_add(vm, out, hs_jv_slice(s.text + start, s.bytes - start)));
+            s.bytes = start;
         } else {
-            for (n = 0; end < s.bytes && !hs_ju_space(hs_ju_char(s.text + end, s.bytes - end, &n)); end += n)
+            uint32_t n = 0, end = 0;
+            for (; end < s.bytes && !hs_ju_space(hs_ju_char(s.text + end, s.bytes - end, &n)); end += n)
                 ;
             HS_TRY(hs_jbuild_add(vm, out, hs_jv_slice(s.text, end)));
-            s = hs_ju_strip(hs_jv_slice(s.text + end, s.bytes - end), NULL, true, false);
+            s = hs_jv_slice(s.text + end, s.bytes - end);
         }
     }
-    return HLWQ_OK;
 }
 
 static hlwq_status split_by(hs_jvm *vm, hs_jv s, hs_jv by, int64_t most, bool from_right, hs_jbuild *out)
@@ -287,6 +297,14 @@ static hlwq_status split_by(hs_jvm *vm, hs_jv s, hs_jv by, int64_t most, bool fr
         s = from_right ? head : tail;
     }
     return hs_jbuild_add(vm, out, s);
+}
+
+/* Pieces of markup are markup. */
+static hlwq_status pieces(hs_jvm *vm, hs_jbuild *build, hs_jv whole, hs_jv *out)
+{
+    for (uint32_t i = 0; i < build->n; i++)
+        build->item[i].markup = whole.markup;
+    return hs_jbuild_done(vm, build, HS_JV_LIST, out);
 }
 
 static hlwq_status split(hs_jvm *vm, const hs_jv *a, bool from_right, hs_jv *out)
@@ -309,7 +327,7 @@ static hlwq_status split(hs_jvm *vm, const hs_jv *a, bool from_right, hs_jv *out
         build.item[i] = build.item[build.n - 1 - i];
         build.item[build.n - 1 - i] = t;
     }
-    return hs_jbuild_done(vm, &build, HS_JV_LIST, out);
+    return pieces(vm, &build, a[0], out);
 }
 
 static hlwq_status m_split(hs_jvm *vm, const hs_jv *a, hs_jv *out)
@@ -372,7 +390,7 @@ static hlwq_status m_splitlines(hs_jvm *vm, const hs_jv *a, hs_jv *out)
     }
     if (first < s.bytes)
         HS_TRY(hs_jbuild_add(vm, &build, hs_jv_slice(s.text + first, s.bytes - first)));
-    return hs_jbuild_done(vm, &build, HS_JV_LIST, out);
+    return pieces(vm, &build, a[0], out);
 }
 
 static hlwq_status m_join(hs_jvm *vm, const hs_jv *a, hs_jv *out)
