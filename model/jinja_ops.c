@@ -194,6 +194,13 @@ static hlwq_status add_lists(hs_jvm *vm, hs_jv a, hs_jv b, hs_jv *out)
     return HLWQ_OK;
 }
 
+/* Fills `bytes` bytes with copies of the first `unit`, twice as many each time. */
+static void fill(char *out, uint64_t unit, uint64_t bytes)
+{
+    for (uint64_t n = unit; n && n < bytes; n *= 2)
+        memcpy(out + n, out, n < bytes - n ? n : bytes - n);
+}
+
 static hlwq_status repeat(hs_jvm *vm, hs_jv v, int64_t times, hs_jv *out)
 {
     uint64_t unit = v.type == HS_JV_STRING ? v.bytes : (uint64_t)v.list->n * sizeof(hs_jv), bytes;
@@ -208,15 +215,17 @@ static hlwq_status repeat(hs_jvm *vm, hs_jv v, int64_t times, hs_jv *out)
     if (v.type == HS_JV_STRING) {
         void *p;
         HS_TRY(hs_jvm_alloc(vm, bytes, 1, &p));
-        for (uint64_t at = 0; at < bytes; at += unit)
-            memcpy((char *)p + at, v.text, unit);
+        if (bytes)
+            memcpy(p, v.text, unit);
+        fill(p, unit, bytes);
         *out = hs_jv_slice(p, bytes);
         out->markup = v.markup;
         return HLWQ_OK;
     }
     HS_TRY(hs_jlist_new(vm, v.type, (uint32_t)(bytes / sizeof(hs_jv)), out));
-    for (uint64_t at = 0; at < bytes; at += unit)
-        memcpy((char *)out->list->item + at, v.list->item, unit);
+    if (bytes)
+        memcpy(out->list->item, v.list->item, unit);
+    fill((char *)out->list->item, unit, bytes);
     return HLWQ_OK;
 }
 

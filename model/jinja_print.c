@@ -232,20 +232,33 @@ typedef struct writer {
     hs_jv comma, colon;
 } writer;
 
+/* How much of the string goes as it is from `i` on. */
+static uint32_t plain_run(const writer *w, hs_jv s, uint32_t i)
+{
+    uint32_t end = i;
+    for (; end < s.bytes; end++) {
+        unsigned char c = (unsigned char)s.text[end];
+        if (c < 0x20 || c == '"' || c == '\\' || (w->ascii && c >= 0x7F))
+            break;
+    }
+    return end - i;
+}
+
 static void json_string(const writer *w, hs_jv s)
 {
     static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
     hs_text *t = w->text;
     hs_text_add(t, "\"", 1);
     for (uint32_t i = 0, n; i < s.bytes; i += n) {
+        n = plain_run(w, s, i);
+        if (n) {
+            hs_text_add(t, s.text + i, n);
+            continue;
+        }
         int32_t c = hs_ju_char(s.text + i, s.bytes - i, &n);
         const char *found = c && c < 128 ? strchr(from, (char)c) : NULL;
         if (found)
             hs_text_format(t, "\\%c", to[found - from]);
-        else if (c < 0x20)
-            hs_text_format(t, "\\u%04x", (unsigned)c);
-        else if (!w->ascii || c < 0x7F)
-            hs_text_add(t, s.text + i, n);
         else if (c < 0x10000)
             hs_text_format(t, "\\u%04x", (unsigned)c);
         else

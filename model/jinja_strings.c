@@ -67,9 +67,10 @@ static hlwq_status strip(hs_jvm *vm, const hs_jv *a, bool left, bool right, hs_j
 {
     if (a[1].type > HS_JV_NONE || a[1].type == HS_JV_UNDEFINED)
         HS_TRY(wants_string(vm, "strip", a[1]));
-    HS_TRY(hs_jvm_step(vm, 1));
+    if (a[1].type == HS_JV_STRING && a[1].bytes > 8) /* each character is looked for in these */
+        HS_TRY(hs_jvm_work(vm, (uint64_t)a[0].bytes * a[1].bytes));
     *out = hs_ju_strip(a[0], a[1].type == HS_JV_STRING ? &a[1] : NULL, left, right);
-    return hs_jvm_work(vm, (a[0].bytes - out->bytes) * (1ull + (a[1].type == HS_JV_STRING ? a[1].bytes : 0)));
+    return hs_jvm_work(vm, a[0].bytes - out->bytes);
 }
 
 static hlwq_status m_strip(hs_jvm *vm, const hs_jv *a, hs_jv *out)
@@ -160,7 +161,7 @@ static hlwq_status find(hs_jvm *vm, const char *method, const hs_jv *a, bool las
     bool inside;
     HS_TRY(wants_string(vm, method, a[1]));
     HS_TRY(part_of(vm, a[0], a[2], a[3], &first, &s, &inside));
-    HS_TRY(hs_jvm_work(vm, (uint64_t)s.bytes * 2));
+    HS_TRY(hs_jvm_work(vm, (uint64_t)s.bytes * (last ? 16 : 4)));
     int64_t at = !inside ? -1
                  : last  ? hs_ju_rfind(s.text, s.bytes, a[1].text, a[1].bytes)
                          : hs_ju_find(s.text, s.bytes, a[1].text, a[1].bytes);
@@ -197,7 +198,7 @@ static hlwq_status m_count(hs_jvm *vm, const hs_jv *a, hs_jv *out)
     bool inside;
     HS_TRY(wants_string(vm, "count", a[1]));
     HS_TRY(part_of(vm, a[0], a[2], a[3], &first, &s, &inside));
-    HS_TRY(hs_jvm_work(vm, (uint64_t)s.bytes * 2));
+    HS_TRY(hs_jvm_work(vm, (uint64_t)s.bytes * 4));
     if (!a[1].bytes)
         n = inside ? hs_ju_length(s) + 1 : 0;
     while (a[1].bytes && (at = hs_ju_find(s.text, s.bytes, a[1].text, a[1].bytes)) >= 0) {
@@ -217,7 +218,7 @@ static hlwq_status m_replace(hs_jvm *vm, const hs_jv *a, hs_jv *out)
     hs_text t = {0};
     HS_TRY(wants_string(vm, "replace", old));
     HS_TRY(wants_string(vm, "replace", new));
-    HS_TRY(hs_jvm_work(vm, (uint64_t)s.bytes * 2));
+    HS_TRY(hs_jvm_work(vm, (uint64_t)s.bytes * 4));
     *out = a[0];
     if (!old.bytes) { /* between all characters, and at both ends */
         for (; left != 0 && t.bytes <= vm->limits.output_bytes; left--) {
@@ -313,7 +314,7 @@ static hlwq_status split(hs_jvm *vm, const hs_jv *a, bool from_right, hs_jv *out
     int64_t most = hs_jv_is_whole(a[2]) ? hs_jv_whole(a[2]) : -1;
     hs_jv s = a[0];
     s.grows = s.markup = false;
-    HS_TRY(hs_jvm_work(vm, (uint64_t)s.bytes * 2));
+    HS_TRY(hs_jvm_work(vm, (uint64_t)s.bytes * (from_right ? 16 : 4)));
     if (a[1].type == HS_JV_MISSING || a[1].type == HS_JV_NONE) {
         HS_TRY(split_space(vm, s, most, from_right, &build));
     } else {
@@ -345,7 +346,7 @@ static hlwq_status partition(hs_jvm *vm, const hs_jv *a, bool last, hs_jv *out)
     HS_TRY(wants_string(vm, "partition", a[1]));
     if (!a[1].bytes)
         return hs_jvm_fail(vm, "empty separator");
-    HS_TRY(hs_jvm_work(vm, (uint64_t)a[0].bytes * 2));
+    HS_TRY(hs_jvm_work(vm, (uint64_t)a[0].bytes * (last ? 16 : 4)));
     HS_TRY(hs_jlist_new(vm, HS_JV_TUPLE, 3, out));
     hs_jv *part = out->list->item, s = a[0];
     int64_t at =

@@ -1,6 +1,7 @@
 /*
  * model/jinja_unicode.c - characters of strings, as Python's str sees them.
  */
+#define _GNU_SOURCE
 #include "model/jinja_private.h"
 
 #include <locale.h>
@@ -179,29 +180,43 @@ hlwq_status hs_ju_case(hs_jvm *vm, hs_jv s, hs_jcase how, hs_jv *out)
     return HLWQ_OK;
 }
 
+/* memmem takes linear time, also for texts made to be slow to search. */
 int64_t hs_ju_find(const char *text, size_t bytes, const char *needle, size_t needle_bytes)
 {
+    const char *at = needle_bytes ? memmem(text, bytes, needle, needle_bytes) : text;
+    return at ? at - text : -1;
+}
+
+#define PRIME ((1ull << 61) - 1)
+
+static uint64_t times(uint64_t a, uint64_t b)
+{
+    return (uint64_t)((unsigned __int128)a * b % PRIME);
+}
+
+/* Backwards there is no memmem: a hash of the window rolls, and is looked at closely where it is the needle's. */
+int64_t hs_ju_rfind(const char *text, size_t bytes, const char *needle, size_t needle_bytes)
+{
+    const uint64_t base = 0x1F3D5B79A2C4E68ull;
+    const unsigned char *t = (const unsigned char *)text, *x = (const unsigned char *)needle;
+    uint64_t wanted = 0, window = 0, top = 1; /* top: base to the needle's length - 1 */
     if (needle_bytes > bytes)
         return -1;
     if (!needle_bytes)
-        return 0;
-    const char *at = text, *last = text + (bytes - needle_bytes);
-    while (at <= last && (at = memchr(at, needle[0], (size_t)(last - at) + 1))) {
-        if (memcmp(at, needle, needle_bytes) == 0)
-            return at - text;
-        at++;
+        return (int64_t)bytes;
+    for (size_t i = needle_bytes; i-- > 0;) {
+        wanted = (times(wanted, base) + x[i]) % PRIME;
+        window = (times(window, base) + t[bytes - needle_bytes + i]) % PRIME;
+        top = i ? times(top, base) : top;
     }
-    return -1;
-}
-
-int64_t hs_ju_rfind(const char *text, size_t bytes, const char *needle, size_t needle_bytes)
-{
-    if (needle_bytes > bytes)
-        return -1;
-    for (size_t at = bytes - needle_bytes + 1; at-- > 0;)
-        if (memcmp(text + at, needle, needle_bytes) == 0)
+    for (size_t at = bytes - needle_bytes;; at--) {
+        if (window == wanted && memcmp(text + at, needle, needle_bytes) == 0)
             return (int64_t)at;
-    return -1;
+        if (!at)
+            return -1;
+        window = (window + PRIME - times(top, t[at + needle_bytes - 1])) % PRIME;
+        window = (times(window, base) + t[at - 1]) % PRIME;
+    }
 }
 
 /* ---- numbers in strings ------------------------------------------------------------------------ */

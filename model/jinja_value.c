@@ -12,7 +12,7 @@ enum { INDEX_FROM = 12 }; /* dictionaries of more keys have an index */
 
 hs_jinja_limits hs_jinja_limits_default(void)
 {
-    return (hs_jinja_limits){.steps = 20000000, .output_bytes = 64u << 20, .memory_bytes = 256u << 20, .depth = 400};
+    return (hs_jinja_limits){.steps = 10000000, .output_bytes = 64u << 20, .memory_bytes = 256u << 20, .depth = 400};
 }
 
 hlwq_status hs_jvm_open(hs_jvm **out, const hs_jinja_limits *limits, int64_t now, hlwq_error *err)
@@ -292,7 +292,7 @@ hlwq_status hs_jv_contains(hs_jvm *vm, hs_jv container, hs_jv item, bool *found)
     if (container.type == HS_JV_STRING) {
         if (item.type != HS_JV_STRING)
             return hs_jvm_fail(vm, "'in <string>' requires string as left operand, not %s", hs_jv_type_name(item));
-        HS_TRY(hs_jvm_work(vm, container.bytes));
+        HS_TRY(hs_jvm_work(vm, container.bytes * 4ull));
         *found = hs_ju_find(container.text, container.bytes, item.text, item.bytes) >= 0;
         return HLWQ_OK;
     }
@@ -508,6 +508,8 @@ static bool same_key(hs_jvm *vm, hs_jv a, hs_jv b)
 
 hs_jv *hs_jdict_find(hs_jvm *vm, const hs_jdict *d, hs_jv key)
 {
+    if (key.type == HS_JV_STRING)
+        vm->fuel -= key.bytes / 32; /* paid here; the next step notices */
     if (!d->slots) {
         for (uint32_t i = 0; i < d->n; i++)
             if (same_key(vm, d->key[i], key))
@@ -515,7 +517,7 @@ hs_jv *hs_jdict_find(hs_jvm *vm, const hs_jdict *d, hs_jv key)
         return NULL;
     }
     for (uint32_t slot = (uint32_t)hash(key) & (d->slots - 1); d->index[slot]; slot = (slot + 1) & (d->slots - 1)) {
-        vm->fuel--; /* keys made to collide pay for it; the next step notices */
+        vm->fuel--; /* keys made to collide pay for it */
         if (same_key(vm, d->key[d->index[slot] - 1], key))
             return &d->value[d->index[slot] - 1];
     }

@@ -59,7 +59,7 @@ expect 0 '' --version
 same "hlwq-stream $("$program" version | cut -d ' ' -f 2)"
 expect 0 '' --help
 expect 0 '' help --man
-for command in run convert info logits tokenize bench synth version help; do
+for command in run convert info logits tokenize template bench synth version help; do
     expect 0 '' $command --help
     [ -s "$dir/out" ] || fail "$command --help: nothing on stdout"
 done
@@ -136,6 +136,49 @@ ids=$(cat "$dir/out")
 printf '%s' "$ids" >"$dir/ids"
 "$program" tokenize --decode <"$dir/ids" >"$dir/out" 2>"$dir/err"
 [ "$(cat "$dir/out")" = "$text" ] || fail "tokenize --decode: $(cat "$dir/out")"
+
+# ---- template ----
+# prompt REQUEST WANTED: what the template in $dir/t makes of it, quoted so that newlines show.
+prompt() {
+    printf '%s' "$1" | "$program" template --template "$dir/t" >"$dir/out" 2>"$dir/err"
+    [ "$(cat "$dir/out"; echo .)" = "$2." ] || fail "template: $1 gives \"$(cat "$dir/out")\""
+}
+# refused CODE WORD REQUEST
+refused() {
+    printf '%s' "$3" | "$program" template --template "$dir/t" >"$dir/out" 2>"$dir/err"
+    got=$?
+    [ $got -eq "$1" ] || fail "template: $3: exit $got, wanted $1"
+    grep -qF -- "$2" "$dir/err" || fail "template: $3: no \"$2\""
+    [ -s "$dir/out" ] && fail "template: $3: something on stdout"
+}
+hi='"messages":[{"role":"user","content":"Hi"}]'
+printf '%s\n' '{{ messages[0].content }}' '{% if add_generation_prompt %}' '>{{ x }}' '{% endif %}' >"$dir/t"
+prompt "{$hi}" 'Hi
+'
+prompt "{$hi,\"add_generation_prompt\":true,\"x\":[1.0,null]}" 'Hi
+>[1.0, None]
+'
+refused 2 'not a JSON object' '[]'
+refused 2 'JSON line 1' '{'
+refused 2 '"messages" is missing' '{}'
+refused 2 'at least one message' '{"messages":[]}'
+printf '\n{{ raise_exception("no") }}' >"$dir/t"
+refused 2 'line 2: no' "{$hi}"
+printf '\n\n{%% if %%}' >"$dir/t"
+refused 1 'line 3' "{$hi}"
+printf '{%% for i in range(99999) %%}{%% for j in range(99999) %%}{%% endfor %%}{%% endfor %%}' >"$dir/t"
+refused 1 'steps' "{$hi}"
+expect 1 "$dir/none" template --template "$dir/none"
+mkdir "$dir/chat"
+expect 1 'no chat template' template -m "$dir/chat"
+printf '{"bos_token":{"content":"<s>"},"chat_template":"{{ bos_token }}{{ messages[0].role }}"}' \
+    >"$dir/chat/tokenizer_config.json"
+printf '%s' "{$hi}" | "$program" template -m "$dir/chat" >"$dir/out" 2>"$dir/err"
+same '<s>user'
+printf 'jinja' >"$dir/chat/chat_template.jinja"
+printf '%s' "{$hi}" | "$program" template -m "$dir/chat" >"$dir/out" 2>"$dir/err"
+same 'jinja'
+
 printf '%s' "$text" | "$program" tokenize >"$dir/out" 2>"$dir/err"
 same "$ids"
 expect 0 '' logits --ids-file "$dir/ids" -o "$dir/whole" --json

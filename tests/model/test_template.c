@@ -175,8 +175,11 @@ static void hostile_templates_end_soon_with_a_limit(void **state)
     clock_t start = clock();
     const char *request = "{" HI "}";
     check("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", request, HLWQ_ERR_FORMAT,
-          "takes more than 20000000 steps");
+          "takes more than 10000000 steps");
     check("{% for i in range(10**9) %}{% endfor %}", request, HLWQ_ERR_FORMAT, "100000 numbers");
+    check("{% set s = 'a' * 3000000 %}{% set x = 'a' * 1500000 %}{{ s.find(x ~ 'b') }}{{ s.rfind('b' ~ x) }}"
+          "{{ s.count(x ~ 'b') }}{{ (x ~ 'b') in s }}{{ s.split(x ~ 'b')|length }}{{ s.rsplit(x)|length }}",
+          request, HLWQ_OK, "-1-10False13");
     check("{{ 'x' * 10**9 }}", request, HLWQ_ERR_FORMAT, "MiB of memory");
     check("{{ ['x'] * 10**9 }}", request, HLWQ_ERR_FORMAT, "MiB of memory");
     check("{{ '%1000000000s' % 1 }}", request, HLWQ_ERR_FORMAT, "field of");
