@@ -280,7 +280,7 @@ hlwq_status hs_jop_percent(hs_jvm *vm, hs_jv s, hs_jv values, hs_jv *out)
         st = percent_field(vm, s, &i, &args, &t);
     }
     if (st == HLWQ_OK && !any && args.at < args.list->n && values.type != HS_JV_DICT && values.type != HS_JV_LIST &&
-        values.type != HS_JV_UNDEFINED)
+        values.type != HS_JV_UNDEFINED && values.type != HS_JV_RANGE)
         st = hs_jvm_fail(vm, "not all arguments converted during string formatting");
     if (st == HLWQ_OK) {
         HS_TRY(hs_jv_take(vm, &t, out));

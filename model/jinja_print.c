@@ -67,9 +67,18 @@ static void repr_string(hs_jv s, hs_text *t)
     char quote = memchr(s.text, '\'', s.bytes) && !memchr(s.text, '"', s.bytes) ? '"' : '\'';
     hs_text_add(t, &quote, 1);
     for (uint32_t i = 0, n; i < s.bytes; i += n) {
+        for (n = 0; i + n < s.bytes; n++) {
+            unsigned char c = (unsigned char)s.text[i + n];
+            if (c < 0x20 || c >= 0x7F || c == quote || c == '\\')
+                break;
+        }
+        if (n) {
+            hs_text_add(t, s.text + i, n);
+            continue;
+        }
         int32_t c = hs_ju_char(s.text + i, s.bytes - i, &n);
         if (c == quote || c == '\\')
-            hs_text_format(t, "\\%c", (char)c);
+            hs_text_add(t, c == '\\' ? "\\\\" : quote == '"' ? "\\\"" : "\\'", 2);
         else if (c == '\n' || c == '\r' || c == '\t')
             hs_text_add(t, c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t", 2);
         else if (hs_ju_printable(c))
@@ -135,7 +144,7 @@ static hlwq_status repr(hs_jvm *vm, hs_jv v, hs_text *t)
         hs_text_format(t, "%s", number);
         break;
     case HS_JV_STRING:
-        HS_TRY(hs_jvm_work(vm, v.bytes));
+        HS_TRY(hs_jvm_work(vm, v.bytes * 8ull));
         if (v.markup)
             hs_text_format(t, "Markup(");
         repr_string(v, t);

@@ -339,6 +339,8 @@ static hlwq_status f_join(hs_jvm *vm, const hs_jv *a, hs_jv *out)
 /* The arguments of the filter or test that is the `skip`th argument here. */
 static hs_jargs rest(const hs_jargs *args, uint32_t skip)
 {
+    if (args->n == skip)
+        return (hs_jargs){0};
     return (hs_jargs){args->item + skip, args->name + skip, args->n - skip, args->positional - skip};
 }
 

@@ -378,7 +378,7 @@ hlwq_status hs_jv_iterate(hs_jvm *vm, hs_jv v, const hs_jlist **list)
     case HS_JV_ITERATOR: /* what is left, as a list of its own */
         HS_TRY(hs_jvm_alloc(vm, 1, sizeof *copy, &p));
         copy = p;
-        copy->item = v.list->item + v.list->taken;
+        copy->item = v.list->n ? v.list->item + v.list->taken : NULL;
         copy->n = v.list->n - v.list->taken;
         v.list->taken = v.list->n;
         *list = copy;
