@@ -120,16 +120,6 @@ static hlwq_status f_default(hs_jvm *vm, const hs_jv *a, hs_jv *out)
     return HLWQ_OK;
 }
 
-/* Does a line end at s[i]? How many bytes its end takes: str.splitlines. */
-static uint32_t line_end(hs_jv s, uint32_t i)
-{
-    uint32_t n;
-    int32_t c = hs_ju_char(s.text + i, s.bytes - i, &n);
-    if (c == '\r' && i + 1 < s.bytes && s.text[i + 1] == '\n')
-        return 2;
-    return (c >= '\n' && c <= '\r') || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029 ? n : 0;
-}
-
 static hlwq_status f_indent(hs_jvm *vm, const hs_jv *a, hs_jv *out)
 {
     hs_jv s = a[0], by = a[1];
@@ -145,7 +135,7 @@ static hlwq_status f_indent(hs_jvm *vm, const hs_jv *a, hs_jv *out)
     HS_TRY(hs_jvm_work(vm, s.bytes * 4ull));
     bool at_start = true, first = true;
     for (uint32_t i = 0, n; i < s.bytes; i += n) {
-        uint32_t end = line_end(s, i);
+        uint32_t end = hs_ju_line_end(s, i);
         if (at_start && (first ? hs_jv_truth(a[2]) : hs_jv_truth(a[3]) || !end)) {
             hs_text_add(&t, by.text, by.bytes);
             if (t.bytes > vm->limits.output_bytes)

@@ -6,7 +6,6 @@
  */
 #include "model/jinja_private.h"
 
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -295,7 +295,7 @@ hlwq_status hs_jop_unary(hs_jvm *vm, uint8_t op, hs_jv a, hs_jv *out)
 static hlwq_status loop_attribute(hs_jvm *vm, hs_jv self, const char *name, bool *found, hs_jv *out)
 {
     const hs_jloop *l = self.loop;
-    int64_t n = l->list->n - l->first, index = l->at - l->first;
+    int64_t n = l->list->n, index = l->at;
     *found = true;
     if (strcmp(name, "index") == 0)
         *out = hs_jv_int(index + 1);

@@ -3,7 +3,7 @@
  *
  *   jinja_lex.c      text to tokens, with Jinja's whitespace rules
  *   jinja_parse.c    tags to the tree; jinja_expr.c expressions
- *   jinja_value.c    values: equality, order, dictionaries, running through things
+ *   jinja_value.c    values: equality, order, running through things; jinja_dict.c dictionaries
  *   jinja_print.c    str(), repr(), JSON
  *   jinja_ops.c      operators, attributes, items, slices
  *   jinja_eval.c     the tree to values; calls; jinja_exec.c tags, scopes, macros
@@ -183,7 +183,7 @@ typedef struct hs_jundefined {
 
 typedef struct hs_jloop {
     const hs_jlist *list;
-    uint32_t at, first;
+    uint32_t at;
     hs_jv changed; /* what loop.changed saw last; MISSING before */
 } hs_jloop;
 
@@ -316,8 +316,9 @@ extern const hs_jentry hs_jinja_tojson;
 /* The character at `s` (valid UTF-8, or U+FFFD for a byte that is not) and its length. */
 int32_t hs_ju_char(const char *s, size_t left, uint32_t *bytes);
 uint32_t hs_ju_put(int32_t c, char out[4]);
-bool hs_ju_space(int32_t c);     /* str.isspace */
-bool hs_ju_printable(int32_t c); /* str.isprintable */
+bool hs_ju_space(int32_t c);                        /* str.isspace */
+bool hs_ju_printable(int32_t c);                    /* str.isprintable */
+uint32_t hs_ju_line_end(hs_jv string, uint32_t at); /* bytes of the line's end there, as str.splitlines has it; or 0 */
 bool hs_ju_alpha(int32_t c);
 bool hs_ju_digit(int32_t c);
 bool hs_ju_alnum(int32_t c);

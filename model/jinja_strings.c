@@ -379,15 +379,16 @@ static hlwq_status m_splitlines(hs_jvm *vm, const hs_jv *a, hs_jv *out)
     hs_jv s = a[0];
     uint32_t first = 0;
     HS_TRY(hs_jvm_work(vm, s.bytes * 4ull));
-    for (uint32_t i = 0, n; i < s.bytes;) {
-        int32_t c = hs_ju_char(s.text + i, s.bytes - i, &n);
-        bool end = (c >= '\n' && c <= '\r') || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
-        uint32_t next = i + n + (c == '\r' && i + 1 < s.bytes && s.text[i + 1] == '\n');
+    for (uint32_t i = 0; i < s.bytes;) {
+        uint32_t end = hs_ju_line_end(s, i), n = end;
         if (end) {
-            HS_TRY(hs_jbuild_add(vm, &build, hs_jv_slice(s.text + first, (hs_jv_truth(a[1]) ? next : i) - first)));
-            first = next;
+            uint32_t stop = hs_jv_truth(a[1]) ? i + end : i;
+            HS_TRY(hs_jbuild_add(vm, &build, hs_jv_slice(s.text + first, stop - first)));
+            first = i + end;
+        } else {
+            hs_ju_char(s.text + i, s.bytes - i, &n);
         }
-        i = next;
+        i += n;
     }
     if (first < s.bytes)
         HS_TRY(hs_jbuild_add(vm, &build, hs_jv_slice(s.text + first, s.bytes - first)));
@@ -519,7 +520,7 @@ static hlwq_status loop_cycle(hs_jvm *vm, const hs_jv *a, hs_jv *out)
     const hs_jloop *l = a[0].loop;
     if (!vm->args->positional)
         return hs_jvm_fail(vm, "no items for cycling given");
-    *out = vm->args->item[(l->at - l->first) % vm->args->positional];
+    *out = vm->args->item[l->at % vm->args->positional];
     return HLWQ_OK;
 }
 

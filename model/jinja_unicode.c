@@ -35,6 +35,15 @@ bool hs_ju_space(int32_t c)
            (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
+uint32_t hs_ju_line_end(hs_jv s, uint32_t at)
+{
+    uint32_t n;
+    int32_t c = hs_ju_char(s.text + at, s.bytes - at, &n);
+    if (c == '\r' && at + 1 < s.bytes && s.text[at + 1] == '\n')
+        return 2;
+    return (c >= '\n' && c <= '\r') || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029 ? n : 0;
+}
+
 bool hs_ju_printable(int32_t c)
 {
     if (c < 0x7F)
