@@ -296,7 +296,7 @@ static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, const gpu_q8
     uint32_t width = w->gate.rows;
     uint64_t blocks = (c->lim.ffn_width + HS_BLOCK - 1) / HS_BLOCK;
     float *gate = c->gate + row * c->lim.ffn_width, *up = c->up + row * c->lim.ffn_width;
-    gpu_q8 hq = {c->hq.q + row * blocks * 32, c->hq.scale + row * blocks, c->hq.sum + row * blocks};
+    gpu_q8 hq = {c->hq.q + row * blocks * 32, c->hq.of + row * blocks};
     HS_TRY(product(c, &w->gate, u, uq, n, gate, width, false, err));
     HS_TRY(product(c, &w->up, u, uq, n, up, width, false, err));
     if (hs_dtype_packed(w->down.dtype))
@@ -408,7 +408,7 @@ static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t 
     uint64_t blocks = (width + HS_BLOCK - 1) / HS_BLOCK;
     for (uint32_t i = 0; i < n_ids; i++) {
         uint64_t from = c->host_start[id[i]], m = c->host_start[id[i] + 1] - from;
-        gpu_q8 hq = {c->hq.q + from * blocks * 32, c->hq.scale + from * blocks, c->hq.sum + from * blocks};
+        gpu_q8 hq = {c->hq.q + from * blocks * 32, c->hq.of + from * blocks};
         CUDA_DO("experts", gpu_run_q8(c->gate + from * width, c->up + from * width, width, m, hq, c->stream));
     }
     return grouped(c, &any->down, 2, first, n_ids, most, NULL, &c->hq, c->expert_y, c->lim.hidden, err);
@@ -478,7 +478,7 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
     uint64_t blocks = (c->lim.hidden + HS_BLOCK - 1) / HS_BLOCK, vocab = head->rows;
     for (uint32_t t = 0; t < n; t += c->logits_rows) {
         uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
-        gpu_q8 q = {c->uq.q + t * blocks * 32, c->uq.scale + t * blocks, c->uq.sum + t * blocks};
+        gpu_q8 q = {c->uq.q + t * blocks * 32, c->uq.of + t * blocks};
         HS_TRY(product(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
         HS_TRY(cuda_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
     }
@@ -503,8 +503,7 @@ static void take_q8(carve *k, uint64_t rows, uint64_t cols, gpu_q8 *q)
 {
     uint64_t blocks = rows * ((cols + HS_BLOCK - 1) / HS_BLOCK);
     take(k, blocks * 32, &q->q);
-    take(k, blocks, &q->scale);
-    take(k, blocks, &q->sum);
+    take(k, blocks, &q->of);
 }
 
 static uint64_t larger(uint64_t a, uint64_t b)

@@ -36,24 +36,59 @@ typedef struct gpu_codes {
     uint32_t high, top;
 } gpu_codes;
 
+/* Where a lane's chunk of a block and the block's norm are; the next block's lie a fixed way on. */
+typedef struct gpu_place {
+    const uint8_t *low, *high;
+    const uint16_t *norm;
+} gpu_place;
+
 template <int BITS>
-static __device__ __forceinline__ gpu_codes load_codes(const gpu_matrix &w, const uint8_t *low, uint64_t block, int t)
+static __device__ __forceinline__ gpu_place place_of(const gpu_matrix &w, const uint8_t *low, uint64_t block, int t)
+{
+    gpu_place p;
+    p.low = low + block * low_bytes<BITS>() + t * (low_bytes<BITS>() / 4);
+    p.high = low + w.high + block * high_bytes<BITS>() + t * 4;
+    p.norm = reinterpret_cast<const uint16_t *>(low + w.norms) + block;
+    return p;
+}
+
+/* The codes of the block that is k after the place. */
+template <int BITS> static __device__ __forceinline__ gpu_codes load_codes(const gpu_place &p, uint32_t k)
 {
     gpu_codes c = {};
     if (BITS <= 3) {
-        uint2 v = gpu_load_stream(reinterpret_cast<const uint2 *>(low + block * 32) + t);
+        uint2 v = gpu_load_stream(reinterpret_cast<const uint2 *>(p.low + k * 32));
         c.low.x = v.x;
         c.low.y = v.y;
     } else {
-        c.low = gpu_load_stream(reinterpret_cast<const uint4 *>(low + block * 64) + t);
+        c.low = gpu_load_stream(reinterpret_cast<const uint4 *>(p.low + k * 64));
     }
     if (BITS == 3 || BITS == 5)
-        c.high = gpu_load_stream(reinterpret_cast<const uint32_t *>(low + w.high + block * 16) + t);
+        c.high = gpu_load_stream(reinterpret_cast<const uint32_t *>(p.high + k * 16));
     if (BITS == 6) {
-        c.top = gpu_load_stream(reinterpret_cast<const uint32_t *>(low + w.high + block * 32) + t);
-        c.high = gpu_load_stream(reinterpret_cast<const uint32_t *>(low + w.high + block * 32 + 16) + t);
+        c.top = gpu_load_stream(reinterpret_cast<const uint32_t *>(p.high + k * 32));
+        c.high = gpu_load_stream(reinterpret_cast<const uint32_t *>(p.high + k * 32 + 16));
     }
     return c;
+}
+
+static __device__ __forceinline__ float load_norm(const gpu_place &p, uint32_t k)
+{
+    return gpu_half_to_float(__ldg(p.norm + k));
+}
+
+/*
+ * k by index, and what `of16` begins with.  threadIdx.z is zero, but the compiler does not know that, nor that all
+ * lanes hold the same: it would keep such words in uniform registers, which PRMT cannot read, and move each one over
+ * for every use (a seventh of all instructions on sm_86).
+ */
+template <int BITS> static __device__ __forceinline__ void load_table(const gpu_matrix &w, uint32_t (&table)[17])
+{
+    enum { WORDS = BITS <= 3 ? 1 : BITS == 4 ? 2 : BITS == 5 ? 4 : 16 };
+#pragma unroll
+    for (int i = 0; i < 17; i++)
+        if (i < WORDS || i == 16)
+            table[i] = (i == 16 ? 0x32103210u : w.table[i]) ^ threadIdx.z;
 }
 
 /* One of sixteen: sel has four nibbles; choose = 0x3210 with 4 added where the nibble is 8 or more. */
@@ -81,7 +116,7 @@ static __device__ __forceinline__ void decode(const uint32_t *table, const gpu_c
     const uint32_t word[4] = {c.low.x, c.low.y, c.low.z, c.low.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        uint32_t seven = word[i] & 0x77777777u, choose = ((word[i] >> 1) & 0x44444444u) | 0x32103210u;
+        uint32_t seven = word[i] & 0x77777777u, choose = ((word[i] >> 1) & 0x44444444u) | table[16];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             int p = 2 * i + h;
@@ -100,12 +135,6 @@ static __device__ __forceinline__ void decode(const uint32_t *table, const gpu_c
             }
         }
     }
-}
-
-/* norm of a block, fp16. */
-static __device__ __forceinline__ float norm_of(const gpu_matrix &w, const uint8_t *low, uint64_t block)
-{
-    return gpu_half_to_float(reinterpret_cast<const uint16_t *>(low + w.norms)[block]);
 }
 
 #endif

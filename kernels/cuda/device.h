@@ -34,9 +34,8 @@ typedef struct gpu_job {
 } gpu_job;
 
 typedef struct gpu_q8 {
-    uint32_t *q;  /* [rows][blocks][32] */
-    float *scale; /* [rows][blocks] */
-    int32_t *sum; /* likewise: of the codes */
+    uint32_t *q; /* [rows][blocks][32] */
+    uint2 *of;   /* [rows][blocks]: the bits of the scale; the sum of the codes */
 } gpu_q8;
 
 /* One product, or one for each job. */

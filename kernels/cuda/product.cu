@@ -13,7 +13,7 @@
  */
 #include "kernels/cuda/decode.h"
 
-enum { GEMV_THREADS = 128, MMA_WARPS = 4, MMA_ROWS = 16, MMA_TOKENS = 32 };
+enum { GEMV_THREADS = 128, AT_ONCE = 4 /* blocks, unrolled */, MMA_WARPS = 4, MMA_ROWS = 16, MMA_TOKENS = 32 };
 
 static __device__ __forceinline__ gpu_job job_of(const gpu_product &p, uint32_t i)
 {
@@ -35,76 +35,160 @@ static __device__ __forceinline__ float whole(int dot, int low, int sum, int bit
     return (float)(bits == 6 ? 2 * (128 * dot + low) + sum : 2 * dot + sum);
 }
 
-/* groups: of four lanes that share a row, a power of two. */
-template <int BITS, int M>
+/* What a lane needs of M tokens: where its chunk of a block is, and the blocks' scales and sums. */
+template <int M> struct gemv_tokens {
+    const uint4 *q[M];
+    const uint2 *of[M];
+};
+
+/* On to the block after the next COUNT. */
+template <int BITS, int ROWS, int M>
+static __device__ __forceinline__ void advance(gpu_place (&row)[ROWS], gemv_tokens<M> &x, uint32_t count)
+{
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        row[r].low += count * low_bytes<BITS>();
+        row[r].high += count * high_bytes<BITS>();
+        row[r].norm += count;
+    }
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        x.q[m] += count * 8;
+        x.of[m] += count;
+    }
+}
+
+/* seg[r][m] += the products of COUNT blocks from the places on. */
+template <int BITS, int ROWS, int M, int COUNT>
+static __device__ __forceinline__ void gemv_blocks(const uint32_t *table, const gpu_place (&row)[ROWS],
+                                                   const gemv_tokens<M> &x, float (&seg)[ROWS][M])
+{
+#pragma unroll
+    for (uint32_t k = 0; k < COUNT; k++) {
+        uint32_t v[ROWS][8], lo[ROWS][8];
+        float norm[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            decode<BITS>(table, load_codes<BITS>(row[r], k), v[r], lo[r]);
+            norm[r] = load_norm(row[r], k);
+        }
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            uint4 x0 = x.q[m][k * 8], x1 = x.q[m][k * 8 + 1];
+            uint2 of = x.of[m][k];
+            const uint32_t q[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                int dot = 0, low = 0;
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+                    dot = __dp4a((int)v[r][i], (int)q[i], dot);
+                dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 1);
+                dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 2);
+                if (BITS == 6) {
+#pragma unroll
+                    for (int i = 0; i < 8; i++)
+                        low = __dp4a((int)lo[r][i], (int)q[i], low);
+                    low += __shfl_xor_sync(0xFFFFFFFFu, low, 1);
+                    low += __shfl_xor_sync(0xFFFFFFFFu, low, 2);
+                }
+                float isum = whole(dot, low, (int)of.y, BITS);
+                seg[r][m] = fmaf(norm[r] * __uint_as_float(of.x), isum, seg[r][m]);
+            }
+        }
+    }
+}
+
+/*
+ * groups: of four lanes that share a row's segments, a power of two.  A warp has 8 / groups times ROWS rows.  Where the
+ * last segments of a row are not all whole, each group takes its blocks one at a time, the others repeating the last.
+ */
+template <int BITS, int ROWS, int M>
 static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p, uint32_t groups)
 {
     const gpu_job j = job_of(p, blockIdx.y);
-    uint32_t lane = threadIdx.x % WARP, t = lane % 4, group = lane / 4 % groups, rows_per_warp = 8 / groups;
-    uint32_t row = (blockIdx.x * (GEMV_THREADS / WARP) + threadIdx.x / WARP) * rows_per_warp + lane / (4 * groups);
+    uint32_t lane = threadIdx.x % WARP, t = lane % 4, group = lane / 4 % groups;
+    uint32_t rows = ROWS * (8 / groups), first = (blockIdx.x * (GEMV_THREADS / WARP) + threadIdx.x / WARP) * rows;
+    uint32_t row0 = first + lane / (4 * groups) * ROWS;
     uint32_t blocks = p.w.blocks, segments = (blocks + SEGMENT_BLOCKS - 1) / SEGMENT_BLOCKS;
-    uint64_t first_block = (uint64_t)(row < p.w.rows ? row : p.w.rows - 1) * blocks; /* all lanes stay to the end */
-    uint32_t table[16];
-#pragma unroll
-    for (int i = 0; i < 16; i++)
-        table[i] = p.w.table[i];
+    uint32_t table[17];
+    load_table<BITS>(p.w, table);
 
     for (uint32_t t0 = 0; t0 < j.m; t0 += M) {
-        uint64_t at[M];
-        float total[M];
+        float total[ROWS][M];
 #pragma unroll
-        for (int m = 0; m < M; m++) {
-            at[m] = token_row(p, j, t0 + m < j.m ? t0 + m : j.m - 1) * blocks;
-            total[m] = 0.0f;
-        }
-        for (uint32_t s0 = 0; s0 < segments; s0 += groups) {
-            uint32_t s = s0 + group, from = s * SEGMENT_BLOCKS;
-            float seg[M];
+        for (int r = 0; r < ROWS; r++)
 #pragma unroll
             for (int m = 0; m < M; m++)
-                seg[m] = 0.0f;
-#pragma unroll 4
-            for (uint32_t k = 0; k < SEGMENT_BLOCKS; k++) {
-                bool there = from + k < blocks;
-                uint32_t b = there ? from + k : blocks - 1;
-                uint32_t v[8], lo[8];
-                decode<BITS>(table, load_codes<BITS>(p.w, j.low, first_block + b, (int)t), v, lo);
-                float norm = norm_of(p.w, j.low, first_block + b);
+                total[r][m] = 0.0f;
+        for (uint32_t s0 = 0; s0 < segments; s0 += groups) {
+            uint32_t from = (s0 + group) * SEGMENT_BLOCKS;
+            bool all_whole = (s0 + groups) * SEGMENT_BLOCKS <= blocks;
+            gpu_place row[ROWS];
+            gemv_tokens<M> x;
+            float seg[ROWS][M];
+            uint32_t start = from < blocks ? from : 0;
 #pragma unroll
-                for (int m = 0; m < M; m++) {
-                    const uint4 *x = reinterpret_cast<const uint4 *>(p.a.q + (at[m] + b) * 32 + t * 8);
-                    uint4 x0 = x[0], x1 = x[1];
-                    const uint32_t q[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
-                    int dot = 0, low = 0;
+            for (int r = 0; r < ROWS; r++) {
+                uint32_t mine = row0 + r < p.w.rows ? row0 + r : p.w.rows - 1; /* all lanes stay to the end */
+                row[r] = place_of<BITS>(p.w, j.low, (uint64_t)mine * blocks + start, (int)t);
 #pragma unroll
-                    for (int i = 0; i < 8; i++)
-                        dot = __dp4a((int)v[i], (int)q[i], dot);
-                    dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 1);
-                    dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 2);
-                    if (BITS == 6) {
+                for (int m = 0; m < M; m++)
+                    seg[r][m] = 0.0f;
+            }
 #pragma unroll
-                        for (int i = 0; i < 8; i++)
-                            low = __dp4a((int)lo[i], (int)q[i], low);
-                        low += __shfl_xor_sync(0xFFFFFFFFu, low, 1);
-                        low += __shfl_xor_sync(0xFFFFFFFFu, low, 2);
-                    }
-                    float isum = whole(dot, low, p.a.sum[at[m] + b], BITS);
-                    float next = fmaf(norm * p.a.scale[at[m] + b], isum, seg[m]);
-                    seg[m] = there ? next : seg[m];
+            for (int m = 0; m < M; m++) {
+                uint64_t at = token_row(p, j, t0 + m < j.m ? t0 + m : j.m - 1) * blocks + start;
+                x.q[m] = reinterpret_cast<const uint4 *>(p.a.q + at * 32 + t * 8);
+                x.of[m] = p.a.of + at;
+            }
+            uint32_t count = SEGMENT_BLOCKS;
+            if (groups == 1 && blocks - s0 * SEGMENT_BLOCKS < count)
+                count = blocks - s0 * SEGMENT_BLOCKS;
+            if (all_whole || groups == 1) {
+                for (; count >= AT_ONCE; count -= AT_ONCE) {
+                    gemv_blocks<BITS, ROWS, M, AT_ONCE>(table, row, x, seg);
+                    advance<BITS, ROWS, M>(row, x, AT_ONCE);
+                }
+                for (; count; count--) {
+                    gemv_blocks<BITS, ROWS, M, 1>(table, row, x, seg);
+                    advance<BITS, ROWS, M>(row, x, 1);
+                }
+            } else {
+                for (uint32_t k = 0; k < SEGMENT_BLOCKS; k++) {
+                    float next[ROWS][M];
+                    bool there = from + k < blocks;
+#pragma unroll
+                    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+                        for (int m = 0; m < M; m++)
+                            next[r][m] = seg[r][m];
+                    gemv_blocks<BITS, ROWS, M, 1>(table, row, x, next);
+#pragma unroll
+                    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+                        for (int m = 0; m < M; m++)
+                            seg[r][m] = there ? next[r][m] : seg[r][m];
+                    advance<BITS, ROWS, M>(row, x, from + k + 1 < blocks ? 1 : 0);
                 }
             }
 #pragma unroll
-            for (int m = 0; m < M; m++)
-                for (uint32_t g = 0; g < groups; g++) {
-                    float of = __shfl_sync(0xFFFFFFFFu, seg[m], (int)(lane / (4 * groups) * 4 * groups + 4 * g));
-                    total[m] = s0 + g < segments ? total[m] + of : total[m];
-                }
-        }
-        if (t == 0 && group == 0 && row < p.w.rows)
+            for (int r = 0; r < ROWS; r++)
 #pragma unroll
-            for (int m = 0; m < M; m++)
-                if (t0 + m < j.m)
-                    store(p, (j.row + t0 + m) * p.stride + row, total[m] * p.w.scale);
+                for (int m = 0; m < M; m++)
+                    for (uint32_t g = 0; g < groups; g++) {
+                        int of = (int)(lane / (4 * groups) * 4 * groups + 4 * g);
+                        float part = __shfl_sync(0xFFFFFFFFu, seg[r][m], of);
+                        total[r][m] = s0 + g < segments ? total[r][m] + part : total[r][m];
+                    }
+        }
+        if (t == 0 && group == 0)
+#pragma unroll
+            for (int r = 0; r < ROWS; r++)
+#pragma unroll
+                for (int m = 0; m < M; m++)
+                    if (row0 + r < p.w.rows && t0 + m < j.m)
+                        store(p, (j.row + t0 + m) * p.stride + row0 + r, total[r][m] * p.w.scale);
     }
 }
 
@@ -142,10 +226,11 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
         return; /* the whole block */
     uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4, blocks = p.w.blocks;
     uint32_t first_row = (blockIdx.x * MMA_WARPS + threadIdx.x / WARP) * MMA_ROWS;
-    uint64_t row[2], token[TILES], column[TILES][2];
+    uint64_t token[TILES], column[TILES][2];
+    gpu_place place[2];
     for (int h = 0; h < 2; h++) {
         uint32_t r = first_row + g + 8 * h;
-        row[h] = (uint64_t)(r < p.w.rows ? r : p.w.rows - 1) * blocks;
+        place[h] = place_of<BITS>(p.w, j.low, (uint64_t)(r < p.w.rows ? r : p.w.rows - 1) * blocks, (int)t);
     }
 #pragma unroll
     for (int i = 0; i < TILES; i++) {
@@ -156,10 +241,8 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
             column[i][h] = token_row(p, j, out < j.m ? out : j.m - 1) * blocks;
         }
     }
-    uint32_t table[16];
-#pragma unroll
-    for (int i = 0; i < 16; i++)
-        table[i] = p.w.table[i];
+    uint32_t table[17];
+    load_table<BITS>(p.w, table);
     float seg[TILES][4], total[TILES][4];
 #pragma unroll
     for (int i = 0; i < TILES; i++)
@@ -169,9 +252,9 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
 
     for (uint32_t b = 0; b < blocks; b++) {
         uint32_t v[8], v8[8], lo[8], lo8[8];
-        decode<BITS>(table, load_codes<BITS>(p.w, j.low, row[0] + b, (int)t), v, lo);
-        decode<BITS>(table, load_codes<BITS>(p.w, j.low, row[1] + b, (int)t), v8, lo8);
-        const float norm[2] = {norm_of(p.w, j.low, row[0] + b), norm_of(p.w, j.low, row[1] + b)};
+        decode<BITS>(table, load_codes<BITS>(place[0], b), v, lo);
+        decode<BITS>(table, load_codes<BITS>(place[1], b), v8, lo8);
+        const float norm[2] = {load_norm(place[0], b), load_norm(place[1], b)};
 #pragma unroll
         for (int i = 0; i < TILES; i++) {
             const uint4 *x = reinterpret_cast<const uint4 *>(p.a.q + (token[i] + b) * 32 + t * 8);
@@ -183,9 +266,9 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
                 mma_block(low, lo, lo8, q);
 #pragma unroll
             for (int k = 0; k < 4; k++) {
-                uint64_t of = column[i][k % 2] + b;
-                float isum = whole(acc[k], low[k], p.a.sum[of], BITS);
-                seg[i][k] = fmaf(norm[k / 2] * p.a.scale[of], isum, seg[i][k]);
+                uint2 of = p.a.of[column[i][k % 2] + b];
+                float isum = whole(acc[k], low[k], (int)of.y, BITS);
+                seg[i][k] = fmaf(norm[k / 2] * __uint_as_float(of.x), isum, seg[i][k]);
             }
         }
         if (b % SEGMENT_BLOCKS == SEGMENT_BLOCKS - 1 || b + 1 == blocks)
@@ -207,6 +290,13 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
         }
 }
 
+template <int BITS, int ROWS, int M> static cudaError_t run_gemv(const gpu_product &p, uint32_t groups, cudaStream_t s)
+{
+    uint32_t rows = GEMV_THREADS / WARP * (8 / groups) * ROWS;
+    dim3 grid((p.w.rows + rows - 1) / rows, p.jobs);
+    return gpu_launch((gemv_kernel<BITS, ROWS, M>), grid, dim3(GEMV_THREADS), 0, s, p, groups);
+}
+
 template <int BITS> static cudaError_t run_bits(const gpu_product &p, cudaStream_t s)
 {
     if (p.m > GEMV_TOKENS) {
@@ -217,13 +307,11 @@ template <int BITS> static cudaError_t run_bits(const gpu_product &p, cudaStream
     uint32_t segments = (p.w.blocks + SEGMENT_BLOCKS - 1) / SEGMENT_BLOCKS, groups = 1;
     while (groups < segments && groups < 8)
         groups *= 2;
-    uint32_t rows = GEMV_THREADS / WARP * (8 / groups);
-    dim3 grid((p.w.rows + rows - 1) / rows, p.jobs);
     if (p.m == 1)
-        return gpu_launch(gemv_kernel<BITS, 1>, grid, dim3(GEMV_THREADS), 0, s, p, groups);
+        return run_gemv<BITS, 2, 1>(p, groups, s);
     if (p.m == 2)
-        return gpu_launch(gemv_kernel<BITS, 2>, grid, dim3(GEMV_THREADS), 0, s, p, groups);
-    return gpu_launch(gemv_kernel<BITS, 4>, grid, dim3(GEMV_THREADS), 0, s, p, groups);
+        return run_gemv<BITS, 2, 2>(p, groups, s);
+    return run_gemv<BITS, 1, 4>(p, groups, s);
 }
 
 cudaError_t gpu_run_product(const gpu_product *p, cudaStream_t s)

@@ -46,10 +46,8 @@ static __device__ __forceinline__ void q8_block(float (&v)[4], const gpu_q8 &q, 
     uint32_t low = upper ? other : mine, high = upper ? mine : other, at = lane % 16;
     uint32_t word = gpu_prmt(low, high, upper ? 0x7362 : 0x5140);
     q.q[block * 32 + at / 4 * 8 + 2 * (at % 4) + upper] = word;
-    if (lane == 0) {
-        q.scale[block] = bad ? NAN : tiny ? 0.0f : amax / 127.0f;
-        q.sum[block] = sum;
-    }
+    if (lane == 0)
+        q.of[block] = make_uint2(hs_float_bits(bad ? NAN : tiny ? 0.0f : amax / 127.0f), (uint32_t)sum);
 }
 
 /* A block a token. Fixed work: sums have an order of their own. */

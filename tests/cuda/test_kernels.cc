@@ -78,8 +78,7 @@ static acts make_acts(uint32_t rows, uint32_t cols, cudaStream_t s)
                 a.sum + r * (size_t)a.blocks);
     a.dx = to_device(a.x, (size_t)rows * cols);
     a.d.q = device<uint32_t>(all * 32);
-    a.d.scale = device<float>(all);
-    a.d.sum = device<int32_t>(all);
+    a.d.of = device<uint2>(all);
     OK(gpu_run_q8(a.dx, nullptr, cols, rows, a.d, s));
     OK(cudaStreamSynchronize(s));
     return a;
@@ -89,21 +88,21 @@ static void check_q8(const acts *a)
 {
     size_t all = (size_t)a->rows * a->blocks;
     uint8_t *q = static_cast<uint8_t *>(malloc(all * HS_BLOCK));
-    float *scale = static_cast<float *>(malloc(all * sizeof(float)));
-    int32_t *sum = static_cast<int32_t *>(malloc(all * sizeof(int32_t)));
+    uint2 *of = static_cast<uint2 *>(malloc(all * sizeof(uint2)));
     to_host(q, reinterpret_cast<uint8_t *>(a->d.q), all * HS_BLOCK);
-    to_host(scale, a->d.scale, all);
-    to_host(sum, a->d.sum, all);
-    same("q8 scales", scale, a->scale, all);
-    assert_memory_equal(sum, a->sum, all * sizeof(int32_t));
+    to_host(of, a->d.of, all);
+    for (size_t b = 0; b < all; b++) {
+        float scale = hs_bits_float(of[b].x);
+        same("q8 scales", &scale, &a->scale[b], 1);
+        assert_int_equal((int32_t)of[b].y, a->sum[b]);
+    }
     for (size_t b = 0; b < all; b++)
         for (uint32_t j = 0; j < HS_BLOCK; j++) {
             uint32_t k = j % 64, at = k / 16 * 32 + k % 16 / 2 * 4 + k % 2 * 2 + j / 64;
             assert_int_equal((int8_t)q[b * HS_BLOCK + at], a->q[b * HS_BLOCK + j]);
         }
     free(q);
-    free(scale);
-    free(sum);
+    free(of);
 }
 
 static void drop_acts(acts *a)
@@ -114,8 +113,7 @@ static void drop_acts(acts *a)
     free(a->sum);
     OK(cudaFree(a->dx));
     OK(cudaFree(a->d.q));
-    OK(cudaFree(a->d.scale));
-    OK(cudaFree(a->d.sum));
+    OK(cudaFree(a->d.of));
 }
 
 typedef struct weights {
@@ -298,17 +296,21 @@ static void swiglu_and_the_weighted_sum_are_those_of_the_reference(void **state)
     float *dg = to_device(gate, rows * cols), *du = to_device(up, rows * cols);
     for (uint32_t r = 0; r < rows; r++)
         ref->swiglu(gate + r * cols, up + r * cols, cols, h + r * cols);
-    gpu_q8 q = {device<uint32_t>(rows * 3 * 32), device<float>(rows * 3), device<int32_t>(rows * 3)};
+    gpu_q8 q = {device<uint32_t>(rows * 3 * 32), device<uint2>(rows * 3)};
     OK(gpu_run_q8(dg, du, cols, rows, q, s));
     OK(cudaStreamSynchronize(s));
     to_host(got, dg, rows * cols);
     same("swiglu", got, h, rows * cols);
-    float scale[rows * 3], want_scale[3];
+    float want_scale[3];
+    uint2 of[rows * 3];
     int8_t code[3 * HS_BLOCK];
     int32_t sum[3];
-    to_host(scale, q.scale, rows * 3);
+    to_host(of, q.of, rows * 3);
     ref->q8(h + 2 * cols, cols, code, want_scale, sum);
-    same("q8 of swiglu", scale + 6, want_scale, 3);
+    for (int b = 0; b < 3; b++) {
+        float scale = hs_bits_float(of[6 + b].x);
+        same("q8 of swiglu", &scale, &want_scale[b], 1);
+    }
 
     /* rows 0..n * used - 1 are experts', then the shared one's */
     const uint32_t slot[n * used] = {2, 0, 1, 2, 1, 0};
