@@ -31,7 +31,7 @@ typedef struct hs_cuda {
     gpu_q8 uq, outq, hq;
     int32_t *id;
     uint32_t *list, *slot;
-    gpu_job *job; /* [3][experts + 1]: gate, up, down */
+    gpu_job *job; /* [3 (experts + 1)] */
     const float *rope_freq;
     uint32_t rope_first, rope_n, logits_rows;
 
@@ -40,6 +40,7 @@ typedef struct hs_cuda {
     int32_t *host_id;
     uint32_t *host_list, *host_slot, *host_start;
     gpu_job *host_job;
+    struct visit *visit; /* [experts + 1] */
 } hs_cuda;
 
 static hs_cuda *cuda_of(hs_backend *be)
@@ -132,13 +133,10 @@ static hlwq_status cuda_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_erro
 
 /* ---- parts shared by stages ------------------------------------------------------------------ */
 
-static gpu_matrix layout_of(const hs_matrix *m)
+static gpu_format format_of(const hs_matrix *m)
 {
-    gpu_matrix w = {};
+    gpu_format w = {};
     uint32_t bits = hs_dtype_bits(m->dtype), half = 1u << (bits - 1);
-    w.high = m->high ? (uint64_t)(m->high - m->low) : 0;
-    w.norms = (uint64_t)(m->norms - m->low);
-    w.rows = m->rows;
     w.blocks = m->blocks;
     w.bits = bits;
     w.scale = m->book->scale;
@@ -154,26 +152,67 @@ static gpu_matrix layout_of(const hs_matrix *m)
     return w;
 }
 
-/* y = W a, with a's plain and q8 forms. */
-static hlwq_status product(hs_cuda *c, const hs_matrix *w, const float *x, const gpu_q8 *q, uint32_t n, float *y,
-                           uint64_t stride, bool add, hlwq_error *err)
+/* Whether one launch can take both. */
+static bool alike(const hs_matrix *a, const hs_matrix *b)
 {
-    if (!hs_dtype_packed(w->dtype)) {
-        CUDA_DO("a product", gpu_run_plain(w, x, n, y, stride, add, c->stream));
-        return HLWQ_OK;
+    return hs_dtype_packed(a->dtype) && a->dtype == b->dtype && a->book == b->book && a->cols == b->cols;
+}
+
+static gpu_job job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t first, uint32_t m, uint32_t row)
+{
+    gpu_job j = {};
+    j.low = w->low;
+    j.high = w->high ? w->high : w->low;
+    j.norms = reinterpret_cast<const uint16_t *>(w->norms);
+    j.y = y;
+    j.stride = stride;
+    j.rows = w->rows;
+    j.first = first;
+    j.m = m;
+    j.row = row;
+    return j;
+}
+
+/* y = W x: one of several products of the same activations. */
+typedef struct part {
+    const hs_matrix *w;
+    float *y;
+    uint32_t stride;
+} part;
+
+/* Each y (+)= W a, with a's plain and q8 forms; neighbours that are alike share a launch. */
+static hlwq_status products(hs_cuda *c, const part *parts, uint32_t count, const float *x, const gpu_q8 *q, uint32_t n,
+                            bool add, hlwq_error *err)
+{
+    for (uint32_t i = 0, k; i < count; i += k) {
+        const part *first = &parts[i];
+        gpu_product p = {};
+        k = 1;
+        if (!hs_dtype_packed(first->w->dtype)) {
+            CUDA_DO("a product", gpu_run_plain(first->w, x, n, first->y, first->stride, add, c->stream));
+            continue;
+        }
+        while (i + k < count && k < JOBS_INLINE && alike(first->w, first[k].w))
+            k++;
+        p.w = format_of(first->w);
+        p.jobs = k;
+        p.m = n;
+        p.a = *q;
+        p.add = add;
+        for (uint32_t j = 0; j < k; j++) {
+            p.own[j] = job_of(first[j].w, first[j].y, first[j].stride, 0, n, 0);
+            p.rows = first[j].w->rows > p.rows ? first[j].w->rows : p.rows;
+        }
+        CUDA_DO("a product", gpu_run_product(&p, c->stream));
     }
-    gpu_product p = {};
-    p.w = layout_of(w);
-    p.one.low = w->low;
-    p.one.m = n;
-    p.jobs = 1;
-    p.m = n;
-    p.a = *q;
-    p.y = y;
-    p.stride = stride;
-    p.add = add;
-    CUDA_DO("a product", gpu_run_product(&p, c->stream));
     return HLWQ_OK;
+}
+
+static hlwq_status product(hs_cuda *c, const hs_matrix *w, const float *x, const gpu_q8 *q, uint32_t n, float *y,
+                           uint32_t stride, bool add, hlwq_error *err)
+{
+    const part one = {w, y, stride};
+    return products(c, &one, 1, x, q, n, add, err);
 }
 
 static hlwq_status norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, hlwq_error *err)
@@ -215,9 +254,10 @@ static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const h
     uint64_t page_bytes = 2ull * HS_GRID * w->kv_heads * w->head_dim * (a.half ? 2 : 4);
     HS_TRY(check_pages(kv, page_bytes, (first + n + HS_GRID - 1) / HS_GRID, err));
     HS_TRY(norm(c, x, w->norm, w->eps, n, err));
-    HS_TRY(product(c, &w->q, c->u, &c->uq, n, c->proj, width, false, err));
-    HS_TRY(product(c, &w->k, c->u, &c->uq, n, c->proj + w->q.rows, width, false, err));
-    HS_TRY(product(c, &w->v, c->u, &c->uq, n, c->proj + w->q.rows + w->k.rows, width, false, err));
+    const part qkv[] = {{&w->q, c->proj, (uint32_t)width},
+                        {&w->k, c->proj + w->q.rows, (uint32_t)width},
+                        {&w->v, c->proj + w->q.rows + w->k.rows, (uint32_t)width}};
+    HS_TRY(products(c, qkv, 3, c->u, &c->uq, n, false, err));
     if (c->rope_freq != w->inv_freq || c->rope_first != first || c->rope_n != n) {
         float freq[128];
         memcpy(freq, w->inv_freq, w->rotary_dims / 2 * sizeof(float));
@@ -261,10 +301,9 @@ static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_del
     d.z = c->proj + b * w->qkv.rows;
     d.b = d.z + b * w->z.rows;
     d.a = d.b + b * w->v_heads;
-    HS_TRY(product(c, &w->qkv, c->u, &c->uq, n, d.qkv, w->qkv.rows, false, err));
-    HS_TRY(product(c, &w->z, c->u, &c->uq, n, d.z, w->z.rows, false, err));
-    HS_TRY(product(c, &w->b, c->u, &c->uq, n, d.b, w->v_heads, false, err));
-    HS_TRY(product(c, &w->a, c->u, &c->uq, n, d.a, w->v_heads, false, err));
+    const part in[] = {
+        {&w->qkv, d.qkv, w->qkv.rows}, {&w->z, d.z, w->z.rows}, {&w->b, d.b, w->v_heads}, {&w->a, d.a, w->v_heads}};
+    HS_TRY(products(c, in, 4, c->u, &c->uq, n, false, err));
     d.conv = w->conv;
     d.a_log = w->a_log;
     d.dt_bias = w->dt_bias;
@@ -297,8 +336,8 @@ static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, const gpu_q8
     uint64_t blocks = (c->lim.ffn_width + HS_BLOCK - 1) / HS_BLOCK;
     float *gate = c->gate + row * c->lim.ffn_width, *up = c->up + row * c->lim.ffn_width;
     gpu_q8 hq = {c->hq.q + row * blocks * 32, c->hq.of + row * blocks};
-    HS_TRY(product(c, &w->gate, u, uq, n, gate, width, false, err));
-    HS_TRY(product(c, &w->up, u, uq, n, up, width, false, err));
+    const part in[] = {{&w->gate, gate, width}, {&w->up, up, width}};
+    HS_TRY(products(c, in, 2, u, uq, n, false, err));
     if (hs_dtype_packed(w->down.dtype))
         CUDA_DO("a feed-forward", gpu_run_q8(gate, up, width, n, hq, c->stream));
     else
@@ -319,10 +358,8 @@ static hlwq_status choose(hs_cuda *c, const hs_mixture *w, uint32_t n, hs_routin
     size_t picks = (size_t)n * w->used;
     HS_TRY(product(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
     CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
-    CUDA_DO("the router",
-            cudaMemcpyAsync(c->host_id, c->id, picks * sizeof(int32_t), cudaMemcpyDeviceToHost, c->stream));
-    CUDA_DO("the router",
-            cudaMemcpyAsync(c->host_weight, c->weight, picks * sizeof(float), cudaMemcpyDeviceToHost, c->stream));
+    CUDA_DO("the router", cudaMemcpyAsync(c->host_weight, c->weight, (uint8_t *)(c->id + picks) - (uint8_t *)c->weight,
+                                          cudaMemcpyDeviceToHost, c->stream));
     CUDA_DO("the router", cudaStreamSynchronize(c->stream));
     memcpy(routing->id, c->host_id, picks * sizeof(int32_t));
     memcpy(routing->weight, c->host_weight, picks * sizeof(float));
@@ -357,61 +394,87 @@ static hlwq_status cuda_guess(hs_backend *be, const hs_mixture *w, uint32_t n, c
     return cuda_get(be, routing->weight, weight, picks * sizeof(float), err);
 }
 
-/* One product of all jobs from `first` on; `which` 0 gate, 1 up, 2 down. */
-static hlwq_status grouped(hs_cuda *c, const hs_matrix *w, uint32_t which, uint32_t first, uint32_t jobs, uint32_t most,
-                           const uint32_t *list, const gpu_q8 *a, float *y, uint64_t stride, hlwq_error *err)
+/* A feed-forward and the rows of the list that it gets; its results go to the same rows of expert_y. */
+typedef struct visit {
+    const hs_ffn *w;
+    uint32_t from, m;
+} visit;
+
+static hlwq_status grouped(hs_cuda *c, const hs_matrix *w, const gpu_job *job, uint32_t jobs, uint32_t most,
+                           const uint32_t *list, const gpu_q8 *a, hlwq_error *err)
 {
     gpu_product p = {};
-    p.w = layout_of(w);
-    p.job = c->job + (size_t)which * (c->lim.experts + 1) + first;
+    p.w = format_of(w);
+    p.job = job;
     p.jobs = jobs;
     p.m = most;
+    p.rows = w->rows;
     p.list = list;
     p.a = *a;
-    p.y = y;
-    p.stride = stride;
     CUDA_DO("experts", gpu_run_product(&p, c->stream));
     return HLWQ_OK;
 }
 
-/* Experts on the card, in one go where their weights are packed; jobs first.. of the tables are theirs. */
-static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids, uint32_t first,
-                                hlwq_error *err)
+/* Feed-forwards that are alike, in three launches; `first` jobs of this layer are taken. */
+static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t first, hlwq_error *err)
 {
-    const hs_ffn *any = &expert[id[0]];
-    uint32_t most = 0, stride = c->lim.experts + 1;
-    bool packed =
-        hs_dtype_packed(any->gate.dtype) && hs_dtype_packed(any->up.dtype) && hs_dtype_packed(any->down.dtype);
-    for (uint32_t i = 0; i < n_ids && !packed; i++) { /* plain weights: an expert and a token at a time */
-        uint32_t from = c->host_start[id[i]], to = c->host_start[id[i] + 1];
-        for (uint32_t k = from; k < to; k++)
-            HS_TRY(ffn(c, &expert[id[i]], c->u + (size_t)c->host_list[k] * c->lim.hidden, &c->uq, 1, k,
-                       c->expert_y + (size_t)k * c->lim.hidden, false, err));
+    const hs_ffn *any = v[0].w;
+    uint32_t most = 0, low = v[0].from, high = 0, width = any->gate.rows, hidden = c->lim.hidden;
+    gpu_job *job = c->host_job + 3 * first, *there = c->job + 3 * first;
+    for (uint32_t i = 0; i < n; i++) {
+        most = v[i].m > most ? v[i].m : most;
+        low = v[i].from < low ? v[i].from : low;
+        high = v[i].from + v[i].m > high ? v[i].from + v[i].m : high;
+        job[i] = job_of(&v[i].w->gate, c->gate, width, v[i].from, v[i].m, v[i].from);
+        job[n + i] = job_of(&v[i].w->up, c->up, width, v[i].from, v[i].m, v[i].from);
+        job[2 * n + i] = job_of(&v[i].w->down, c->expert_y, hidden, v[i].from, v[i].m, v[i].from);
     }
-    if (!packed)
-        return HLWQ_OK;
-    for (uint32_t i = 0; i < n_ids; i++) {
-        const hs_ffn *e = &expert[id[i]];
-        const uint8_t *low[3] = {e->gate.low, e->up.low, e->down.low};
-        uint32_t from = c->host_start[id[i]], m = c->host_start[id[i] + 1] - from;
-        most = m > most ? m : most;
-        for (uint32_t k = 0; k < 3; k++)
-            c->host_job[k * stride + first + i] = gpu_job{low[k], from, m, from};
+    CUDA_DO("experts", cudaMemcpyAsync(there, job, 3 * n * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
+    if (alike(&any->gate, &any->up)) {
+        HS_TRY(grouped(c, &any->gate, there, 2 * n, most, c->list, &c->uq, err));
+    } else {
+        HS_TRY(grouped(c, &any->gate, there, n, most, c->list, &c->uq, err));
+        HS_TRY(grouped(c, &any->up, there + n, n, most, c->list, &c->uq, err));
     }
-    for (uint32_t k = 0; k < 3; k++)
-        CUDA_DO("experts", cudaMemcpyAsync(c->job + k * stride + first, c->host_job + k * stride + first,
-                                           n_ids * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
-    uint32_t width = any->gate.rows;
-    HS_TRY(grouped(c, &any->gate, 0, first, n_ids, most, c->list, &c->uq, c->gate, width, err));
-    HS_TRY(grouped(c, &any->up, 1, first, n_ids, most, c->list, &c->uq, c->up, width, err));
-    /* Rows of these jobs lie here and there: each job's by itself. */
+    /* Rows between these may be another visit's: before it they hold nothing, after it nothing that is needed. */
     uint64_t blocks = (width + HS_BLOCK - 1) / HS_BLOCK;
+    gpu_q8 hq = {c->hq.q + low * blocks * 32, c->hq.of + low * blocks};
+    CUDA_DO("experts",
+            gpu_run_q8(c->gate + (size_t)low * width, c->up + (size_t)low * width, width, high - low, hq, c->stream));
+    return grouped(c, &any->down, there + 2 * n, n, most, NULL, &c->hq, err);
+}
+
+static bool ffn_alike(const hs_ffn *a, const hs_ffn *b)
+{
+    return alike(&a->gate, &b->gate) && alike(&a->up, &b->up) && alike(&a->down, &b->down) &&
+           a->gate.rows == b->gate.rows;
+}
+
+/* Experts that are on the card, and with them the shared one if `shared` is not NULL. */
+static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids,
+                                const hs_ffn *shared, uint32_t picks, uint32_t n, uint32_t *first, hlwq_error *err)
+{
+    uint32_t visits = 0;
+    size_t hidden = c->lim.hidden;
     for (uint32_t i = 0; i < n_ids; i++) {
-        uint64_t from = c->host_start[id[i]], m = c->host_start[id[i] + 1] - from;
-        gpu_q8 hq = {c->hq.q + from * blocks * 32, c->hq.of + from * blocks};
-        CUDA_DO("experts", gpu_run_q8(c->gate + from * width, c->up + from * width, width, m, hq, c->stream));
+        const hs_ffn *w = &expert[id[i]];
+        uint32_t from = c->host_start[id[i]], to = c->host_start[id[i] + 1];
+        if (ffn_alike(w, w)) {
+            c->visit[visits++] = visit{w, from, to - from};
+            continue;
+        }
+        for (uint32_t k = from; k < to; k++) /* plain weights: a token at a time */
+            HS_TRY(ffn(c, w, c->u + c->host_list[k] * hidden, &c->uq, 1, k, c->expert_y + k * hidden, false, err));
     }
-    return grouped(c, &any->down, 2, first, n_ids, most, NULL, &c->hq, c->expert_y, c->lim.hidden, err);
+    if (shared && (visits == 0 || !ffn_alike(shared, c->visit[0].w)))
+        HS_TRY(ffn(c, shared, c->u, &c->uq, n, picks, c->expert_y + picks * hidden, false, err));
+    else if (shared)
+        c->visit[visits++] = visit{shared, picks, n};
+    if (visits == 0)
+        return HLWQ_OK;
+    HS_TRY(visit_all(c, c->visit, visits, *first, err));
+    *first += visits;
+    return HLWQ_OK;
 }
 
 /* Experts in ordinary memory: the CPU computes them, from the activations that the card has. */
@@ -440,25 +503,22 @@ static hlwq_status cuda_experts(hs_backend *be, const hs_mixture *w, const hs_ff
 {
     hs_cuda *c = cuda_of(be);
     uint32_t picks = n * w->used, first = 0, computed = 0, ready;
-    bool shared = w->shared.gate.rows > 0, have_u = false;
+    const hs_ffn *shared = w->shared.gate.rows ? &w->shared : NULL;
+    bool have_u = false;
     hs_sort_picks(routing->id, picks, w->used, w->experts, c->host_start, c->host_list, c->host_slot);
+    for (uint32_t t = 0; t < n; t++) /* the shared expert's tokens are all of them */
+        c->host_list[picks + t] = t;
     CUDA_DO("experts",
-            cudaMemcpyAsync(c->list, c->host_list, picks * sizeof(uint32_t), cudaMemcpyHostToDevice, c->stream));
-    CUDA_DO("experts",
-            cudaMemcpyAsync(c->slot, c->host_slot, picks * sizeof(uint32_t), cudaMemcpyHostToDevice, c->stream));
+            cudaMemcpyAsync(c->list, c->host_list, (uint8_t *)(c->host_slot + picks) - (uint8_t *)c->host_list,
+                            cudaMemcpyHostToDevice, c->stream));
     do {
         const int32_t *id;
         hs_place place;
         HS_TRY(source->next(source->user, &id, &ready, &place, err));
         for (uint32_t i = 0; i < ready; i++)
             computed += c->host_start[id[i] + 1] - c->host_start[id[i]];
-        if (ready && place == HS_PLACE_HERE) {
-            HS_TRY(experts_here(c, expert, id, ready, first, err));
-            first += ready;
-        }
-        if (shared) /* with the first of them, while others are being read */
-            HS_TRY(ffn(c, &w->shared, c->u, &c->uq, n, picks, c->expert_y + (size_t)picks * c->lim.hidden, false, err));
-        shared = false;
+        HS_TRY(experts_here(c, expert, id, place == HS_PLACE_HERE ? ready : 0, shared, picks, n, &first, err));
+        shared = NULL; /* it went with the first of them, while others are being read */
         if (ready && place == HS_PLACE_HOST)
             HS_TRY(experts_beside(c, expert, id, ready, n, &have_u, err));
     } while (ready);
@@ -534,9 +594,9 @@ static void lay_out(hs_cuda *c, carve *k)
     take(k, m->experts ? rows_of_ffn(m) * m->hidden : 0, &c->expert_y);
     take(k, b * m->experts, &c->logit);
     take(k, b, &c->shared);
-    take(k, picks, &c->weight);
+    take(k, picks, &c->weight); /* and behind it, so that one copy takes both: */
     take(k, picks, &c->id);
-    take(k, picks, &c->list);
+    take(k, picks + b, &c->list); /* and behind it, so that one copy takes both: */
     take(k, picks, &c->slot);
     take(k, 3 * ((uint64_t)m->experts + 1), &c->job);
     take(k, (b + 1) * m->head_dim, &c->rope);
@@ -552,10 +612,11 @@ static void lay_out_staging(hs_cuda *c, carve *k)
     take(k, m->experts ? picks * m->hidden : 0, &c->host_y);
     take(k, picks, &c->host_weight);
     take(k, picks, &c->host_id);
-    take(k, picks, &c->host_list);
+    take(k, picks + b, &c->host_list);
     take(k, picks, &c->host_slot);
     take(k, m->experts + 2, &c->host_start);
     take(k, 3 * ((uint64_t)m->experts + 1), &c->host_job);
+    take(k, (uint64_t)m->experts + 1, &c->visit);
 }
 
 static hs_limits limits_of(const hs_limits *limits)

@@ -42,13 +42,12 @@ typedef struct gpu_place {
     const uint16_t *norm;
 } gpu_place;
 
-template <int BITS>
-static __device__ __forceinline__ gpu_place place_of(const gpu_matrix &w, const uint8_t *low, uint64_t block, int t)
+template <int BITS> static __device__ __forceinline__ gpu_place place_of(const gpu_job &j, uint64_t block, int t)
 {
     gpu_place p;
-    p.low = low + block * low_bytes<BITS>() + t * (low_bytes<BITS>() / 4);
-    p.high = low + w.high + block * high_bytes<BITS>() + t * 4;
-    p.norm = reinterpret_cast<const uint16_t *>(low + w.norms) + block;
+    p.low = j.low + block * low_bytes<BITS>() + t * (low_bytes<BITS>() / 4);
+    p.high = j.high + block * high_bytes<BITS>() + t * 4;
+    p.norm = j.norms + block;
     return p;
 }
 
@@ -82,7 +81,7 @@ static __device__ __forceinline__ float load_norm(const gpu_place &p, uint32_t k
  * lanes hold the same: it would keep such words in uniform registers, which PRMT cannot read, and move each one over
  * for every use (a seventh of all instructions on sm_86).
  */
-template <int BITS> static __device__ __forceinline__ void load_table(const gpu_matrix &w, uint32_t (&table)[17])
+template <int BITS> static __device__ __forceinline__ void load_table(const gpu_format &w, uint32_t (&table)[17])
 {
     enum { WORDS = BITS <= 3 ? 1 : BITS == 4 ? 2 : BITS == 5 ? 4 : 16 };
 #pragma unroll

@@ -19,35 +19,39 @@ extern "C" {
 
 enum { WARP = 32, SEGMENT_BLOCKS = 8, GEMV_TOKENS = 8 /* most that share one decoding in a matrix-vector product */ };
 
-/* A packed matrix; planes at these offsets from a job's base. */
-typedef struct gpu_matrix {
-    uint64_t high, norms; /* from the low plane */
-    uint32_t rows, blocks, bits;
-    float scale;        /* of the sums */
-    uint32_t table[16]; /* magnitudes k by index, four to a word; Q6: 32 high parts, then 32 low ones */
-} gpu_matrix;
+/* Packed matrices of one shape of rows and one codebook. */
+typedef struct gpu_format {
+    uint32_t blocks, bits; /* of a row; of a code */
+    float scale;           /* of the sums */
+    uint32_t table[16];    /* magnitudes k by index, four to a word; Q6: 32 high parts, then 32 low ones */
+} gpu_format;
 
+/* One of them and the tokens it gets. */
 typedef struct gpu_job {
-    const uint8_t *low; /* the matrix */
-    uint32_t first;     /* token rows list[first..first + m - 1], or first.. where there is no list */
-    uint32_t m, row;    /* result rows row..row + m - 1 */
+    const uint8_t *low, *high;
+    const uint16_t *norms;
+    float *y; /* [..][stride] */
+    uint32_t stride;
+    uint32_t rows;   /* of the matrix */
+    uint32_t first;  /* token rows list[first..first + m - 1], or first.. where there is no list */
+    uint32_t m, row; /* result rows row..row + m - 1 */
 } gpu_job;
+
+enum { JOBS_INLINE = 4 };
 
 typedef struct gpu_q8 {
     uint32_t *q; /* [rows][blocks][32] */
     uint2 *of;   /* [rows][blocks]: the bits of the scale; the sum of the codes */
 } gpu_q8;
 
-/* One product, or one for each job. */
+/* Products of one format: y (+)= W a for each job. */
 typedef struct gpu_product {
-    gpu_matrix w;
-    gpu_job one;
-    const gpu_job *job; /* device, [jobs]; NULL = the one */
-    uint32_t jobs, m;   /* m: the most rows of a job */
+    gpu_format w;
+    gpu_job own[JOBS_INLINE];
+    const gpu_job *job;     /* on the card, [jobs]; NULL = `own` */
+    uint32_t jobs, m, rows; /* m, rows: the most of a job */
     const uint32_t *list;
     gpu_q8 a;
-    float *y;
-    uint64_t stride;
     bool add; /* y += instead of y = */
 } gpu_product;
 

@@ -17,7 +17,7 @@ enum { GEMV_THREADS = 128, AT_ONCE = 4 /* blocks, unrolled */, MMA_WARPS = 4, MM
 
 static __device__ __forceinline__ gpu_job job_of(const gpu_product &p, uint32_t i)
 {
-    return p.job ? p.job[i] : p.one;
+    return p.job ? p.job[i] : p.own[i];
 }
 
 static __device__ __forceinline__ uint64_t token_row(const gpu_product &p, const gpu_job &j, uint32_t t)
@@ -25,9 +25,9 @@ static __device__ __forceinline__ uint64_t token_row(const gpu_product &p, const
     return p.list ? p.list[j.first + t] : j.first + t;
 }
 
-static __device__ __forceinline__ void store(const gpu_product &p, uint64_t at, float v)
+static __device__ __forceinline__ void store(const gpu_product &p, float *at, float v)
 {
-    p.y[at] = p.add ? p.y[at] + v : v;
+    *at = p.add ? *at + v : v;
 }
 
 static __device__ __forceinline__ float whole(int dot, int low, int sum, int bits)
@@ -111,6 +111,8 @@ static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p
     uint32_t rows = ROWS * (8 / groups), first = (blockIdx.x * (GEMV_THREADS / WARP) + threadIdx.x / WARP) * rows;
     uint32_t row0 = first + lane / (4 * groups) * ROWS;
     uint32_t blocks = p.w.blocks, segments = (blocks + SEGMENT_BLOCKS - 1) / SEGMENT_BLOCKS;
+    if (first >= j.rows)
+        return; /* the whole warp: jobs have different numbers of rows */
     uint32_t table[17];
     load_table<BITS>(p.w, table);
 
@@ -130,8 +132,8 @@ static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p
             uint32_t start = from < blocks ? from : 0;
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
-                uint32_t mine = row0 + r < p.w.rows ? row0 + r : p.w.rows - 1; /* all lanes stay to the end */
-                row[r] = place_of<BITS>(p.w, j.low, (uint64_t)mine * blocks + start, (int)t);
+                uint32_t mine = row0 + r < j.rows ? row0 + r : j.rows - 1; /* all lanes stay to the end */
+                row[r] = place_of<BITS>(j, (uint64_t)mine * blocks + start, (int)t);
 #pragma unroll
                 for (int m = 0; m < M; m++)
                     seg[r][m] = 0.0f;
@@ -187,8 +189,8 @@ static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p
             for (int r = 0; r < ROWS; r++)
 #pragma unroll
                 for (int m = 0; m < M; m++)
-                    if (row0 + r < p.w.rows && t0 + m < j.m)
-                        store(p, (j.row + t0 + m) * p.stride + row0 + r, total[r][m] * p.w.scale);
+                    if (row0 + r < j.rows && t0 + m < j.m)
+                        store(p, j.y + (uint64_t)(j.row + t0 + m) * j.stride + row0 + r, total[r][m] * p.w.scale);
     }
 }
 
@@ -222,7 +224,7 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
     enum { TILES = MMA_TOKENS / 8 };
     const gpu_job j = job_of(p, blockIdx.y);
     uint32_t first_token = blockIdx.z * MMA_TOKENS;
-    if (first_token >= j.m)
+    if (first_token >= j.m || blockIdx.x * MMA_WARPS * MMA_ROWS >= j.rows)
         return; /* the whole block */
     uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4, blocks = p.w.blocks;
     uint32_t first_row = (blockIdx.x * MMA_WARPS + threadIdx.x / WARP) * MMA_ROWS;
@@ -230,7 +232,7 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
     gpu_place place[2];
     for (int h = 0; h < 2; h++) {
         uint32_t r = first_row + g + 8 * h;
-        place[h] = place_of<BITS>(p.w, j.low, (uint64_t)(r < p.w.rows ? r : p.w.rows - 1) * blocks, (int)t);
+        place[h] = place_of<BITS>(j, (uint64_t)(r < j.rows ? r : j.rows - 1) * blocks, (int)t);
     }
 #pragma unroll
     for (int i = 0; i < TILES; i++) {
@@ -285,22 +287,22 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             uint32_t r = first_row + g + 8 * (k / 2), out = first_token + 8 * i + 2 * t + k % 2;
-            if (r < p.w.rows && out < j.m)
-                store(p, (j.row + out) * p.stride + r, total[i][k] * p.w.scale);
+            if (r < j.rows && out < j.m)
+                store(p, j.y + (uint64_t)(j.row + out) * j.stride + r, total[i][k] * p.w.scale);
         }
 }
 
 template <int BITS, int ROWS, int M> static cudaError_t run_gemv(const gpu_product &p, uint32_t groups, cudaStream_t s)
 {
     uint32_t rows = GEMV_THREADS / WARP * (8 / groups) * ROWS;
-    dim3 grid((p.w.rows + rows - 1) / rows, p.jobs);
+    dim3 grid((p.rows + rows - 1) / rows, p.jobs);
     return gpu_launch((gemv_kernel<BITS, ROWS, M>), grid, dim3(GEMV_THREADS), 0, s, p, groups);
 }
 
 template <int BITS> static cudaError_t run_bits(const gpu_product &p, cudaStream_t s)
 {
     if (p.m > GEMV_TOKENS) {
-        dim3 grid((p.w.rows + MMA_WARPS * MMA_ROWS - 1) / (MMA_WARPS * MMA_ROWS), p.jobs,
+        dim3 grid((p.rows + MMA_WARPS * MMA_ROWS - 1) / (MMA_WARPS * MMA_ROWS), p.jobs,
                   (p.m + MMA_TOKENS - 1) / MMA_TOKENS);
         return gpu_launch(mma_kernel<BITS>, grid, dim3(MMA_WARPS * WARP), 0, s, p);
     }

@@ -147,9 +147,9 @@ static void drop_weights(weights *w)
 }
 
 /* What backend_cuda.cu makes of a matrix, said again. */
-static gpu_matrix layout(const weights *w)
+static gpu_format layout(const weights *w)
 {
-    gpu_matrix g = {};
+    gpu_format g = {};
     uint8_t byte[64] = {};
     uint32_t bits = w->book.bits;
     for (uint32_t i = 0; i < 1u << (bits - 1); i++) {
@@ -161,13 +161,24 @@ static gpu_matrix layout(const weights *w)
         byte[3] = (uint8_t)~byte[1];
     }
     memcpy(g.table, byte, sizeof byte);
-    g.high = w->planes.high - w->planes.low;
-    g.norms = w->planes.norms - w->planes.low;
-    g.rows = w->m.rows;
     g.blocks = w->m.blocks;
     g.bits = bits;
     g.scale = w->book.scale;
     return g;
+}
+
+static gpu_job job_for(const weights *w, float *y, uint32_t stride, uint32_t first, uint32_t m)
+{
+    gpu_job j = {};
+    j.low = w->d + w->planes.low;
+    j.high = w->d + w->planes.high;
+    j.norms = reinterpret_cast<const uint16_t *>(w->d + w->planes.norms);
+    j.y = y;
+    j.stride = stride;
+    j.rows = w->m.rows;
+    j.first = j.row = first;
+    j.m = m;
+    return j;
 }
 
 /* ---- tests ----------------------------------------------------------------------------------- */
@@ -200,16 +211,15 @@ static void products_are_those_of_the_reference(void **state)
                 float *want = values(n * stride, 1), *got = static_cast<float *>(malloc(n * stride * sizeof(float)));
                 gpu_product p = {};
                 p.w = layout(&w);
-                p.one.low = w.d + w.planes.low;
-                p.one.m = p.m = n;
+                p.own[0] = job_for(&w, to_device(want, n * stride), (uint32_t)stride, 0, n);
+                p.m = n;
+                p.rows = rows;
                 p.jobs = 1;
                 p.a = a.d;
-                p.y = to_device(want, n * stride);
-                p.stride = stride;
                 p.add = i % 2;
                 OK(gpu_run_product(&p, s));
                 OK(cudaStreamSynchronize(s));
-                to_host(got, p.y, n * stride);
+                to_host(got, p.own[0].y, n * stride);
                 hs_act act = {};
                 act.cols = cols;
                 act.blocks = a.blocks;
@@ -225,7 +235,7 @@ static void products_are_those_of_the_reference(void **state)
                 free(want);
                 free(got);
                 free(y);
-                OK(cudaFree(p.y));
+                OK(cudaFree(p.own[0].y));
                 drop_acts(&a);
             }
             drop_weights(&w);
@@ -246,9 +256,10 @@ static void jobs_take_their_tokens_from_a_list(void **state)
         const uint32_t count[3] = {1, 0, most};
         uint32_t list[16], total = 0;
         gpu_job job[3];
+        float *y = device<float>(16 * rows);
         for (int e = 0; e < 3; e++) {
             make_weights(&w[e], 5, rows, cols);
-            job[e] = gpu_job{w[e].d + w[e].planes.low, total, count[e], total};
+            job[e] = job_for(&w[e], y, rows, total, count[e]);
             for (uint32_t i = 0; i < count[e]; i++)
                 list[total++] = (uint32_t)(i * 5 + (uint32_t)e) % n;
         }
@@ -258,14 +269,13 @@ static void jobs_take_their_tokens_from_a_list(void **state)
         p.job = to_device(job, 3);
         p.jobs = 3;
         p.m = most;
+        p.rows = rows;
         p.list = to_device(list, total);
         p.a = a.d;
-        p.y = device<float>(total * rows);
-        p.stride = rows;
         OK(gpu_run_product(&p, s));
         OK(cudaStreamSynchronize(s));
         float got[16 * 20], want[16 * 20];
-        to_host(got, p.y, total * rows);
+        to_host(got, y, total * rows);
         hs_act act = {};
         act.cols = cols;
         act.blocks = a.blocks;
@@ -280,7 +290,7 @@ static void jobs_take_their_tokens_from_a_list(void **state)
             drop_weights(&w[e]);
         OK(cudaFree(const_cast<gpu_job *>(p.job)));
         OK(cudaFree(const_cast<uint32_t *>(p.list)));
-        OK(cudaFree(p.y));
+        OK(cudaFree(y));
         drop_acts(&a);
         OK(cudaStreamDestroy(s));
     }
