@@ -12,7 +12,8 @@ static void row(hs_text *t, const char *name, uint64_t bytes)
 
 static void card_table(hs_text *t, const hlwq_plan *p)
 {
-    hs_text_format(t, "graphics card: %.1f MiB; the least that works is %" PRIu64 "M\n",
+    hs_text_format(t, "graphics card%s: %.1f MiB; the least that works is %" PRIu64 "M\n",
+                   p->card_imagined ? " (this machine has none that can be used)" : "",
                    (double)p->vram_bytes / 1048576.0, (p->card_smallest_bytes + 1048575) / 1048576);
     row(t, "CUDA itself, other programs", p->card_reserve_bytes);
     row(t, "weights needed for every token", p->card_trunk_bytes);

@@ -144,7 +144,7 @@ typedef struct hlwq_plan {
     uint32_t slots, streamed; /* extents kept, and in all; slots 0 = everything is resident */
     uint32_t batch;
     /* The graphics card; all zero without one. The fields above are ordinary memory then, with the embeddings there. */
-    bool card;
+    bool card, card_imagined; /* imagined: hlwq_make_plan was asked for one that this machine does not have */
     uint64_t embed_bytes;
     uint64_t vram_bytes, card_reserve_bytes, card_trunk_bytes, card_state_bytes, card_activation_bytes;
     uint64_t card_slots_bytes, card_total_bytes, card_smallest_bytes;

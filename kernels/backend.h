@@ -197,6 +197,11 @@ void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes);
 hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const hs_cuda_options *options,
                                  hlwq_error *err);
 
+enum {
+    HS_CARD_LOGITS = 8,    /* rows of logits that it makes at once */
+    HS_CARD_JOB_BYTES = 56 /* of its table of experts */
+};
+
 /* Scratch bytes on the card that it takes. */
 uint64_t hs_backend_cuda_bytes(const hs_limits *limits);
 

@@ -23,9 +23,3 @@ hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const
     *be = NULL;
     return hs_backend_cuda_probe(limits, err);
 }
-
-uint64_t hs_backend_cuda_bytes(const hs_limits *limits)
-{
-    (void)limits;
-    return 0;
-}

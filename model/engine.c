@@ -83,8 +83,10 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
                         .activation_bytes = activation_bytes,
                         .user = e};
     if (e->vram) {
-        uint64_t free_bytes, reserve;
-        hs_backend_cuda_room(&free_bytes, &reserve);
+        /* What CUDA takes for itself on a card of 8 GB, and what a desktop takes. */
+        uint64_t free_bytes = UINT64_MAX / 2, reserve = (350ull + 350) << 20;
+        if (!e->imagined)
+            hs_backend_cuda_room(&free_bytes, &reserve);
         in.card = true;
         in.vram_bytes = o->vram_bytes ? hs_min_u64(o->vram_bytes, free_bytes + reserve) : free_bytes + reserve;
         in.reserve_bytes = reserve;
@@ -117,12 +119,13 @@ static hlwq_status find_card(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
     hlwq_status st = hs_backend_cuda_probe(&limits, &why);
     if (st == HLWQ_OK && o->exact)
         st = hs_fail(&why, HLWQ_ERR_UNSUPPORTED, "the graphics card has no exact mode");
-    if (st != HLWQ_OK && o->device == HLWQ_DEVICE_CUDA) {
+    e->imagined = st != HLWQ_OK && e->planning && o->vram_bytes;
+    if (st != HLWQ_OK && !e->imagined && o->device == HLWQ_DEVICE_CUDA) {
         if (err)
             *err = why;
         return st;
     }
-    if (st != HLWQ_OK) {
+    if (st != HLWQ_OK && !e->imagined) {
         if (asked || hs_backend_cuda_built) /* else there is nothing to wonder about */
             hs_log_line(&e->log, HLWQ_LOG_WARN, "running on the CPU: %s", why.message);
         return HLWQ_OK;
@@ -304,9 +307,15 @@ hlwq_status hlwq_make_plan(const hlwq_engine_options *options, hlwq_plan *plan, 
     hlwq_engine *e = calloc(1, sizeof *e);
     if (e)
         e->mem = hs_mem_open(options->ram_bytes);
+    if (e) {
+        e->log = (hs_log){options->log, options->user};
+        e->planning = true;
+    }
     hlwq_status st = e && e->mem ? open_table(e, options, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to plan");
-    if (st == HLWQ_OK)
+    if (st == HLWQ_OK) {
         hlwq_engine_plan(e, plan);
+        plan->card_imagined = e->imagined;
+    }
     if (e && e->mem)
         hlwq_engine_close(e);
     else

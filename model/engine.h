@@ -25,7 +25,8 @@ typedef struct hs_adapt {
 
 struct hlwq_engine {
     hs_mem *mem;
-    hs_mem *vram; /* what the card holds; NULL without one */
+    hs_mem *vram;            /* what the card holds; NULL without one */
+    bool planning, imagined; /* only a plan is wanted; there is no such card, but --vram says how large it would be */
     hs_log log;
     hs_pool *pool;
     hs_store *store;

@@ -580,7 +580,7 @@ static void lay_out(hs_cuda *c, carve *k)
 {
     const hs_limits *m = &c->lim;
     uint64_t b = m->batch, picks = b * m->used, wide = larger(m->v_width, m->q_width / 2);
-    c->logits_rows = 8;
+    c->logits_rows = HS_CARD_LOGITS;
     take(k, b * m->hidden, &c->u);
     take_q8(k, b, m->hidden, &c->uq);
     take(k, b * larger(m->q_width + 2ull * m->kv_width, m->channels + m->v_width + 2ull * m->v_heads), &c->proj);
@@ -627,15 +627,6 @@ static hs_limits limits_of(const hs_limits *limits)
     return m;
 }
 
-extern "C" uint64_t hs_backend_cuda_bytes(const hs_limits *limits)
-{
-    hs_cuda c = {};
-    carve k = {};
-    c.lim = limits_of(limits);
-    lay_out(&c, &k);
-    return k.bytes;
-}
-
 static uint64_t staging_bytes(const hs_cuda *c)
 {
     hs_cuda copy = *c;
@@ -665,6 +656,7 @@ static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
     carve k = {}, h = {};
     CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
     lay_out(c, &k);
+    assert(sizeof(gpu_job) == HS_CARD_JOB_BYTES && k.bytes == hs_backend_cuda_bytes(&c->lim));
     HS_TRY(cuda_alloc(&c->base, HS_MEM_ACT, k.bytes, "activations", &c->scratch, err));
     k = carve{static_cast<uint8_t *>(c->scratch), 0};
     lay_out(c, &k);
