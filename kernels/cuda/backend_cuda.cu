@@ -714,7 +714,8 @@ extern "C" hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error
     (void)cudaGetLastError();
     int driver = 0;
     if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "there is no NVIDIA driver on this machine");
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
+                       "there is no graphics card that CUDA can use: this machine has no NVIDIA driver");
     return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "there is no graphics card that CUDA can use: %s",
                    code != cudaSuccess ? cudaGetErrorString(code) : "none was found");
 }

@@ -262,7 +262,7 @@ static void a_mebibyte_of_anything_is_fast(void **state)
     size_t n = 1 << 20;
     char *text = malloc(n);
     uint64_t seed = 12345;
-    double limit = getenv("HLWQ_SANITIZE") ? 30.0 : 1.0;
+    double limit = getenv("HLWQ_SANITIZE") ? 30.0 : 10.0; /* what is quadratic takes minutes */
     static const char *const pattern[] = {"a", " ", "1", "\n ", "\xCC\x81", "<|im_", "e\xCC\x81", "\xF0\x9F\x9A\x80",
                                           "ab"};
     for (int k = 0; k <= 9; k++) {
