@@ -19,6 +19,8 @@ static hlwq_status synth(const app_args *args, hlwq_error *err)
     app_weight_format(args, &o.bits, &o.format);
     o.seed = (uint64_t)app_number(args, OPT_SEED, 0);
     o.threads = (uint32_t)app_number(args, OPT_THREADS, 0);
+    o.head_bits = (uint32_t)app_number(args, OPT_HEAD_BITS, 0);
+    o.embed_bits = (uint32_t)app_number(args, OPT_EMBED_BITS, 0);
     o.dry = app_flag(args, OPT_DRY);
     o.overwrite = app_flag(args, OPT_FORCE);
     o.progress = app_progress_step;

@@ -349,13 +349,15 @@ HLWQ_API hlwq_status hlwq_convert(const hlwq_convert_options *options, hlwq_erro
 /* ---- measuring ------------------------------------------------------------------------------ */
 
 typedef struct hlwq_synth_options {
-    const char *like;   /* geometry: "9b", "27b", "35b-a3b" */
-    const char *output; /* the .hlwq file to write; appears only when complete */
-    uint32_t layers;    /* 0 = all */
-    uint32_t bits;      /* 2..6 */
-    const char *format; /* INT4 instead, as for convert; NULL = HLWQ of `bits` bits */
-    uint32_t vocab;     /* 0 = the real one */
-    bool dry;           /* geometry only: all weights zero, and the file takes next to no room on the disk */
+    const char *like;    /* geometry: "9b", "27b", "35b-a3b" */
+    const char *output;  /* the .hlwq file to write; appears only when complete */
+    uint32_t layers;     /* 0 = all */
+    uint32_t bits;       /* 2..6 */
+    const char *format;  /* INT4 instead, as for convert; NULL = HLWQ of `bits` bits */
+    uint32_t vocab;      /* 0 = the real one */
+    uint32_t head_bits;  /* 2..6; 0 = 6 */
+    uint32_t embed_bits; /* likewise */
+    bool dry;            /* geometry only: all weights zero, and the file takes next to no room on the disk */
     uint64_t seed;
     uint32_t threads;
     bool overwrite;

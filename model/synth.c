@@ -63,31 +63,39 @@ static void write_config(hs_text *t, const geometry *g, uint32_t layers, uint32_
         hs_text_format(t, "\"intermediate_size\":%u}", g->intermediate);
 }
 
-static void add_book(hs_table *t, uint32_t bits)
+/* The table's codebook of so many bits. */
+static uint32_t book_of(hs_table *t, uint32_t bits)
 {
-    hs_levels *book = &t->book[t->n_books++];
-    book->bits = bits;
-    hs_book_levels(HS_BOOK_CONVERGED, bits, book->level);
+    for (uint32_t i = 0; i < t->n_books; i++)
+        if (t->book[i].bits == bits)
+            return i;
+    t->book[t->n_books].bits = bits;
+    hs_book_levels(HS_BOOK_CONVERGED, bits, t->book[t->n_books].level);
+    return t->n_books++;
 }
 
-static hlwq_status build_table(hs_table *t, hs_arena *arena, const hs_text *config, hs_dtype matrix, hlwq_error *err)
+static void pack(hs_table *t, hs_part *p, hs_dtype dtype)
+{
+    p->dtype = dtype;
+    if (hs_dtype_rotated(dtype))
+        p->book = book_of(t, hs_dtype_bits(dtype));
+}
+
+static hlwq_status build_table(hs_table *t, hs_arena *arena, const hs_text *config, const hlwq_synth_options *o,
+                               hlwq_error *err)
 {
     hs_config c;
     HS_TRY(hs_config_parse(&c, config->data, config->bytes, "synth", NULL, err));
+    hs_dtype matrix;
+    HS_TRY(hs_matrix_format(&matrix, o->format, o->bits, err));
     HS_TRY(hs_schema_build(t, &c, false, arena, err));
-    if (hs_dtype_rotated(matrix) && matrix != HS_Q6)
-        add_book(t, hs_dtype_bits(matrix));
-    add_book(t, 6);
     for (uint32_t g = 0; g < t->n_groups; g++) {
         for (uint32_t i = 0; i < t->group[g].n_parts; i++) {
             hs_part *p = &t->group[g].part[i];
             switch (hs_role_class_of(p->role)) {
-            case HS_CLASS_MATRIX: p->dtype = matrix; break;
-            case HS_CLASS_EMBED:
-            case HS_CLASS_HEAD:
-                p->dtype = HS_Q6;
-                p->book = t->n_books - 1;
-                break;
+            case HS_CLASS_MATRIX: pack(t, p, matrix); break;
+            case HS_CLASS_EMBED: pack(t, p, hs_dtype_of_bits(o->embed_bits ? o->embed_bits : 6)); break;
+            case HS_CLASS_HEAD: pack(t, p, hs_dtype_of_bits(o->head_bits ? o->head_bits : 6)); break;
             case HS_CLASS_SMALL_MATRIX: p->dtype = HS_BF16; break;
             default: break;
             }
@@ -216,9 +224,7 @@ static hlwq_status synth(const hlwq_synth_options *o, const geometry *g, hs_mem 
     write_config(config, g, layers, o->vocab ? o->vocab : VOCAB);
     if (config->failed)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a config");
-    hs_dtype matrix;
-    HS_TRY(hs_matrix_format(&matrix, o->format, o->bits, err));
-    HS_TRY(build_table(&t, arena, config, matrix, err));
+    HS_TRY(build_table(&t, arena, config, o, err));
     snprintf(provenance, sizeof provenance, "%s weights in the geometry of %s, %u layers", o->dry ? "no" : "random",
              g->name, layers);
     hs_container_blobs blobs = {.provenance = provenance};
@@ -239,6 +245,11 @@ hlwq_status hlwq_synth(const hlwq_synth_options *o, hlwq_error *err)
     if (!o->output)
         return hs_fail(err, HLWQ_ERR_ARG, "synth needs an output");
     HS_TRY(find_geometry(o->like, &g, err));
+    const uint32_t outer[] = {o->head_bits, o->embed_bits};
+    for (int i = 0; i < 2; i++)
+        if (outer[i] && (outer[i] < 2 || outer[i] > 6))
+            return hs_fail(err, HLWQ_ERR_ARG, "%s is %u, but must be 2..6", i ? "--embed-bits" : "--head-bits",
+                           outer[i]);
     if (!o->format && !o->bits)
         return hs_fail(err, HLWQ_ERR_ARG, "--bits is 0, but synth has no source whose precision it could keep");
     hs_mem *mem = hs_mem_open(0);
