@@ -108,8 +108,14 @@ hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, 
 
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback)
 {
-    static const hlwq_kv kv[] = {HLWQ_KV_F16, HLWQ_KV_F32};
-    return args->value[OPT_KV].set ? kv[args->value[OPT_KV].number] : fallback;
+    /* The table's choices: f16, f32, "q" and bits, "k" bits "v" bits. */
+    const char *text = app_text(args, OPT_KV, NULL);
+    if (!text)
+        return fallback;
+    if (*text == 'f')
+        return strcmp(text, "f32") == 0 ? HLWQ_KV_F32 : HLWQ_KV_F16;
+    int k = text[1] - '0', v = *text == 'q' ? k : text[3] - '0';
+    return (hlwq_kv)(16 * k + v);
 }
 
 void app_weight_format(const app_args *args, uint32_t *bits, const char **format)

@@ -70,7 +70,19 @@ HLWQ_API void hlwq_free(void *p);
 
 typedef enum hlwq_verify { HLWQ_VERIFY_OFF, HLWQ_VERIFY_FIRST, HLWQ_VERIFY_ALWAYS } hlwq_verify;
 
-typedef enum hlwq_kv { HLWQ_KV_F16, HLWQ_KV_F32 } hlwq_kv;
+/*
+ * How keys and values are kept.  Beside F16 and F32: rotated and coded, 16 * bits of a key + bits of a value, each 8,
+ * 4, 3 or 2; the newest 64 to 128 tokens stay F16.
+ */
+typedef enum hlwq_kv {
+    HLWQ_KV_F16,
+    HLWQ_KV_F32,
+    HLWQ_KV_Q8 = 0x88,
+    HLWQ_KV_Q4 = 0x44,
+    HLWQ_KV_Q3 = 0x33,
+    HLWQ_KV_Q2 = 0x22,
+    HLWQ_KV_K4V3 = 0x43
+} hlwq_kv;
 
 /* How weights that are not resident are read. AUTO: io_uring, or threads where the system refuses it. */
 typedef enum hlwq_io { HLWQ_IO_AUTO, HLWQ_IO_URING, HLWQ_IO_PREAD, HLWQ_IO_MMAP } hlwq_io;

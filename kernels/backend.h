@@ -8,6 +8,7 @@
 #ifndef HS_KERNELS_BACKEND_H
 #define HS_KERNELS_BACKEND_H
 
+#include "base/kv_format.h"
 #include "base/mem.h"
 #include "base/threads.h"
 #include "kernels/matrix.h"
@@ -18,10 +19,16 @@ enum {
     HS_EXPERTS_PER_TOKEN_MAX = 64
 };
 
-/* Keys and values of one layer: pages of HS_GRID positions, each K [HS_GRID][kv_dim] then V the same. */
+/*
+ * Keys and values of one layer, in pages of HS_GRID positions (base/kv_format.h).  With `coded`, a query at position p
+ * reads page b in codes if b + 2 <= p / HS_GRID, and page[b] exists only from the second page before the batch on;
+ * the attention stage codes page b when position (b + 2) HS_GRID is appended.
+ */
 typedef struct hs_kv_view {
     void *const *page;
-    hs_dtype dtype; /* F16 or F32 */
+    hs_dtype dtype;      /* of page: F16 or F32 */
+    void *const *coded;  /* NULL = all pages are plain */
+    hs_kv_layout layout; /* of the coded ones */
 } hs_kv_view;
 
 typedef struct hs_attention {
@@ -99,6 +106,7 @@ typedef struct hs_backend hs_backend;
 
 typedef struct hs_backend_ops {
     const char *name;
+    uint32_t kv_formats; /* that it keeps keys and values in: bits 1 << hs_dtype */
     void (*close)(hs_backend *be);
 
     /*

@@ -80,7 +80,8 @@ static void describe(hs_text *t, const hs_store *store)
     hs_text_format(t, ",\"groups\":[");
     groups(t, table);
     hs_footprint weights = hs_footprint_of(table);
-    uint64_t one = hs_states_bytes(c, HS_F16, HS_GRID), two = hs_states_bytes(c, HS_F16, 2 * HS_GRID);
+    hs_kv_format f16 = {HS_F16, HS_F16};
+    uint64_t one = hs_states_bytes(c, f16, HS_GRID, HS_GRID), two = hs_states_bytes(c, f16, 2 * HS_GRID, HS_GRID);
     hs_text_format(t,
                    "],\"needs\":{\"weights_bytes\":%" PRIu64 ",\"kv_bytes_per_token\":%" PRIu64
                    ",\"state_bytes\":%" PRIu64 "}}",

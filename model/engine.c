@@ -46,12 +46,20 @@ hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *
                               err);
 }
 
+/* What a session of the plan takes more for a batch of `batch` than for the smallest one. */
+static uint64_t tail_bytes(const hlwq_engine *e, uint32_t batch)
+{
+    const hs_config *c = &hs_store_table(e->store)->config;
+    return hs_states_bytes(c, e->kv, e->context, batch) - hs_states_bytes(c, e->kv, e->context, HS_GRID);
+}
+
 static uint64_t activation_bytes(const void *user, uint32_t batch)
 {
     const hlwq_engine *e = user;
     const hs_table *t = hs_store_table(e->store);
     hs_limits limits = hs_network_limits(t, batch);
-    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(&t->config, batch);
+    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(&t->config, batch) +
+           tail_bytes(e, batch);
 }
 
 static uint64_t card_bytes(const void *user, uint32_t batch)
@@ -74,10 +82,12 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
     if (o->batch % HS_GRID || o->batch > HS_BATCH_MAX)
         return hs_fail(err, HLWQ_ERR_ARG, "a batch of %u tokens; it must be a multiple of %d, at most %d", o->batch,
                        HS_GRID, HS_BATCH_MAX);
+    HS_TRY(hs_kv_format_named(&e->kv, o->kv, &t->config, err));
+    e->context = context;
     hs_plan_input in = {.table = t,
                         .ram_bytes = o->ram_bytes,
                         .fixed_bytes = hs_mem_now_bytes(e->mem) + (o->io == HLWQ_IO_MMAP ? mapping_bytes(t) : 0),
-                        .session_bytes = hs_session_bytes(&t->config, o->kv == HLWQ_KV_F32 ? HS_F32 : HS_F16, context),
+                        .session_bytes = hs_session_bytes(&t->config, e->kv, context, HS_GRID),
                         .slots = o->slots,
                         .batch = o->batch,
                         .activation_bytes = activation_bytes,
@@ -90,7 +100,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         in.card = true;
         in.vram_bytes = o->vram_bytes ? hs_min_u64(o->vram_bytes, free_bytes + reserve) : free_bytes + reserve;
         in.reserve_bytes = reserve;
-        in.state_bytes = hs_states_bytes(&t->config, o->kv == HLWQ_KV_F32 ? HS_F32 : HS_F16, context);
+        in.state_bytes = hs_states_bytes(&t->config, e->kv, context, HS_GRID);
         in.session_bytes -= in.state_bytes;
         in.card_slots = o->card_slots;
         in.card_bytes = card_bytes;
@@ -102,6 +112,9 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
             in.ram_bytes = available / 10 * 9;
     }
     HS_TRY(hs_plan_make(&e->plan, &in, hs_store_path(e->store), err));
+    uint64_t tail = tail_bytes(e, e->plan.batch); /* counted with what grows with the batch, but it is the session's */
+    e->plan.session_bytes += tail;
+    e->plan.activation_bytes -= tail;
     hs_mem_set_cap(e->mem, in.ram_bytes);
     if (e->vram)
         hs_mem_set_cap(e->vram, in.vram_bytes - in.reserve_bytes);

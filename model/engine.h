@@ -35,6 +35,8 @@ struct hlwq_engine {
     hs_backend *cpu;     /* beside a card; NULL without one */
     hs_network net;
     hs_plan plan;
+    hs_kv_format kv;     /* of the session that it was planned for */
+    uint32_t context;    /* likewise */
     hlwq_tokenizer text; /* inner NULL if the model has none */
     uint32_t sessions;
     double load_seconds;

@@ -27,7 +27,7 @@ static hlwq_status mixer(hs_network *net, hs_states *states, uint32_t i, uint32_
     const hs_layer *layer = &net->layer[i];
     const hs_backend_ops *ops = net->backend->ops;
     if (layer->full) {
-        hs_kv_view kv = {hs_kv_pages(states->kv, states->index[i]), hs_kv_dtype(states->kv)};
+        hs_kv_view kv = hs_states_kv(states, states->index[i]);
         return ops->attention(net->backend, &layer->attention, &kv, first, n, net->x, err);
     }
     return ops->deltanet(net->backend, &layer->delta, &states->delta[states->index[i]], first, n, net->x, err);

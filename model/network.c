@@ -277,23 +277,72 @@ static uint64_t delta_bytes(const hs_config *c)
     return (c->layers - full_layers(c)) * (s_floats(c) + conv_floats(c)) * sizeof(float);
 }
 
-uint64_t hs_states_bytes(const hs_config *c, hs_dtype kv, uint32_t positions)
+static hs_kv_shape kv_shape(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
 {
-    return hs_kv_bytes(full_layers(c), c->kv_heads * c->head_dim, kv, positions) + delta_bytes(c) +
-           c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t));
+    return (hs_kv_shape){full_layers(c), c->kv_heads * c->head_dim, kv, positions, batch};
 }
 
-uint64_t hs_session_bytes(const hs_config *c, hs_dtype kv, uint32_t positions)
+uint64_t hs_states_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
 {
-    return hs_states_bytes(c, kv, positions) + positions * sizeof(int32_t) + (uint64_t)c->vocab * 32 + 65536;
+    hs_kv_shape shape = kv_shape(c, kv, positions, batch);
+    return hs_kv_bytes(&shape) + delta_bytes(c) + c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t));
 }
 
-hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_backend *backend, hs_dtype kv,
-                           uint32_t positions, hlwq_error *err)
+uint64_t hs_session_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
+{
+    return hs_states_bytes(c, kv, positions, batch) + positions * sizeof(int32_t) + (uint64_t)c->vocab * 32 + 65536;
+}
+
+static bool coded_type(uint32_t bits, hs_dtype *dtype)
+{
+    *dtype = bits == 8 ? HS_I8 : hs_dtype_of_bits(bits);
+    return bits == 8 || (bits >= 2 && bits <= 4);
+}
+
+hlwq_status hs_kv_format_named(hs_kv_format *f, hlwq_kv name, const hs_config *c, hlwq_error *err)
+{
+    uint32_t bits = (uint32_t)name;
+    if (name == HLWQ_KV_F16 || name == HLWQ_KV_F32) {
+        f->k = f->v = name == HLWQ_KV_F32 ? HS_F32 : HS_F16;
+        return HLWQ_OK;
+    }
+    if (bits > 0xFF || !coded_type(bits >> 4, &f->k) || !coded_type(bits & 15, &f->v))
+        return hs_fail(err, HLWQ_ERR_ARG, "%u is not a way to keep keys and values", bits);
+    if (c->head_dim % HS_BLOCK)
+        return hs_fail(
+            err, HLWQ_ERR_UNSUPPORTED,
+            "keys and values can be coded in blocks of %d only, and this model's heads have %u; use --kv f16", HS_BLOCK,
+            c->head_dim);
+    return HLWQ_OK;
+}
+
+hs_kv_view hs_states_kv(const hs_states *s, uint32_t layer)
+{
+    hs_kv_format f = hs_kv_format_of(s->kv);
+    hs_kv_view view = {.page = hs_kv_pages(s->kv, layer), .dtype = f.k == HS_F32 ? HS_F32 : HS_F16};
+    if (hs_kv_is_coded(f)) {
+        view.coded = hs_kv_coded_pages(s->kv, layer);
+        view.layout = hs_kv_layout_of(f, s->kv_width);
+    }
+    return view;
+}
+
+static const char *kv_type_name(hs_dtype d)
+{
+    return d == HS_I8 ? "q8" : d == HS_Q4 ? "q4" : d == HS_Q3 ? "q3" : d == HS_Q2 ? "q2" : hs_dtype_name(d);
+}
+
+hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_backend *backend, hs_kv_format kv,
+                           uint32_t positions, uint32_t batch, hlwq_error *err)
 {
     void *p;
-    uint32_t full = full_layers(c), linear = c->layers - full, width = c->kv_heads * c->head_dim;
-    *s = (hs_states){.mem = mem, .backend = backend, .positions = positions};
+    uint32_t full = full_layers(c), linear = c->layers - full;
+    hs_kv_shape shape = kv_shape(c, kv, positions, batch);
+    if (~backend->ops->kv_formats & (1u << kv.k | 1u << kv.v))
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
+                       "the %s backend cannot keep keys as %s and values as %s yet; use --kv f16 or --device cpu",
+                       backend->ops->name, kv_type_name(kv.k), kv_type_name(kv.v));
+    *s = (hs_states){.mem = mem, .backend = backend, .kv_width = shape.width, .positions = positions};
     hlwq_status st = hs_mem_alloc(mem, HS_MEM_STATE, c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t)),
                                   "state table", &p, err);
     if (st != HLWQ_OK)
@@ -303,10 +352,9 @@ hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_bac
     s->block_bytes = delta_bytes(c);
     st = backend->ops->alloc(backend, HS_MEM_STATE, s->block_bytes, "DeltaNet states", &s->block, err);
     if (st == HLWQ_OK)
-        st = backend->ops->alloc(backend, HS_MEM_KV, hs_kv_block_bytes(full, width, kv, positions), "KV cache",
-                                 &s->pages, err);
+        st = backend->ops->alloc(backend, HS_MEM_KV, hs_kv_block_bytes(&shape), "KV cache", &s->pages, err);
     if (st == HLWQ_OK)
-        st = hs_kv_open(&s->kv, mem, full, width, kv, positions, s->pages, err);
+        st = hs_kv_open(&s->kv, mem, &shape, s->pages, err);
     if (st != HLWQ_OK) {
         hs_states_close(s);
         return st;

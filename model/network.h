@@ -56,7 +56,7 @@ void hs_network_close(hs_network *net);
 uint64_t hs_network_bytes(const hs_config *config, uint32_t batch);
 
 /* Bytes of a session, about: states, keys and values, logits, sampler. */
-uint64_t hs_session_bytes(const hs_config *config, hs_dtype kv, uint32_t positions);
+uint64_t hs_session_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
 
 /* Points net->expert[id] at weights in memory, for the ids that residency gave. */
 void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id, uint32_t n);
@@ -73,16 +73,24 @@ typedef struct hs_states {
     uint64_t block_bytes;
     hs_delta_state *delta; /* [DeltaNet layers] */
     uint32_t *index;       /* [layers]: of delta, or of the kv layer */
+    uint32_t kv_width;     /* kv heads * head dim */
     uint32_t positions;
 } hs_states;
 
-hlwq_status hs_states_init(hs_states *states, const hs_config *config, hs_mem *mem, hs_backend *backend, hs_dtype kv,
-                           uint32_t positions, hlwq_error *err);
+/* Formats as hs_kv_format_named gives them; at most `batch` tokens a step. */
+hlwq_status hs_states_init(hs_states *states, const hs_config *config, hs_mem *mem, hs_backend *backend,
+                           hs_kv_format kv, uint32_t positions, uint32_t batch, hlwq_error *err);
 void hs_states_close(hs_states *states); /* idempotent for zeroed structs */
 hlwq_status hs_states_reset(hs_states *states, hlwq_error *err);
 
 /* Bytes that hs_states_init charges. */
-uint64_t hs_states_bytes(const hs_config *config, hs_dtype kv, uint32_t positions);
+uint64_t hs_states_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
+
+/* What a step sees of one attention layer. */
+hs_kv_view hs_states_kv(const hs_states *states, uint32_t layer);
+
+/* Refused where it is none of hlwq_kv's, or the model's heads cannot be cut into blocks of 128. */
+hlwq_status hs_kv_format_named(hs_kv_format *format, hlwq_kv name, const hs_config *config, hlwq_error *err);
 
 /* What a test looks at on the way; NULL fields are not wanted. */
 typedef struct hs_tap {

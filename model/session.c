@@ -56,15 +56,16 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
 {
     hlwq_engine *e = s->engine;
     const hs_config *c = e->net.config;
-    hs_dtype kv = o->kv == HLWQ_KV_F32 ? HS_F32 : HS_F16;
-    uint64_t need = hs_states_bytes(c, kv, s->positions), cap = hs_mem_cap_bytes(e->mem);
+    hs_kv_format kv;
+    HS_TRY(hs_kv_format_named(&kv, o->kv, c, err));
+    uint64_t need = hs_states_bytes(c, kv, s->positions, e->net.batch), cap = hs_mem_cap_bytes(e->mem);
     if (need > cap - hs_mem_now_bytes(e->mem))
         return hs_fail(
             err, HLWQ_ERR_BUDGET,
             "a context of %u tokens needs %.1f MiB, but --ram leaves %.1f MiB; lower --ctx or raise --ram to %.0fM",
             s->positions, (double)need / 1048576.0, (double)(cap - hs_mem_now_bytes(e->mem)) / 1048576.0,
             (double)(hs_mem_now_bytes(e->mem) + need) / 1048576.0 + 4.0);
-    HS_TRY(hs_states_init(&s->states, c, e->mem, e->backend, kv, s->positions, err));
+    HS_TRY(hs_states_init(&s->states, c, e->mem, e->backend, kv, s->positions, e->net.batch, err));
     void *p;
     HS_TRY(hs_mem_alloc(e->mem, HS_MEM_OTHER, (uint64_t)s->positions * sizeof(int32_t), "tokens", &p, err));
     s->tokens = p;

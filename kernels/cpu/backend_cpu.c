@@ -5,6 +5,7 @@
  * hs_cpu_ops; this file only splits work over the pool, always so that one output is computed by one thread.
  */
 #include "kernels/cpu/work.h"
+#include "kernels/kv_codec.h"
 #include "kernels/numeric.h"
 
 #include <assert.h>
@@ -162,7 +163,19 @@ static void prepare_tokens(void *user, uint32_t first, uint32_t last, uint32_t w
     }
 }
 
-/* Items are (kv head, 16 tokens). */
+/* Items are positions of the pages that this batch codes. */
+static void code_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    attn_job *j = user;
+    (void)worker;
+    for (uint32_t i = first; i < last; i++) {
+        uint32_t page = hs_kv_coded_count(j->first ? j->first - 1 : 0) + i / HS_GRID;
+        hs_kv_encode_position(j->kv->page[page], j->kv->coded[page], &j->kv->layout, j->w->kv_heads, j->w->head_dim,
+                              i % HS_GRID);
+    }
+}
+
+/* Items are (kv head, tokens between two multiples of HS_ATTEND_TOKENS): none crosses the grid. */
 static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
 {
     attn_job *j = user;
@@ -170,8 +183,9 @@ static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t work
     uint32_t d = w->head_dim, group = w->q_heads / w->kv_heads;
     float scale = 1.0f / sqrtf((float)d);
     for (uint32_t i = first; i < last; i++) {
-        uint32_t head = i % w->kv_heads, t = i / w->kv_heads * HS_ATTEND_TOKENS;
-        uint32_t n = j->n - t < HS_ATTEND_TOKENS ? j->n - t : HS_ATTEND_TOKENS;
+        uint32_t head = i % w->kv_heads, row = j->first / HS_ATTEND_TOKENS + i / w->kv_heads;
+        uint32_t from = row * HS_ATTEND_TOKENS > j->first ? row * HS_ATTEND_TOKENS : j->first, t = from - j->first;
+        uint32_t edge = (row + 1) * HS_ATTEND_TOKENS - from, n = edge < j->n - t ? edge : j->n - t;
         size_t out_width = (size_t)w->q_heads * d;
         const float *q = j->c->proj + (size_t)t * j->width + (size_t)head * group * 2 * d;
         float *out = j->c->out + t * out_width + (size_t)head * group * d;
@@ -198,7 +212,11 @@ static hlwq_status cpu_attention(hs_backend *be, const hs_attention *w, const hs
     hs_cpu_run(c, 3);
     rope_table(c, w, first, n);
     hs_pool_run(c->pool, n, 1, prepare_tokens, &j);
-    hs_pool_run(c->pool, w->kv_heads * ((n + HS_ATTEND_TOKENS - 1) / HS_ATTEND_TOKENS), 1, attend_some, &j);
+    uint32_t coded = hs_kv_coded_count(first ? first - 1 : 0), codes = hs_kv_coded_count(first + n - 1) - coded;
+    if (kv->coded && codes)
+        hs_pool_run(c->pool, codes * HS_GRID, 4, code_some, &j);
+    uint32_t rows = (first + n - 1) / HS_ATTEND_TOKENS - first / HS_ATTEND_TOKENS + 1;
+    hs_pool_run(c->pool, w->kv_heads * rows, 1, attend_some, &j);
     add_product(c, &w->o, c->out, n, x);
     return HLWQ_OK;
 }
@@ -478,6 +496,7 @@ static void cpu_close(hs_backend *be)
 
 static const hs_backend_ops cpu_ops = {
     .name = "cpu",
+    .kv_formats = 1u << HS_F16 | 1u << HS_F32 | 1u << HS_I8 | 1u << HS_Q4 | 1u << HS_Q3 | 1u << HS_Q2,
     .close = cpu_close,
     .alloc = cpu_alloc,
     .free = cpu_free,

@@ -93,7 +93,8 @@ typedef struct hs_cpu_ops {
 
     /*
      * Attention of queries q [n][group][head_dim] (token stride, then head) at positions first.. over one kv head:
-     * for each, every position up to its own.  out as q.  scratch: hs_attend_floats.
+     * for each, every position up to its own.  out as q.  scratch: hs_attend_floats.  With coded pages, all of
+     * first..first + n - 1 lie between two multiples of HS_GRID.
      */
     void (*attend)(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_head, uint32_t head_dim, uint32_t group,
                    uint32_t first, uint32_t n, const float *q, size_t q_stride, size_t q_head_stride, float *out,
@@ -114,7 +115,13 @@ enum { HS_ATTEND_TOKENS = 16 };
 static inline size_t hs_attend_floats(uint32_t head_dim, uint32_t group)
 {
     return 2 * (size_t)HS_GRID * head_dim + HS_GRID + head_dim +
-           (size_t)HS_ATTEND_TOKENS * group * (2 + (size_t)head_dim);
+           (size_t)HS_ATTEND_TOKENS * group * (2 + 2 * (size_t)head_dim);
+}
+
+/* The queries of one attend call, rotated: [n][group][head_dim], the last part of its scratch. */
+static inline float *hs_attend_rotated(float *scratch, uint32_t head_dim, uint32_t group)
+{
+    return scratch + hs_attend_floats(head_dim, group) - (size_t)HS_ATTEND_TOKENS * group * head_dim;
 }
 
 /* One row in a form. */

@@ -7,6 +7,7 @@
  */
 #include "kernels/cpu/ops.h"
 #include "kernels/int4.h"
+#include "kernels/kv_codec.h"
 #include "kernels/numeric.h"
 
 #include <assert.h>
@@ -445,7 +446,8 @@ static void load_kv(float *out, const uint8_t *page, hs_dtype dtype, size_t offs
 /*
  * Blocks of HS_GRID positions on the absolute grid.  In each block: its own maximum m, weights exp(s - m) and their
  * sum, the weighted values in ascending order; then blocks are folded in ascending order, both sides scaled to the
- * larger maximum.
+ * larger maximum.  Coded blocks come first: scored with rotated queries, folded as rotated values, and un-rotated once
+ * before the first plain block.
  */
 static void ref_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_head, uint32_t head_dim, uint32_t group,
                        uint32_t first, uint32_t n, const float *q, size_t q_stride, size_t q_head_stride, float *out,
@@ -454,20 +456,34 @@ static void ref_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_head
     float *keys = scratch, *values = keys + (size_t)HS_GRID * head_dim, *weight = values + (size_t)HS_GRID * head_dim;
     float *part = weight + HS_GRID, *state = part + head_dim; /* state: max, sum, acc[head_dim] */
     size_t row = (size_t)kv_heads * head_dim, state_floats = 2 + (size_t)head_dim;
-    uint32_t last = first + n - 1;
-    assert(n <= HS_ATTEND_TOKENS);
+    float *rotated = hs_attend_rotated(scratch, head_dim, group);
+    uint32_t last = first + n - 1, coded = kv->coded ? hs_kv_coded_count(last) : 0, blocks = head_dim / HS_BLOCK;
+    assert(n <= HS_ATTEND_TOKENS && (!coded || first / HS_GRID == last / HS_GRID));
+    for (uint32_t i = 0; coded && i < n * group; i++) {
+        memcpy(rotated + (size_t)i * head_dim, q + i / group * q_stride + i % group * q_head_stride,
+               head_dim * sizeof *q);
+        hs_kv_rotate(rotated + (size_t)i * head_dim, head_dim);
+    }
     for (uint32_t b = 0; b <= last / HS_GRID; b++) {
         uint32_t held = last - b * HS_GRID < HS_GRID ? last - b * HS_GRID + 1 : HS_GRID;
-        size_t at = (size_t)kv_head * head_dim;
-        load_kv(keys, kv->page[b], kv->dtype, at, row, held, head_dim);
-        load_kv(values, kv->page[b], kv->dtype, HS_GRID * row + at, row, held, head_dim);
+        size_t at = (size_t)kv_head * head_dim, block = (size_t)kv_head * HS_GRID * blocks;
+        for (uint32_t i = 0; coded && b == coded && i < n * group; i++)
+            hs_kv_rotate(state + i * state_floats + 2, head_dim);
+        if (b < coded) {
+            hs_kv_decode(kv->coded[b], &kv->layout.k, block, HS_GRID * blocks, keys);
+            hs_kv_decode(kv->coded[b], &kv->layout.v, block, HS_GRID * blocks, values);
+        } else {
+            load_kv(keys, kv->page[b], kv->dtype, at, row, held, head_dim);
+            load_kv(values, kv->page[b], kv->dtype, HS_GRID * row + at, row, held, head_dim);
+        }
         for (uint32_t t = 0; t < n; t++) {
             if (first + t < b * HS_GRID)
                 continue;
             uint32_t seen = first + t - b * HS_GRID + 1; /* causal */
             seen = seen < HS_GRID ? seen : HS_GRID;
             for (uint32_t h = 0; h < group; h++) {
-                const float *qh = q + t * q_stride + h * q_head_stride;
+                const float *qh =
+                    b < coded ? rotated + ((size_t)t * group + h) * head_dim : q + t * q_stride + h * q_head_stride;
                 float *st = state + ((size_t)t * group + h) * state_floats, *acc = st + 2;
                 float m = -INFINITY, sum = 0.0f;
                 for (uint32_t j = 0; j < seen; j++) {

@@ -90,6 +90,38 @@ static inline void v16_load_fours(const float *p, v16 *out)
     }
 }
 
+/* 16 small integers; what they pick from a table of 16; int8 as floats. */
+typedef __m512i v16i;
+static inline v16 v16_pick(const float *table, v16i at) { return _mm512_permutexvar_ps(at, v16_load(table)); }
+static inline v16 v16_int8(const void *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+/* p[l] >> shift & 15 */
+static inline v16i v16_nibbles(const uint8_t *p, int shift)
+{
+    __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm512_and_si512(_mm512_srl_epi32(x, _mm_cvtsi32_si128(shift)), _mm512_set1_epi32(15));
+}
+/* p[l % 8] >> (shift + l / 8 * 2) & 3 */
+static inline v16i v16_pairs(const uint8_t *p, int shift)
+{
+    __m128i eight = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    __m512i x = _mm512_cvtepu8_epi32(_mm_unpacklo_epi64(eight, eight));
+    __m512i by = _mm512_add_epi32(_mm512_set_epi32(2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0),
+                                  _mm512_set1_epi32(shift));
+    return _mm512_and_si512(_mm512_srlv_epi32(x, by), _mm512_set1_epi32(3));
+}
+/* Bit 2 of lane l from bit 7 - l / 2 of p[2 (l % 2) + upper]. */
+static inline v16i v16_add_signs(v16i code, const uint8_t *p, int upper)
+{
+    const __m512i place = _mm512_set_epi32(16, 0, 17, 1, 18, 2, 19, 3, 20, 4, 21, 5, 22, 6, 23, 7);
+    uint32_t word;
+    __builtin_memcpy(&word, p, 4);
+    __m512i bit = _mm512_srlv_epi32(_mm512_set1_epi32((int)(word >> 8 * upper)), place);
+    return _mm512_or_si512(code, _mm512_and_si512(_mm512_slli_epi32(bit, 2), _mm512_set1_epi32(4)));
+}
+
 /* exp of numeric.h, lane by lane. */
 static inline v16 v16_exp(v16 x)
 {
@@ -213,6 +245,49 @@ static inline void v16_load_fours(const float *p, v16 *out)
     const __m256i at = _mm256_set_epi32(28, 24, 20, 16, 12, 8, 4, 0);
     for (int j = 0; j < 4; j++)
         out[j] = v16_two(_mm256_i32gather_ps(p + j, at, 4), _mm256_i32gather_ps(p + 32 + j, at, 4));
+}
+
+typedef struct v16i {
+    __m256i a, b;
+} v16i;
+static inline __m256 v8_pick(const float *table, __m256i at)
+{
+    __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), at);
+    __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), at);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(at, 28)));
+}
+static inline v16 v16_pick(const float *table, v16i at) { return v16_two(v8_pick(table, at.a), v8_pick(table, at.b)); }
+static inline __m128i v8_bytes(const void *p) { return _mm_loadl_epi64((const __m128i *)p); }
+static inline v16 v16_int8(const void *p)
+{
+    const uint8_t *q = (const uint8_t *)p;
+    return v16_two(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v8_bytes(q))),
+                   _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v8_bytes(q + 8))));
+}
+static inline __m256i v8_bits(__m256i x, int shift, int mask)
+{
+    return _mm256_and_si256(_mm256_srl_epi32(x, _mm_cvtsi32_si128(shift)), _mm256_set1_epi32(mask));
+}
+static inline v16i v16_nibbles(const uint8_t *p, int shift)
+{
+    return (v16i){v8_bits(_mm256_cvtepu8_epi32(v8_bytes(p)), shift, 15),
+                  v8_bits(_mm256_cvtepu8_epi32(v8_bytes(p + 8)), shift, 15)};
+}
+static inline v16i v16_pairs(const uint8_t *p, int shift)
+{
+    __m256i x = _mm256_cvtepu8_epi32(v8_bytes(p));
+    return (v16i){v8_bits(x, shift, 3), v8_bits(x, shift + 2, 3)};
+}
+static inline v16i v16_add_signs(v16i code, const uint8_t *p, int upper)
+{
+    const __m256i place = _mm256_set_epi32(20, 4, 21, 5, 22, 6, 23, 7), four = _mm256_set1_epi32(4);
+    uint32_t word;
+    __builtin_memcpy(&word, p, 4);
+    __m256i a = _mm256_srlv_epi32(_mm256_set1_epi32((int)(word >> 8 * upper)), place);
+    __m256i b = _mm256_srlv_epi32(_mm256_set1_epi32((int)(word >> 8 * upper)),
+                                  _mm256_sub_epi32(place, four));
+    return (v16i){_mm256_or_si256(code.a, _mm256_and_si256(_mm256_slli_epi32(a, 2), four)),
+                  _mm256_or_si256(code.b, _mm256_and_si256(_mm256_slli_epi32(b, 2), four))};
 }
 
 static inline __m256 v8_exp(__m256 x)

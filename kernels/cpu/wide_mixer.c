@@ -7,6 +7,7 @@
  */
 #include "kernels/cpu/ops.h"
 #include "kernels/cpu/simd16.h"
+#include "kernels/kv_codec.h"
 #include "kernels/numeric.h"
 
 #include <assert.h>
@@ -234,6 +235,48 @@ static void load_kv(float *out, const uint8_t *page, hs_dtype dtype, size_t offs
                                                : v16_half((const uint16_t *)(const void *)page + offset + d));
 }
 
+/* 16 values from weight 64 upper + 16 i of a block on, less its norm. */
+INLINE v16 coded_lanes(hs_dtype dtype, const uint8_t *low, const uint8_t *high, const float *level, uint32_t i,
+                       uint32_t upper)
+{
+    if (dtype == HS_I8)
+        return v16_int8(low + 64 * upper + LANES * i);
+    if (dtype == HS_Q4)
+        return v16_pick(level, v16_nibbles(low + LANES * i, 4 * (int)upper));
+    v16i code = v16_pairs(low + 8 * i, 4 * (int)upper);
+    return v16_pick(level, dtype == HS_Q3 ? v16_add_signs(code, high + 4 * i, (int)upper) : code);
+}
+
+/* hs_kv_decode. `dtype` is a constant wherever this is called. */
+INLINE void decode_blocks(hs_dtype dtype, const uint8_t *page, const hs_kv_planes *p, size_t first, uint32_t n,
+                          float *u)
+{
+    uint32_t low_bytes = hs_kv_low_bytes(dtype), high_bytes = hs_kv_high_bytes(dtype);
+    const uint8_t *low = page + p->low + first * low_bytes, *high = page + p->high + first * high_bytes;
+    const uint16_t *norms = (const uint16_t *)(const void *)(page + p->norms) + first;
+    float level[16] = {0};
+    if (dtype != HS_I8)
+        hs_kv_levels(dtype, level);
+    for (uint32_t b = 0; b < n; b++, u += HS_BLOCK, low += low_bytes, high += high_bytes) {
+        v16 norm = v16_set(hs_half(norms[b]) * (dtype == HS_I8 ? 0.125f : 1.0f));
+        for (uint32_t i = 0; i < 4; i++)
+            for (uint32_t upper = 0; upper < 2; upper++)
+                v16_store(u + 64 * upper + LANES * i, v16_mul(coded_lanes(dtype, low, high, level, i, upper), norm));
+    }
+}
+
+static void load_coded(float *u, const uint8_t *page, const hs_kv_planes *p, uint32_t kv_head, uint32_t head_dim)
+{
+    uint32_t n = HS_GRID * (head_dim / HS_BLOCK);
+    size_t first = (size_t)kv_head * n;
+    switch (p->dtype) {
+    case HS_I8: decode_blocks(HS_I8, page, p, first, n, u); return;
+    case HS_Q4: decode_blocks(HS_Q4, page, p, first, n, u); return;
+    case HS_Q3: decode_blocks(HS_Q3, page, p, first, n, u); return;
+    default: decode_blocks(HS_Q2, page, p, first, n, u);
+    }
+}
+
 /* Scores of `count` queries with keys j and j + 1 (the second may be past the end; it is not used then). */
 INLINE void scores(uint32_t count, const float *const *q, const float *keys, uint32_t dim, float scale,
                    float (*weight)[HS_GRID], uint32_t j)
@@ -322,12 +365,25 @@ static void mixer_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_he
     }
     float *keys = scratch, *values = keys + (size_t)HS_GRID * head_dim, *states = values + (size_t)HS_GRID * head_dim;
     size_t row = (size_t)kv_heads * head_dim, state_floats = 2 + (size_t)head_dim, at = (size_t)kv_head * head_dim;
-    uint32_t last = first + n - 1;
-    assert(n <= HS_ATTEND_TOKENS);
+    float *rotated = hs_attend_rotated(scratch, head_dim, group);
+    uint32_t last = first + n - 1, coded = kv->coded ? hs_kv_coded_count(last) : 0;
+    assert(n <= HS_ATTEND_TOKENS && (!coded || first / HS_GRID == last / HS_GRID));
+    for (uint32_t i = 0; coded && i < n * group; i++) {
+        memcpy(rotated + (size_t)i * head_dim, q + i / group * q_stride + i % group * q_head_stride,
+               head_dim * sizeof *q);
+        hs_kv_rotate(rotated + (size_t)i * head_dim, head_dim);
+    }
     for (uint32_t b = 0; b <= last / HS_GRID; b++) {
         uint32_t held = last - b * HS_GRID < HS_GRID ? last - b * HS_GRID + 1 : HS_GRID;
-        load_kv(keys, kv->page[b], kv->dtype, at, row, held, head_dim);
-        load_kv(values, kv->page[b], kv->dtype, HS_GRID * row + at, row, held, head_dim);
+        for (uint32_t i = 0; coded && b == coded && i < n * group; i++)
+            hs_kv_rotate(states + i * state_floats + 2, head_dim);
+        if (b < coded) {
+            load_coded(keys, kv->coded[b], &kv->layout.k, kv_head, head_dim);
+            load_coded(values, kv->coded[b], &kv->layout.v, kv_head, head_dim);
+        } else {
+            load_kv(keys, kv->page[b], kv->dtype, at, row, held, head_dim);
+            load_kv(values, kv->page[b], kv->dtype, HS_GRID * row + at, row, held, head_dim);
+        }
         for (uint32_t t = 0; t < n; t++) {
             if (first + t < b * HS_GRID)
                 continue;
@@ -338,7 +394,8 @@ static void mixer_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_he
                 const float *qs[QUERIES];
                 float *st[QUERIES];
                 for (uint32_t i = 0; i < count; i++) {
-                    qs[i] = q + t * q_stride + (h + i) * q_head_stride;
+                    qs[i] = b < coded ? rotated + ((size_t)t * group + h + i) * head_dim
+                                      : q + t * q_stride + (h + i) * q_head_stride;
                     st[i] = states + ((size_t)t * group + h + i) * state_floats;
                 }
                 if (count == QUERIES)

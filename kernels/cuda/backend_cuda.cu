@@ -678,6 +678,7 @@ static const hs_backend_ops *cuda_ops()
 {
     static hs_backend_ops o;
     o.name = "cuda";
+    o.kv_formats = 1u << HS_F16 | 1u << HS_F32;
     o.close = cuda_close;
     o.alloc = cuda_alloc;
     o.free = cuda_free;

@@ -137,7 +137,7 @@ static void wrong_values_are_refused_with_the_flag(void **state)
     (void)state;
     static const char *const lines[] = {
         "--top-p 1.5", "--top-p nan", "--top-p",    "--top-k 1.5",  "--top-k -1", "--top-k 99999999999999999999",
-        "--top-k=",    "--top-p 0,5", "--temp inf", "--kv q4",      "--kv f",     "--ram -1",
+        "--top-k=",    "--top-p 0,5", "--temp inf", "--kv q5",      "--kv f",     "--ram -1",
         "--ram 1Q",    "-n -2",       "-t 257",     "--echo=maybe", "--model=",   "--verify fir",
     };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {

@@ -1,6 +1,7 @@
 /* kernels/cpu/wide.c and wide_mixer.c: every loop gives the bits of ref.c, on every set that this machine has. */
 #define _POSIX_C_SOURCE 200809L
 #include "kernels/cpu/ops.h"
+#include "kernels/kv_codec.h"
 #include "kernels/numeric.h"
 #include "tests/support/check.h"
 
@@ -195,7 +196,7 @@ static void check_attention(const hs_cpu_ops *set)
                 page[p] = dtype == HS_F32 ? (void *)v : (void *)h;
                 free(dtype == HS_F32 ? (void *)h : (void *)v);
             }
-            hs_kv_view kv = {page, dtype};
+            hs_kv_view kv = {.page = page, .dtype = dtype};
             float *q = values(n * stride, 1, false), *o0 = values(n * stride, 1, false), *o1 = copy(o0, n * stride);
             float *scratch = values(hs_attend_floats(dim, group), NAN, false);
             for (uint32_t h = 0; h < heads; h++) {
@@ -207,6 +208,44 @@ static void check_attention(const hs_cpu_ops *set)
                 free(page[p]);
             free(q), free(o0), free(o1), free(scratch);
         }
+}
+
+/* Random bytes are codes; norms of every kind. Pages in codes and plain ones in one call. */
+static void check_coded_attention(const hs_cpu_ops *set)
+{
+    static const hs_dtype type[] = {HS_I8, HS_Q4, HS_Q3, HS_Q2};
+    static const uint32_t shape[][3] = {{128, 1, 2}, {128, 2, 5}, {256, 2, 3}}; /* dim, kv heads, group */
+    static const uint32_t place[][2] = {{130, 1}, {192, 16}, {303, 16}, {319, 1}, {100, 3}};
+    for (uint32_t c = 0; c < 16 * 3 * 5; c++) {
+        const uint32_t *s = shape[c % 3], *at = place[c / 3 % 5];
+        uint32_t dim = s[0], heads = s[1], group = s[2], first = at[0], n = at[1];
+        hs_kv_format format = {type[c / 15 % 4], type[c / 60]};
+        size_t page_values = 2 * (size_t)HS_GRID * heads * dim, stride = (size_t)group * dim * 2 + 7;
+        void *page[5], *coded[5];
+        hs_kv_view kv = {page, HS_F16, coded, hs_kv_layout_of(format, heads * dim)};
+        for (int p = 0; p < 5; p++) {
+            uint16_t *h = page[p] = malloc(page_values * 2);
+            for (size_t i = 0; i < page_values; i++)
+                h[i] = hs_f32_to_f16(uniform());
+            uint8_t *bytes = coded[p] = malloc(kv.layout.bytes);
+            for (size_t i = 0; i < kv.layout.bytes; i++)
+                bytes[i] = (uint8_t)(uniform() * 128 + 128);
+            for (uint32_t i = 0; i < HS_GRID * heads * dim / HS_BLOCK; i++) {
+                ((uint16_t *)(void *)(bytes + kv.layout.k.norms))[i] = hs_f32_to_f16(i % 9 ? uniform() : 1e-6f);
+                ((uint16_t *)(void *)(bytes + kv.layout.v.norms))[i] = hs_f32_to_f16(i % 9 ? uniform() * 4 : 0);
+            }
+        }
+        float *q = values(n * stride, 0.1f, false), *o0 = values(n * stride, 1, false), *o1 = copy(o0, n * stride);
+        float *scratch = values(hs_attend_floats(dim, group), NAN, false);
+        for (uint32_t h = 0; h < heads; h++) {
+            ref->attend(&kv, heads, h, dim, group, first, n, q, stride, 2 * (size_t)dim, o0, stride, 0.3f, scratch);
+            set->attend(&kv, heads, h, dim, group, first, n, q, stride, 2 * (size_t)dim, o1, stride, 0.3f, scratch);
+            same("attend coded", set->name, o1, o0, n * stride);
+        }
+        for (int p = 0; p < 5; p++)
+            free(page[p]), free(coded[p]);
+        free(q), free(o0), free(o1), free(scratch);
+    }
 }
 
 static void check_top_k(const hs_cpu_ops *set)
@@ -251,6 +290,7 @@ static void faster_loops_give_the_bits_of_the_plain_ones(void **state)
         check_conv(&set);
         check_delta(&set);
         check_attention(&set);
+        check_coded_attention(&set);
         check_top_k(&set);
     }
 }

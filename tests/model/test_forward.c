@@ -56,7 +56,9 @@ static void run(hlwq_engine *engine, uint32_t first_piece, uint32_t piece, float
 {
     hlwq_error err;
     hs_states s;
-    CHECK_OK(hs_states_init(&s, engine->net.config, engine->mem, engine->backend, HS_F32, 64, &err), err);
+    CHECK_OK(hs_states_init(&s, engine->net.config, engine->mem, engine->backend, (hs_kv_format){HS_F32, HS_F32}, 64,
+                            engine->net.batch, &err),
+             err);
     for (uint32_t at = 0, n = first_piece; at < 11; at += n, n = piece) {
         n = n < 11 - at ? n : 11 - at;
         CHECK_OK(hs_forward(&engine->net, &s, ids + at, at, n, HS_LOGITS_ALL, logits + at * 40, NULL, &err), err);

@@ -75,7 +75,9 @@ static const char *key(const run *r, const char *name)
 static void feed(run *r, uint32_t first, uint32_t piece, const hs_tap *tap)
 {
     hlwq_error err;
-    CHECK_OK(hs_states_init(&r->states, r->config, r->engine->mem, r->engine->backend, HS_F32, r->n + 40, &err), err);
+    CHECK_OK(hs_states_init(&r->states, r->config, r->engine->mem, r->engine->backend, (hs_kv_format){HS_F32, HS_F32},
+                            r->n + 40, r->engine->net.batch, &err),
+             err);
     for (uint32_t at = 0, n = first; at < r->n; at += n, n = piece) {
         n = n < r->n - at ? n : r->n - at;
         CHECK_OK(hs_forward(&r->engine->net, &r->states, r->ids + at, at, n, HS_LOGITS_ALL,

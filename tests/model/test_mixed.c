@@ -95,7 +95,9 @@ static bool run(const char *path, const char *set, uint32_t threads, bool exact,
     if (st == HLWQ_ERR_UNSUPPORTED)
         return false;
     CHECK_OK(st, err);
-    CHECK_OK(hs_states_init(&s, engine->net.config, engine->mem, engine->backend, HS_F32, 64, &err), err);
+    CHECK_OK(hs_states_init(&s, engine->net.config, engine->mem, engine->backend, (hs_kv_format){HS_F32, HS_F32}, 64,
+                            engine->net.batch, &err),
+             err);
     for (uint32_t at = 0, n = 5; at < TOKENS; at += n, n = 1)
         CHECK_OK(hs_forward(&engine->net, &s, ids + at, at, n, HS_LOGITS_ALL, logits + at * VOCAB, NULL, &err), err);
     hs_states_close(&s);
