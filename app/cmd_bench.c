@@ -2,15 +2,16 @@
  * app/cmd_bench.c - perplexity of a model on a text, and its distance from a reference model.
  *
  * The text is tokenised once, added tokens such as <|endoftext|> becoming their ids, and cut into windows of
- * --ctx tokens.  The tail is dropped: what the last token of the text closes, even if it fills a window, since
- * the figures we compare with come from pairs of (window, window shifted by one).  Each window starts from
+ * --ctx tokens (app/windows.h).  Each window starts from
  * nothing; the tokens after its first are predicted.  Means are over all predictions.
  */
 #define _GNU_SOURCE
 #include "app/bench_kernels.h"
+#include "app/bench_kv.h"
 #include "app/bench_speed.h"
 #include "app/commands.h"
 #include "app/open.h"
+#include "app/windows.h"
 
 #include "base/clock.h"
 
@@ -19,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 1 << 30, CTX = 256, PIECE = 64, CTX_MAX = 1 << 20 };
+enum { CTX = 256, PIECE = 64 };
 
 /* One model and the logits of the piece it has just evaluated. */
 typedef struct side {
@@ -36,9 +37,8 @@ typedef struct bench {
     side model, reference;
     bool compare;
     uint32_t ctx, vocab;
-    int32_t *ids;
-    size_t count;
-    uint64_t windows_all, windows, predictions, agree;
+    app_windows text;
+    uint64_t windows, predictions, agree;
     double kl;
 } bench;
 
@@ -70,37 +70,19 @@ static void close_side(side *s)
     free(s->path);
 }
 
-/* The logarithm of the sum of exp(row): log p(v) = row[v] - this. */
-static double log_mass(const float *row, uint32_t vocab, uint32_t *best)
-{
-    uint32_t top = 0;
-    for (uint32_t v = 1; v < vocab; v++)
-        if (row[v] > row[top])
-            top = v;
-    double sum = 0;
-    for (uint32_t v = 0; v < vocab; v++)
-        sum += exp((double)row[v] - (double)row[top]);
-    *best = top;
-    return (double)row[top] + log(sum);
-}
-
 /* Scores the prediction of `next` from one row of each side. */
 static void score(bench *b, size_t row, int32_t next)
 {
     uint32_t best, best_ref;
     const float *q = b->model.rows + row * b->vocab, *p = b->reference.rows + row * b->vocab;
-    double mass = log_mass(q, b->vocab, &best);
+    double mass = app_log_mass(q, b->vocab, &best);
     b->model.nll += mass - (double)q[next];
     b->predictions++;
     if (!b->compare)
         return;
-    double mass_ref = log_mass(p, b->vocab, &best_ref), kl = 0;
+    double mass_ref = app_log_mass(p, b->vocab, &best_ref);
     b->reference.nll += mass_ref - (double)p[next];
-    for (uint32_t v = 0; v < b->vocab; v++) {
-        double log_p = (double)p[v] - mass_ref;
-        kl += exp(log_p) * (log_p - ((double)q[v] - mass));
-    }
-    b->kl += kl;
+    b->kl += app_divergence(p, mass_ref, q, mass, b->vocab);
     b->agree += best == best_ref;
 }
 
@@ -129,32 +111,6 @@ static hlwq_status run_window(bench *b, const int32_t *ids, hlwq_error *err)
         for (size_t row = 0; row < n; row++)
             score(b, row, ids[at + row + 1]);
     }
-    return HLWQ_OK;
-}
-
-static hlwq_status read_ids(bench *b, hlwq_error *err)
-{
-    const char *file = app_text(b->args, OPT_PPL, NULL);
-    char *text = NULL;
-    size_t bytes = 0;
-    const hlwq_tokenizer *tokenizer = hlwq_engine_tokenizer(b->model.engine);
-    if (!tokenizer)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s came without a tokenizer", b->model.path);
-    HS_TRY(app_read(file, TEXT_MAX, &text, &bytes, err));
-    hlwq_status st = hlwq_tokenize(tokenizer, text, bytes, true, &b->ids, &b->count, err);
-    free(text);
-    HS_TRY(st);
-    b->windows_all = b->count ? (b->count - 1) / b->ctx : 0;
-    if (b->windows_all == 0)
-        return hs_fail(err, HLWQ_ERR_ARG, "%s has %zu tokens, but a window of %u needs %u; lower --ctx", file, b->count,
-                       b->ctx, b->ctx + 1);
-    uint64_t most = (uint64_t)app_number(b->args, OPT_MAX_WINDOWS, 0);
-    if (most && most < b->windows_all)
-        b->windows_all = most;
-    for (size_t i = 0; i < b->windows_all * b->ctx; i++)
-        if (b->ids[i] < 0 || (uint32_t)b->ids[i] >= b->vocab)
-            return hs_fail(err, HLWQ_ERR_FORMAT, "the tokenizer of %s makes id %" PRId32 ", its vocabulary has %u",
-                           b->model.path, b->ids[i], b->vocab);
     return HLWQ_OK;
 }
 
@@ -196,13 +152,10 @@ static hlwq_status run_bench(bench *b, hlwq_error *err)
         return hs_fail(err, HLWQ_ERR_ARG, "--ref needs a text: --ppl FILE");
     if (app_flag(a, OPT_REF_EXACT) && !reference)
         return hs_fail(err, HLWQ_ERR_ARG, "--ref-exact needs --ref PATH");
-    int64_t ctx = app_number(a, OPT_CTX, CTX);
-    if (ctx < 2 || ctx > CTX_MAX)
-        return hs_fail(err, HLWQ_ERR_ARG, "--ctx: %" PRId64 " is outside 2 to %d", ctx, CTX_MAX);
-    b->ctx = (uint32_t)ctx;
+    HS_TRY(app_windows_ctx(a, CTX, &b->ctx, err));
     HS_TRY(app_model_path(a, &b->model.path, err));
     HS_TRY(open_side(b, &b->model, app_flag(a, OPT_EXACT), err));
-    HS_TRY(read_ids(b, err));
+    HS_TRY(app_windows_read(a, b->model.engine, b->model.path, b->ctx, &b->text, err));
     if (reference) {
         b->compare = true;
         b->reference.path = strdup(reference);
@@ -212,12 +165,12 @@ static hlwq_status run_bench(bench *b, hlwq_error *err)
     }
     app_progress progress = {.label = ""};
     hlwq_status st = HLWQ_OK;
-    while (b->windows < b->windows_all && st == HLWQ_OK) {
-        st = run_window(b, b->ids + b->windows * b->ctx, err);
+    while (b->windows < b->text.count && st == HLWQ_OK) {
+        st = run_window(b, b->text.ids + b->windows * b->ctx, err);
         b->windows += st == HLWQ_OK;
         if (st == HLWQ_OK)
             app_progress_line(&progress, "window %" PRIu64 " of %" PRIu64 ", perplexity %.3f", b->windows,
-                              b->windows_all, exp(b->model.nll / (double)b->predictions));
+                              b->text.count, exp(b->model.nll / (double)b->predictions));
     }
     app_progress_end(&progress);
     HS_TRY(st);
@@ -239,6 +192,8 @@ int app_cmd_bench(const app_args *args)
                           &err);
     if (args->n_operands)
         return app_bench_kernels(args);
+    if (app_flag(args, OPT_KV_QUALITY))
+        return app_bench_kv(args);
     if (!args->value[OPT_PPL].set && !args->value[OPT_REF].set)
         return app_bench_speed(args);
     bench b = {.args = args};
@@ -246,6 +201,6 @@ int app_cmd_bench(const app_args *args)
     hlwq_status st = run_bench(&b, &err);
     close_side(&b.reference);
     close_side(&b.model);
-    hlwq_free(b.ids);
+    hlwq_free(b.text.ids);
     return app_finish(st, &err);
 }

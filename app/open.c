@@ -106,16 +106,18 @@ hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, 
     return st;
 }
 
+hlwq_kv app_kv_named(const char *name)
+{
+    if (*name == 'f')
+        return strcmp(name, "f32") == 0 ? HLWQ_KV_F32 : HLWQ_KV_F16;
+    int k = name[1] - '0', v = *name == 'q' ? k : name[3] - '0'; /* "q3", "k4v3" */
+    return (hlwq_kv)(16 * k + v);
+}
+
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback)
 {
-    /* The table's choices: f16, f32, "q" and bits, "k" bits "v" bits. */
-    const char *text = app_text(args, OPT_KV, NULL);
-    if (!text)
-        return fallback;
-    if (*text == 'f')
-        return strcmp(text, "f32") == 0 ? HLWQ_KV_F32 : HLWQ_KV_F16;
-    int k = text[1] - '0', v = *text == 'q' ? k : text[3] - '0';
-    return (hlwq_kv)(16 * k + v);
+    const char *name = app_text(args, OPT_KV, NULL);
+    return name ? app_kv_named(name) : fallback;
 }
 
 void app_weight_format(const app_args *args, uint32_t *bits, const char **format)

@@ -19,6 +19,9 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
 hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, uint32_t context, hlwq_engine **engine,
                             hlwq_error *err);
 
+/* One of the choices of --kv. */
+hlwq_kv app_kv_named(const char *name);
+
 /* --kv. */
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback);
 

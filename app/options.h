@@ -87,6 +87,7 @@ typedef enum app_option_id {
     OPT_MAX_WINDOWS,
     OPT_REF,
     OPT_REF_EXACT,
+    OPT_KV_QUALITY,
     OPT_JSON,
     OPT_CSV,
     OPT_PROGRESS,
