@@ -2,8 +2,8 @@
  * app/cmd_bench.c - perplexity of a model on a text, and its distance from a reference model.
  *
  * The text is tokenised once, added tokens such as <|endoftext|> becoming their ids, and cut into windows of
- * --ctx tokens (app/windows.h).  Each window starts from
- * nothing; the tokens after its first are predicted.  Means are over all predictions.
+ * --ctx tokens (app/windows.h).  Each window starts from nothing; the tokens after its first are predicted.  Means are
+ * over all predictions.
  */
 #define _GNU_SOURCE
 #include "app/bench_kernels.h"
