@@ -51,7 +51,9 @@ typedef struct hs_kv_layout {
 
 static inline hs_kv_planes hs_kv_planes_of(hs_dtype coded, uint64_t first, uint64_t blocks)
 {
-    hs_kv_planes p = {.dtype = coded, .low = first};
+    hs_kv_planes p;
+    p.dtype = coded;
+    p.low = first;
     p.high = p.low + blocks * hs_kv_low_bytes(coded);
     p.norms = p.high + blocks * hs_kv_high_bytes(coded);
     p.end = p.norms + blocks * 2;

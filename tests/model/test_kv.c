@@ -12,7 +12,8 @@ static const hlwq_kv modes[] = {HLWQ_KV_Q8, HLWQ_KV_Q4, HLWQ_KV_K4V3, HLWQ_KV_Q3
 
 enum { TOKENS = 700 };
 
-static hlwq_engine *open_engine(uint32_t threads, hlwq_kv kv, const char *isa)
+/* With `tight`, in the smallest memory that works: experts are streamed and batches are small. */
+static hlwq_engine *open_engine(uint32_t threads, hlwq_kv kv, const char *isa, bool tight)
 {
     hlwq_error err;
     hlwq_engine *e;
@@ -24,6 +25,11 @@ static hlwq_engine *open_engine(uint32_t threads, hlwq_kv kv, const char *isa)
     o.threads = threads;
     o.context = 1024;
     o.kv = kv;
+    if (tight) {
+        hlwq_plan plan;
+        CHECK_OK(hlwq_make_plan(&o, &plan, &err), err);
+        o.ram_bytes = plan.smallest_bytes + (1u << 20);
+    }
     if (isa)
         setenv("HLWQ_CPU", isa, 1);
     hlwq_status st = hlwq_engine_open(&o, &e, &err);
@@ -67,23 +73,25 @@ static uint64_t feed(hlwq_session *s, uint32_t vocab, uint32_t first, uint32_t p
 }
 
 /* All rows are hashed in order, so one hash says that every position saw the same pages in the same form. */
-static void one_hash_for_every_cut_thread_count_and_instruction_set(void **state)
+static void one_hash_for_every_cut_budget_thread_count_and_instruction_set(void **state)
 {
     (void)state;
     static const struct {
         uint32_t threads, first, piece;
         const char *isa;
-    } way[] = {
-        {2, 512, 512, NULL}, {1, 64, 64, NULL}, {3, 128, 192, NULL}, {2, 512, 512, "avx2"}, {2, 512, 512, "ref"}};
+        bool tight;
+    } way[] = {{2, 512, 512, NULL, false}, {1, 64, 64, NULL, false},     {3, 128, 192, NULL, false},
+               {2, 512, 512, NULL, true},  {2, 512, 512, "avx2", false}, {2, 512, 512, "ref", false}};
     float *last = malloc(4096 * sizeof *last);
     uint64_t plain = 0, seen[6] = {0};
     for (uint32_t m = 0; m < sizeof modes / sizeof *modes; m++)
         for (uint32_t w = 0; w < sizeof way / sizeof *way; w++) {
             if (way[w].isa && strcmp(way[w].isa, "ref") == 0 && m != 2 && m != 5)
                 continue; /* slow */
-            hlwq_engine *e = open_engine(way[w].threads, modes[m], way[w].isa);
+            hlwq_engine *e = open_engine(way[w].threads, modes[m], way[w].isa, way[w].tight);
             if (!e)
                 continue;
+            assert_true((e->plan.slots > 0) == way[w].tight && (!way[w].tight || e->net.batch < HS_BATCH_MAX));
             hlwq_session *s = open_session(e, modes[m]);
             uint64_t hash = feed(s, 4096, way[w].first, way[w].piece, last);
             if (w == 0)
@@ -113,7 +121,7 @@ static void attention_does_not_see_the_batch(void **state)
     enum { N = 640 };
     static const uint32_t cut[] = {1, 512, 64, 127, 63, 300};
     hlwq_error err;
-    hlwq_engine *e = open_engine(2, HLWQ_KV_F16, NULL);
+    hlwq_engine *e = open_engine(2, HLWQ_KV_F16, NULL, false);
     uint32_t hidden = e->net.config->hidden, layer = 0;
     while (!e->net.layer[layer].full)
         layer++;
@@ -150,7 +158,7 @@ static void a_short_text_is_that_of_f16(void **state)
 {
     (void)state;
     hlwq_error err;
-    hlwq_engine *e = open_engine(2, HLWQ_KV_F16, NULL);
+    hlwq_engine *e = open_engine(2, HLWQ_KV_F16, NULL, false);
     int32_t id[128];
     float *row[2];
     for (int i = 0; i < 128; i++)
@@ -174,7 +182,7 @@ static void bytes_are_those_of_the_formula_and_of_the_plan(void **state)
     static const double per_value[] = {8, 4, 3.5, 3, 2, 6}; /* bits, mean of K and V, as `modes` */
     for (uint32_t m = 0; m < sizeof modes / sizeof *modes; m++) {
         hlwq_error err;
-        hlwq_engine *e = open_engine(2, modes[m], NULL);
+        hlwq_engine *e = open_engine(2, modes[m], NULL, false);
         const hs_config *c = e->net.config;
         hs_kv_format format;
         CHECK_OK(hs_kv_format_named(&format, modes[m], c, &err), err);
@@ -202,7 +210,7 @@ static void what_cannot_be_is_refused(void **state)
     (void)state;
     hlwq_error err;
     hlwq_session *s;
-    hlwq_engine *e = open_engine(1, HLWQ_KV_Q3, NULL);
+    hlwq_engine *e = open_engine(1, HLWQ_KV_Q3, NULL, false);
     hlwq_session_options so = hlwq_session_options_default(e);
     static const int wrong[] = {2, 0x45, 0x13, 0x100, 0x143, -1, 0x80};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -227,7 +235,7 @@ static void what_cannot_be_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_hash_for_every_cut_thread_count_and_instruction_set),
+        cmocka_unit_test(one_hash_for_every_cut_budget_thread_count_and_instruction_set),
         cmocka_unit_test(attention_does_not_see_the_batch),
         cmocka_unit_test(a_short_text_is_that_of_f16),
         cmocka_unit_test(bytes_are_those_of_the_formula_and_of_the_plan),
