@@ -93,8 +93,8 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
                         .activation_bytes = activation_bytes,
                         .user = e};
     if (e->vram) {
-        /* What CUDA takes for itself on a card of 8 GB, and what a desktop takes. */
-        uint64_t free_bytes = UINT64_MAX / 2, reserve = (350ull + 350) << 20;
+        /* On a card of 8 GB: CUDA's context, graphs and the kernels' code, a desktop. */
+        uint64_t free_bytes = UINT64_MAX / 2, reserve = (350ull + 64 + 350) << 20;
         if (!e->imagined)
             hs_backend_cuda_room(&free_bytes, &reserve);
         in.card = true;
