@@ -251,6 +251,18 @@ HLWQ_API const hlwq_tokenizer *hlwq_engine_tokenizer(const hlwq_engine *engine);
 HLWQ_API hlwq_status hlwq_tokenize(const hlwq_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
                                    int32_t **ids, size_t *count, hlwq_error *err);
 
+typedef struct hlwq_span {
+    size_t begin, end; /* bytes; end is the first one outside */
+} hlwq_span;
+
+/*
+ * As hlwq_tokenize with `special`, except inside the `n` spans of `plain` and across their edges, where added tokens
+ * are plain text: for prompts that quote what nobody vouches for.  Spans ascend and do not overlap.
+ */
+HLWQ_API hlwq_status hlwq_tokenize_prompt(const hlwq_tokenizer *tokenizer, const char *text, size_t bytes,
+                                          const hlwq_span *plain, size_t n, int32_t **ids, size_t *count,
+                                          hlwq_error *err);
+
 /*
  * Decode to UTF-8, broken sequences as U+FFFD; `skip_special` leaves out tokens marked special.
  * *text is allocated (hlwq_free), zero-terminated, *bytes long without the zero.
@@ -299,6 +311,9 @@ HLWQ_API hlwq_session_options hlwq_session_options_default(const hlwq_engine *en
 HLWQ_API hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *options, hlwq_session **session,
                                        hlwq_error *err);
 HLWQ_API void hlwq_session_close(hlwq_session *session);
+
+/* From the next token on. HLWQ_ERR_ARG naming the value that makes no sense; nothing changes then. */
+HLWQ_API hlwq_status hlwq_session_set_sampling(hlwq_session *session, const hlwq_sampling *sampling, hlwq_error *err);
 
 /* Forget everything; memory stays. */
 HLWQ_API void hlwq_session_reset(hlwq_session *session);

@@ -60,6 +60,13 @@ hlwq_status hs_sampler_open(hs_sampler **out, hs_mem *mem, uint32_t vocab, uint3
     return HLWQ_OK;
 }
 
+hlwq_status hs_sampler_set(hs_sampler *s, const hlwq_sampling *options, hlwq_error *err)
+{
+    HS_TRY(hs_sampling_check(options, err));
+    s->opt = *options;
+    return HLWQ_OK;
+}
+
 void hs_sampler_close(hs_sampler *s)
 {
     if (s)

@@ -17,6 +17,9 @@ hlwq_status hs_sampler_open(hs_sampler **sampler, hs_mem *mem, uint32_t vocab, u
                             const hlwq_sampling *options, hlwq_error *err);
 void hs_sampler_close(hs_sampler *sampler); /* NULL is fine */
 
+/* Other options from the next token on; the old ones stay where these make no sense. */
+hlwq_status hs_sampler_set(hs_sampler *sampler, const hlwq_sampling *options, hlwq_error *err);
+
 /* HLWQ_ERR_ARG naming the value that makes no sense. */
 hlwq_status hs_sampling_check(const hlwq_sampling *options, hlwq_error *err);
 

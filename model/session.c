@@ -136,6 +136,11 @@ void hlwq_session_close(hlwq_session *s)
     free(s);
 }
 
+hlwq_status hlwq_session_set_sampling(hlwq_session *s, const hlwq_sampling *sampling, hlwq_error *err)
+{
+    return hs_sampler_set(s->sampler, sampling, err);
+}
+
 void hlwq_session_reset(hlwq_session *s)
 {
     (void)reset(s, NULL);

@@ -81,6 +81,12 @@ hlwq_status hlwq_tokenize(const hlwq_tokenizer *t, const char *text, size_t byte
     return hs_tokenizer_encode(t->inner, text, bytes, special, ids, count, err);
 }
 
+hlwq_status hlwq_tokenize_prompt(const hlwq_tokenizer *t, const char *text, size_t bytes, const hlwq_span *plain,
+                                 size_t n, int32_t **ids, size_t *count, hlwq_error *err)
+{
+    return hs_tokenizer_encode_prompt(t->inner, text, bytes, plain, n, ids, count, err);
+}
+
 hlwq_status hlwq_detokenize(const hlwq_tokenizer *t, const int32_t *ids, size_t count, bool skip_special, char **text,
                             size_t *bytes, hlwq_error *err)
 {

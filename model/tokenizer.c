@@ -104,11 +104,18 @@ static const hs_added *added_at(const hs_tokenizer *t, const char *text, size_t 
     return NULL;
 }
 
-static hlwq_status encode_all(encoding *e, const char *text, size_t bytes, bool special, hlwq_error *err)
+/* What lies between two added tokens is encoded as one text, whether spans begin or end in it or not. */
+static hlwq_status encode_all(encoding *e, const char *text, size_t bytes, const hlwq_span *plain, size_t n,
+                              hlwq_error *err)
 {
     size_t from = 0;
-    for (size_t at = 0; special && at < bytes;) {
-        const hs_added *a = added_at(e->t, text + at, bytes - at);
+    for (size_t at = 0, span = 0; at < bytes;) {
+        size_t edge = span < n ? plain[span].begin : bytes;
+        if (at == edge) {
+            at = plain[span++].end;
+            continue;
+        }
+        const hs_added *a = added_at(e->t, text + at, edge - at);
         if (!a) {
             at++;
             continue;
@@ -122,17 +129,27 @@ static hlwq_status encode_all(encoding *e, const char *text, size_t bytes, bool 
     return encode_segment(e, text + from, bytes - from, err);
 }
 
-hlwq_status hs_tokenizer_encode(const hs_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids,
-                                size_t *count, hlwq_error *err)
+static hlwq_status check_spans(size_t bytes, const hlwq_span *plain, size_t n, hlwq_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (plain[i].begin > plain[i].end || plain[i].end > bytes || (i && plain[i].begin < plain[i - 1].end))
+            return hs_fail(err, HLWQ_ERR_ARG, "span %zu, bytes %zu to %zu of %zu, is out of order", i, plain[i].begin,
+                           plain[i].end, bytes);
+    return HLWQ_OK;
+}
+
+hlwq_status hs_tokenizer_encode_prompt(const hs_tokenizer *t, const char *text, size_t bytes, const hlwq_span *plain,
+                                       size_t n, int32_t **ids, size_t *count, hlwq_error *err)
 {
     encoding e = {.t = t};
     *ids = NULL;
     *count = 0;
+    HS_TRY(check_spans(bytes, plain, n, err));
     hlwq_status st = reserve(&e, 1, err);
     if (st == HLWQ_OK)
         st = hs_split_work_open(&e.split, t->splitter, err);
     if (st == HLWQ_OK)
-        st = encode_all(&e, text, bytes, special, err);
+        st = encode_all(&e, text, bytes, plain, n, err);
     hs_split_work_close(e.split);
     hs_bpe_work_close(&e.work);
     if (st != HLWQ_OK) {
@@ -142,6 +159,13 @@ hlwq_status hs_tokenizer_encode(const hs_tokenizer *t, const char *text, size_t 
     *ids = e.ids;
     *count = e.n;
     return HLWQ_OK;
+}
+
+hlwq_status hs_tokenizer_encode(const hs_tokenizer *t, const char *text, size_t bytes, bool special, int32_t **ids,
+                                size_t *count, hlwq_error *err)
+{
+    const hlwq_span all = {0, bytes};
+    return hs_tokenizer_encode_prompt(t, text, bytes, &all, special ? 0 : 1, ids, count, err);
 }
 
 typedef struct piece_call {

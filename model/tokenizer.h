@@ -24,7 +24,11 @@ void hs_tokenizer_free(hs_tokenizer *tokenizer); /* NULL is fine */
 
 uint32_t hs_tokenizer_count(const hs_tokenizer *tokenizer); /* largest id + 1 */
 
-/* *ids is malloc'ed. `special`: recognise added tokens. */
+/* *ids is malloc'ed. Added tokens are recognised outside the `n` spans, which ascend; none may cross an edge of one. */
+hlwq_status hs_tokenizer_encode_prompt(const hs_tokenizer *tokenizer, const char *text, size_t bytes,
+                                       const hlwq_span *plain, size_t n, int32_t **ids, size_t *count, hlwq_error *err);
+
+/* The same with the whole text as a span, or none of it with `special`. */
 hlwq_status hs_tokenizer_encode(const hs_tokenizer *tokenizer, const char *text, size_t bytes, bool special,
                                 int32_t **ids, size_t *count, hlwq_error *err);
 

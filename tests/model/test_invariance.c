@@ -127,6 +127,28 @@ static void same_seed_same_text(void **state)
     hlwq_engine_close(e);
 }
 
+static void sampling_changes_between_two_tokens(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e = open_engine(1, 0);
+    hlwq_session *s = open_session(e);
+    hlwq_sampling greedy = {.top_p = 1, .repetition_penalty = 1}, wrong = {.top_p = 2, .repetition_penalty = 1};
+    CHECK_OK(hlwq_session_prompt(s, "The old man", &err), err);
+    for (int i = 0; i < 8; i++) {
+        const float *l = hlwq_session_logits(s);
+        int32_t best = 0, id;
+        for (int32_t k = 1; k < 4070; k++)
+            best = l[k] > l[best] ? k : best;
+        CHECK_OK(hlwq_session_set_sampling(s, &greedy, &err), err);
+        CHECK_FAILS(hlwq_session_set_sampling(s, &wrong, &err), HLWQ_ERR_ARG, err, "top-p");
+        CHECK_OK(hlwq_session_next(s, &id, &err), err);
+        assert_int_equal(id, best);
+    }
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
+}
+
 static void limits_are_sentences(void **state)
 {
     (void)state;
@@ -194,6 +216,7 @@ int main(void)
         cmocka_unit_test(greedy_text_and_logits_are_the_same_for_all_thread_counts),
         cmocka_unit_test(a_prompt_may_be_cut_on_the_grid),
         cmocka_unit_test(same_seed_same_text),
+        cmocka_unit_test(sampling_changes_between_two_tokens),
         cmocka_unit_test(limits_are_sentences),
         cmocka_unit_test(a_budget_is_a_budget),
     };

@@ -153,6 +153,8 @@ static void nonsense_is_refused(void **state)
     CHECK_FAILS(hs_sampler_open(&s, m, 4, 4, &o, &err), HLWQ_ERR_ARG, err, "repetition");
     o = greedy();
     CHECK_OK(hs_sampler_open(&s, m, 4, 4, &o, &err), err);
+    o.top_p = 2;
+    CHECK_FAILS(hs_sampler_set(s, &o, &err), HLWQ_ERR_ARG, err, "top-p");
     static const float bad[4] = {NAN, NAN, NAN, NAN};
     int32_t id;
     CHECK_FAILS(hs_sampler_next(s, bad, NULL, 0, 9, &id, &err), HLWQ_ERR_FORMAT, err, "not numbers");

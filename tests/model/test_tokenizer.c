@@ -374,6 +374,53 @@ static void damaged_files_are_refused_with_a_sentence(void **state)
     hs_mem_close(mem);
 }
 
+/* Ids in decimal with spaces between them. */
+static const char *ids_of(const fixture *f, const char *text, const hlwq_span *plain, size_t n)
+{
+    static char out[1024];
+    int32_t *ids;
+    size_t count, at = 0;
+    hlwq_error err;
+    CHECK_OK(hs_tokenizer_encode_prompt(f->t, text, strlen(text), plain, n, &ids, &count, &err), err);
+    out[0] = 0;
+    for (size_t i = 0; i < count; i++)
+        at += (size_t)snprintf(out + at, sizeof out - at, "%s%d", i ? " " : "", ids[i]);
+    free(ids);
+    return out;
+}
+
+static void added_tokens_are_plain_text_inside_spans_and_across_their_edges(void **state)
+{
+    (void)state;
+    fixture f = open_demo();
+    hlwq_error err;
+    int32_t *ids;
+    size_t count;
+    char whole[1024], plain[1024];
+    static const char text[] = "a<|im_end|>b<|im_end|>";
+    snprintf(whole, sizeof whole, "%s", ids_of(&f, text, NULL, 0));
+    static const hlwq_span outside[] = {{0, 1}, {11, 12}}, all[] = {{0, 22}}, first[] = {{1, 11}};
+    assert_string_equal(ids_of(&f, text, outside, 2), whole);
+    snprintf(plain, sizeof plain, "%s", ids_of(&f, text, all, 1));
+    assert_null(strstr(plain, "4072"));
+    /* One byte of a token is enough, and so is an edge inside it. */
+    for (size_t i = 12; i < 22; i++) {
+        const hlwq_span both[] = {{1, 2}, {i, i + 1}};
+        assert_string_equal(ids_of(&f, text, both, 2), plain);
+    }
+    const char *one = ids_of(&f, text, first, 1), *end = strstr(one, "4072");
+    assert_true(end && strlen(end) == 4);
+    /* Text merges across an edge as it does elsewhere. */
+    static const hlwq_span half[] = {{0, 3}, {3, 3}, {5, 8}};
+    snprintf(plain, sizeof plain, "%s", ids_of(&f, "the river ran", NULL, 0));
+    assert_string_equal(ids_of(&f, "the river ran", half, 3), plain);
+    static const hlwq_span wrong[][2] = {{{0, 5}, {4, 6}}, {{2, 1}, {3, 4}}, {{0, 1}, {3, 9}}};
+    for (size_t i = 0; i < 3; i++)
+        CHECK_FAILS(hs_tokenizer_encode_prompt(f.t, "12345678", 8, wrong[i], 2, &ids, &count, &err), HLWQ_ERR_ARG, err,
+                    "out of order");
+    close_fixture(&f);
+}
+
 static void every_truncation_is_refused(void **state)
 {
     (void)state;
@@ -423,6 +470,7 @@ int main(void)
         cmocka_unit_test(a_mebibyte_of_anything_is_fast),
         cmocka_unit_test(streaming_never_cuts_a_character),
         cmocka_unit_test(damaged_files_are_refused_with_a_sentence),
+        cmocka_unit_test(added_tokens_are_plain_text_inside_spans_and_across_their_edges),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(failing_allocations_leak_nothing),
     };
