@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 enum { PROMPT_MAX = 64 << 20 };
@@ -57,38 +56,11 @@ static hlwq_status read_prompt(run *r, hlwq_error *err)
     return HLWQ_OK;
 }
 
-static void set_real(const app_args *a, app_option_id id, float *out)
-{
-    if (a->value[id].set)
-        *out = (float)a->value[id].real;
-}
-
 static hlwq_status open_session(run *r, hlwq_error *err)
 {
-    const app_args *a = r->args;
-    hlwq_session_options o = hlwq_session_options_default(r->engine);
-    hlwq_sampling *s = &o.sampling;
-    if (app_number(a, OPT_CTX, 0) > 0)
-        o.context = (uint32_t)app_number(a, OPT_CTX, 0);
-    o.kv = app_kv(a, HLWQ_KV_F16);
-    set_real(a, OPT_TEMPERATURE, &s->temperature);
-    set_real(a, OPT_TOP_P, &s->top_p);
-    set_real(a, OPT_MIN_P, &s->min_p);
-    set_real(a, OPT_REPEAT_PENALTY, &s->repetition_penalty);
-    set_real(a, OPT_PRESENCE_PENALTY, &s->presence_penalty);
-    set_real(a, OPT_FREQUENCY_PENALTY, &s->frequency_penalty);
-    s->top_k = (uint32_t)app_number(a, OPT_TOP_K, s->top_k);
-    s->penalty_window = (uint32_t)app_number(a, OPT_REPEAT_LAST_N, s->penalty_window);
-    int64_t seed = app_number(a, OPT_SEED, (int64_t)s->seed);
-    if (seed >= 0) {
-        s->seed = (uint64_t)seed;
-    } else {
-        /* 48 bits, so that the seed in the report can be given back with --seed. */
-        if (getrandom(&s->seed, sizeof s->seed, 0) != (ssize_t)sizeof s->seed)
-            return hs_fail(err, HLWQ_ERR_IO, "the system gives no random seed; use --seed N");
-        s->seed >>= 16;
-    }
-    r->seed = s->seed;
+    hlwq_session_options o;
+    HS_TRY(app_session_options(r->args, r->engine, &o, err));
+    r->seed = o.sampling.seed;
     r->context = o.context;
     return hlwq_session_open(r->engine, &o, &r->session, err);
 }

@@ -7,6 +7,7 @@
 #include "app/options.h"
 
 int app_cmd_run(const app_args *args);
+int app_cmd_chat(const app_args *args);
 int app_cmd_convert(const app_args *args);
 int app_cmd_info(const app_args *args);
 int app_cmd_logits(const app_args *args);

@@ -46,14 +46,14 @@ bool app_quiet(void)
     return said == HLWQ_LOG_ERROR;
 }
 
-static bool coloured(void)
+bool app_coloured(int fd)
 {
     const char *no = getenv("NO_COLOR"), *force = getenv("CLICOLOR_FORCE"), *term = getenv("TERM");
     if (no && *no)
         return false;
     if (force && *force && strcmp(force, "0") != 0)
         return true;
-    return isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
+    return isatty(fd) && term && strcmp(term, "dumb") != 0;
 }
 
 /* One line in one write, so that lines of several threads do not mix. */
@@ -61,7 +61,7 @@ static void say(const char *colour, const char *prefix, const char *line)
 {
     char clean[2048];
     hs_escape(clean, sizeof clean, line);
-    bool on = *colour && coloured();
+    bool on = *colour && app_coloured(STDERR_FILENO);
     char out[2304];
     int n = snprintf(out, sizeof out, "hlwq-stream: %s%s%s%s\n", on ? colour : "", prefix, on ? "\033[0m" : "", clean);
     if (n > 0)
@@ -88,6 +88,11 @@ void app_note(const char *format, ...)
     va_end(args);
     if (!app_quiet())
         say("", "", line);
+}
+
+void app_error(const hlwq_error *err)
+{
+    say("\033[31m", "error: ", err->message);
 }
 
 void app_log(void *user, hlwq_log_level level, const char *line)
@@ -290,6 +295,33 @@ void app_watch(hlwq_session *session)
     sigemptyset(&act.sa_mask);
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
+}
+
+static volatile sig_atomic_t interrupts;
+
+static void on_interrupt(int number)
+{
+    hlwq_session *session = watched;
+    if (++interrupts > 2) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    if (session)
+        hlwq_session_cancel(session);
+}
+
+void app_outlive_interrupts(void)
+{
+    struct sigaction act = {.sa_handler = on_interrupt}; /* no SA_RESTART, as above */
+    sigemptyset(&act.sa_mask);
+    sigaction(SIGINT, &act, NULL);
+}
+
+bool app_interrupted(void)
+{
+    bool came = interrupts != 0;
+    interrupts = 0;
+    return came;
 }
 
 int app_signal(void)

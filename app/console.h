@@ -22,6 +22,10 @@ bool app_quiet(void);
 
 void app_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void app_note(const char *format, ...) __attribute__((format(printf, 1, 2))); /* nothing with --quiet */
+bool app_coloured(int fd); /* colour is wanted there: NO_COLOR, CLICOLOR_FORCE, TERM */
+
+/* An error that does not end the program. */
+void app_error(const hlwq_error *err);
 
 /* For engine and convert options. */
 void app_log(void *user, hlwq_log_level level, const char *line);
@@ -66,6 +70,14 @@ void app_sink_drop(app_sink *sink); /* idempotent, also after commit */
  */
 void app_watch(hlwq_session *session);
 int app_signal(void); /* the signal that came; 0 = none */
+
+/*
+ * For a command that goes on after Ctrl-C, after app_watch: SIGINT then cancels what the watched session does, and
+ * app_signal does not know of it.  app_interrupted says whether it came since it was last asked; a third one that
+ * nobody asked about kills.
+ */
+void app_outlive_interrupts(void);
+bool app_interrupted(void);
 
 /* For hlwq_progress_fn, `user` an app_progress: a bar on a terminal; false once interrupted. */
 typedef struct app_progress {

@@ -1,5 +1,6 @@
 /*
- * app/main.c - chooses the command.  setlocale is never called, so numbers look the same everywhere.
+ * app/main.c - chooses the command.  setlocale is never called (app/line.c has a
+ * locale of its own while a line is edited), so numbers look the same everywhere.
  */
 #include "app/commands.h"
 #include "app/console.h"
@@ -39,6 +40,7 @@ static int dispatch(const app_args *args)
     app_console_level(args);
     switch (args->command) {
     case APP_RUN: return app_cmd_run(args);
+    case APP_CHAT: return app_cmd_chat(args);
     case APP_CONVERT: return app_cmd_convert(args);
     case APP_INFO: return app_cmd_info(args);
     case APP_LOGITS: return app_cmd_logits(args);

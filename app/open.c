@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -112,6 +113,40 @@ hlwq_kv app_kv_named(const char *name)
         return strcmp(name, "f32") == 0 ? HLWQ_KV_F32 : HLWQ_KV_F16;
     int k = name[1] - '0', v = *name == 'q' ? k : name[3] - '0'; /* "q3", "k4v3" */
     return (hlwq_kv)(16 * k + v);
+}
+
+static void set_real(const app_args *a, app_option_id id, float *out)
+{
+    if (a->value[id].set)
+        *out = (float)a->value[id].real;
+}
+
+hlwq_status app_session_options(const app_args *a, const hlwq_engine *engine, hlwq_session_options *out, hlwq_error *err)
+{
+    hlwq_session_options o = hlwq_session_options_default(engine);
+    hlwq_sampling *s = &o.sampling;
+    if (app_number(a, OPT_CTX, 0) > 0)
+        o.context = (uint32_t)app_number(a, OPT_CTX, 0);
+    o.kv = app_kv(a, HLWQ_KV_F16);
+    set_real(a, OPT_TEMPERATURE, &s->temperature);
+    set_real(a, OPT_TOP_P, &s->top_p);
+    set_real(a, OPT_MIN_P, &s->min_p);
+    set_real(a, OPT_REPEAT_PENALTY, &s->repetition_penalty);
+    set_real(a, OPT_PRESENCE_PENALTY, &s->presence_penalty);
+    set_real(a, OPT_FREQUENCY_PENALTY, &s->frequency_penalty);
+    s->top_k = (uint32_t)app_number(a, OPT_TOP_K, s->top_k);
+    s->penalty_window = (uint32_t)app_number(a, OPT_REPEAT_LAST_N, s->penalty_window);
+    int64_t seed = app_number(a, OPT_SEED, (int64_t)s->seed);
+    if (seed >= 0) {
+        s->seed = (uint64_t)seed;
+    } else {
+        /* 48 bits, so that the seed in the report can be given back with --seed. */
+        if (getrandom(&s->seed, sizeof s->seed, 0) != (ssize_t)sizeof s->seed)
+            return hs_fail(err, HLWQ_ERR_IO, "the system gives no random seed; use --seed N");
+        s->seed >>= 16;
+    }
+    *out = o;
+    return HLWQ_OK;
 }
 
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback)

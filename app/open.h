@@ -22,6 +22,10 @@ hlwq_status app_engine_open(const app_args *args, const char *path, bool exact, 
 /* One of the choices of --kv. */
 hlwq_kv app_kv_named(const char *name);
 
+/* Context, --kv and sampling of a session; --seed -1 has become another seed each time. */
+hlwq_status app_session_options(const app_args *args, const hlwq_engine *engine, hlwq_session_options *out,
+                                hlwq_error *err);
+
 /* --kv. */
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback);
 

@@ -5,8 +5,9 @@
 
 #define ON(command) (1u << APP_##command)
 #define MODEL_COMMANDS                                                                                                 \
-    (ON(RUN) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(TEMPLATE) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
-#define ENGINE_COMMANDS (ON(RUN) | ON(LOGITS) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
+    (ON(RUN) | ON(CHAT) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(TEMPLATE) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
+#define SAMPLING_COMMANDS (ON(RUN) | ON(CHAT))
+#define ENGINE_COMMANDS (SAMPLING_COMMANDS | ON(LOGITS) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
 #define EVERY ((1u << APP_COMMAND_COUNT) - 1)
 #define MANY 2147483647.0
 
@@ -15,33 +16,34 @@ const app_option app_option_table[OPT_COUNT] = {
                    "a .hlwq container or a Hugging Face directory", MODEL_COMMANDS, false},
     [OPT_FILE] = {"file", NULL, 'f', APP_PATH, "FILE", 0, 0, NULL,
                   "read the prompt from FILE (- for standard input); one final newline is dropped", ON(RUN), true},
-    [OPT_PREDICT] = {"predict", "max-tokens n-predict", 'n', APP_NUMBER, "N", -1, MANY, "256; bench: 128",
+    [OPT_PREDICT] = {"predict", "max-tokens n-predict", 'n', APP_NUMBER, "N", -1, MANY, "256; bench: 128; chat: -1",
                      "make at most N tokens; -1 = until the model ends its text or the context is full",
-                     ON(RUN) | ON(BENCH), false},
+                     SAMPLING_COMMANDS | ON(BENCH), false},
     [OPT_CTX] = {"ctx", "ctx-size max-model-len", 'c', APP_NUMBER, "N", 0, MANY, "0; bench: 256 or 1024",
                  "positions of the context; 0 = the model's own, at most 8192",
-                 ON(RUN) | ON(BENCH) | ON(PLAN) | ON(DOCTOR), false},
+                 SAMPLING_COMMANDS | ON(BENCH) | ON(PLAN) | ON(DOCTOR), false},
     [OPT_THREADS] = {"threads", NULL, 't', APP_NUMBER, "N", 0, 256, "0",
                      "threads that compute; 0 = one per usable core; results do not depend on it",
                      ENGINE_COMMANDS | ON(CONVERT) | ON(SYNTH), false},
     [OPT_TEMPERATURE] = {"temperature", "temp", 0, APP_REAL, "X", 0, 100, "the model's",
-                         "how freely to choose; 0 = always the likeliest token", ON(RUN), false},
+                         "how freely to choose; 0 = always the likeliest token", SAMPLING_COMMANDS, false},
     [OPT_TOP_K] = {"top-k", NULL, 0, APP_NUMBER, "N", 0, MANY, "the model's",
-                   "choose among the N likeliest tokens; 0 = all", ON(RUN), false},
+                   "choose among the N likeliest tokens; 0 = all", SAMPLING_COMMANDS, false},
     [OPT_TOP_P] = {"top-p", NULL, 0, APP_REAL, "X", 0, 1, "the model's",
-                   "choose among the likeliest tokens that together have probability X; 1 = all", ON(RUN), false},
+                   "choose among the likeliest tokens that together have probability X; 1 = all", SAMPLING_COMMANDS, false},
     [OPT_MIN_P] = {"min-p", NULL, 0, APP_REAL, "X", 0, 1, "the model's",
-                   "leave out tokens less likely than X times the likeliest; 0 = none", ON(RUN), false},
+                   "leave out tokens less likely than X times the likeliest; 0 = none", SAMPLING_COMMANDS, false},
     [OPT_REPEAT_PENALTY] = {"repeat-penalty", "repetition-penalty", 0, APP_REAL, "X", 0.01, 100, "the model's",
-                            "make tokens seen before X times less likely to come again; 1 = off", ON(RUN), false},
+                            "make tokens seen before X times less likely to come again; 1 = off", SAMPLING_COMMANDS, false},
     [OPT_REPEAT_LAST_N] = {"repeat-last-n", NULL, 0, APP_NUMBER, "N", 0, MANY, "the model's",
-                           "how many of the last tokens the penalties see; 0 = all", ON(RUN), false},
+                           "how many of the last tokens the penalties see; 0 = all", SAMPLING_COMMANDS, false},
     [OPT_PRESENCE_PENALTY] = {"presence-penalty", NULL, 0, APP_REAL, "X", -100, 100, "the model's",
-                              "subtract X from the logit of tokens seen before", ON(RUN), false},
+                              "subtract X from the logit of tokens seen before", SAMPLING_COMMANDS, false},
     [OPT_FREQUENCY_PENALTY] = {"frequency-penalty", NULL, 0, APP_REAL, "X", -100, 100, "the model's",
-                               "subtract X from the logit of a token for each time it was seen", ON(RUN), false},
+                               "subtract X from the logit of a token for each time it was seen", SAMPLING_COMMANDS, false},
     [OPT_SEED] = {"seed", NULL, 's', APP_NUMBER, "N", -1, 9007199254740992.0, "0",
-                  "same seed, prompt and model: same text; -1 = another one each time", ON(RUN) | ON(SYNTH), false},
+                  "same seed, prompt and model: same text; -1 = another one each time", SAMPLING_COMMANDS | ON(SYNTH),
+                  false},
     [OPT_ECHO] = {"echo", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print the prompt before its continuation", ON(RUN),
                   false},
     [OPT_DEVICE] = {"device", NULL, 0, APP_CHOICE, "auto|cpu|cuda", 0, 0, "auto",
@@ -117,7 +119,13 @@ const app_option app_option_table[OPT_COUNT] = {
                         ON(TOKENIZE), true},
     [OPT_DECODE] = {"decode", NULL, 'd', APP_FLAG, NULL, 0, 0, NULL, "turn ids into text", ON(TOKENIZE), true},
     [OPT_TEMPLATE] = {"template", "chat-template-file", 0, APP_PATH, "FILE", 0, 0, "the model's",
-                      "a Jinja file to use as the chat template", ON(TEMPLATE), true},
+                      "a Jinja file to use as the chat template", ON(TEMPLATE) | ON(CHAT), true},
+    [OPT_SYSTEM] = {"system", NULL, 0, APP_TEXT, "TEXT", 0, 0, NULL,
+                    "what the model is told before the conversation", ON(CHAT), false},
+    [OPT_THINK] = {"think", NULL, 0, APP_CHOICE, "auto|on|off", 0, 0, "auto",
+                   "whether the model thinks before it answers (the template's enable_thinking); auto: as the model "
+                   "does by itself; off: also hides it",
+                   ON(CHAT), false},
     [OPT_PROMPT_TOKENS] = {"prompt-tokens", NULL, 'p', APP_NUMBER, "N", 0, 1048576, "512",
                            "prefill N tokens at once; 0 = do not measure it", ON(BENCH), true},
     [OPT_RUNS] = {"runs", "repetitions", 'r', APP_NUMBER, "N", 1, 100, "5", "measure N times, after one run unmeasured",
@@ -166,6 +174,10 @@ const app_command app_command_table[APP_COMMAND_COUNT] = {
     [APP_RUN] = {"run", "[PROMPT...]", 0, -1, "continue a prompt; the text goes to standard output",
                  "The prompt is the arguments joined by spaces, or --file, or standard input. Everything but the text "
                  "goes to standard error. Ctrl-C stops after the current token, a second Ctrl-C at once."},
+    [APP_CHAT] = {"chat", "", 0, 0, "talk with a model",
+                  "Each line is a message, unless it ends in a backslash or begins with three quotes; /help lists the "
+                  "commands. Answers go to standard output, everything else to standard error. Ctrl-C stops an answer, "
+                  "Ctrl-D ends. From a pipe it reads messages until there are no more."},
     [APP_CONVERT] = {"convert", "SOURCE -o FILE", 1, 1, "make a .hlwq container from a Hugging Face directory",
                      "The container appears under its name only when it is complete."},
     [APP_INFO] = {"info", "[PATH]", 0, 1, "say what a model is and what it needs",

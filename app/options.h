@@ -14,6 +14,7 @@
 
 typedef enum app_command_id {
     APP_RUN,
+    APP_CHAT,
     APP_CONVERT,
     APP_INFO,
     APP_LOGITS,
@@ -75,6 +76,8 @@ typedef enum app_option_id {
     OPT_NO_SPECIAL,
     OPT_DECODE,
     OPT_TEMPLATE,
+    OPT_SYSTEM,
+    OPT_THINK,
     OPT_PROMPT_TOKENS,
     OPT_RUNS,
     OPT_STAGES,

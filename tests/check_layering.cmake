@@ -18,6 +18,7 @@ set(may_app base)
 # Headers that only one file or folder may know: "<pattern> <files allowed to include it>".
 set(private_headers
   "^liburing(\\.h|/) ^stream/engine_uring\\.c$"
+  "^(histedit\\.h$|editline/) ^app/line\\.c$"
   "^jansson\\.h$ ^base/json\\.c$"
   "^(cuda|cublas|cooperative_groups|mma\\.h|nvtx) ^kernels/cuda/gpu_nvcc\\.h$"
   "^kernels/cuda/gpu ^(kernels|tests)/cuda/"
