@@ -97,10 +97,11 @@ static hlwq_status read_ids(chat *c, const int32_t *ids, size_t n, hlwq_error *e
 {
     size_t have = hlwq_session_position(c->session), same = 0;
     if (n >= c->context)
-        return hs_fail(err, HLWQ_ERR_BUDGET,
-                       "the conversation is %zu tokens long and the context holds %u; /undo or /reset makes room, --ctx "
-                       "makes it larger",
-                       n, c->context);
+        return hs_fail(
+            err, HLWQ_ERR_BUDGET,
+            "the conversation is %zu tokens long and the context holds %u; /undo or /reset makes room, --ctx "
+            "makes it larger",
+            n, c->context);
     while (same < have && same < n && c->seen[same] == ids[same])
         same++;
     if (same < have) {
@@ -187,7 +188,7 @@ static void status_line(const answer *a)
     chat *c = a->c;
     hlwq_streaming io;
     char streamed[64] = "";
-    if (!c->interactive || app_quiet())
+    if (!c->interactive || !isatty(STDERR_FILENO) || app_quiet())
         return;
     hlwq_engine_streaming(c->engine, &io);
     uint64_t lookups = io.lookups - c->before.lookups;
@@ -196,9 +197,8 @@ static void status_line(const answer *a)
                  100.0 * (double)(io.hits - c->before.hits) / (double)lookups);
     c->before = io;
     bool colour = app_coloured(2);
-    fprintf(stderr, "%s%.1f tok/s | context %u of %u%s%s\n", colour ? "\033[2m" : "",
-            app_rate(a->tokens, a->seconds), hlwq_session_position(c->session), c->context, streamed,
-            colour ? "\033[0m" : "");
+    fprintf(stderr, "%s%.1f tok/s | context %u of %u%s%s\n", colour ? "\033[2m" : "", app_rate(a->tokens, a->seconds),
+            hlwq_session_position(c->session), c->context, streamed, colour ? "\033[0m" : "");
     fflush(stderr);
 }
 

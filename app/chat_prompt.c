@@ -175,8 +175,8 @@ hlwq_status chat_prompt_text(const hlwq_template *chat, const chat_talk *talk, c
     rendering r = {.out = text, .piece = calloc(2 * talk->n + 1, sizeof *r.piece)};
     *plain = NULL;
     *n = 0;
-    hlwq_status st = r.piece ? render(&r, chat, talk, think, opens, err)
-                             : hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the prompt");
+    hlwq_status st =
+        r.piece ? render(&r, chat, talk, think, opens, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the prompt");
     free(r.piece);
     if (st != HLWQ_OK) {
         free(r.plain);

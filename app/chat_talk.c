@@ -120,8 +120,8 @@ hlwq_status chat_talk_save(const chat_talk *t, const char *path, hlwq_error *err
     hs_text out = {0};
     hs_output file;
     write_json(&out, t);
-    hlwq_status st =
-        out.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the messages") : hs_output_open(&file, path, true, err);
+    hlwq_status st = out.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the messages")
+                                : hs_output_open(&file, path, true, err);
     if (st == HLWQ_OK) {
         st = hs_output_write(&file, out.data, out.bytes, err);
         if (st == HLWQ_OK)

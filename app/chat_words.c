@@ -119,12 +119,9 @@ static const struct {
     bool whole;
     double min, max;
 } settings[SETTINGS] = {
-    [TEMPERATURE] = {"temperature", false, 0, 100},
-    [TOP_P] = {"top_p", false, 0, 1},
-    [TOP_K] = {"top_k", true, 0, 2147483647.0},
-    [MIN_P] = {"min_p", false, 0, 1},
-    [SEED] = {"seed", true, 0, 9007199254740992.0},
-    [LIMIT] = {"n", true, -1, 2147483647.0},
+    [TEMPERATURE] = {"temperature", false, 0, 100}, [TOP_P] = {"top_p", false, 0, 1},
+    [TOP_K] = {"top_k", true, 0, 2147483647.0},     [MIN_P] = {"min_p", false, 0, 1},
+    [SEED] = {"seed", true, 0, 9007199254740992.0}, [LIMIT] = {"n", true, -1, 2147483647.0},
 };
 
 /* Dashes are as good as underscores. */

@@ -121,9 +121,21 @@ static hlwq_status regenerate(chat *c, hlwq_error *err)
     size_t n = last_question(c);
     if (!n)
         return hs_fail(err, HLWQ_ERR_ARG, "there is no message to answer yet");
-    c->again += c->talk.n > n;
-    chat_talk_cut(&c->talk, n);
-    return answer_or_take_back(c, err);
+    if (c->talk.n == n)
+        return answer_or_take_back(c, err);
+    chat_message old = c->talk.message[n]; /* stays if there is no other */
+    c->again++;
+    chat_talk_cut(&c->talk, n + 1);
+    c->talk.n = n;
+    hlwq_status st = chat_answer(c, err);
+    if (st == HLWQ_OK) {
+        free(old.text);
+        free(old.reasoning);
+    } else {
+        chat_talk_cut(&c->talk, n);
+        c->talk.message[c->talk.n++] = old;
+    }
+    return st;
 }
 
 static hlwq_status undo(chat *c, hlwq_error *err)
@@ -163,6 +175,7 @@ static hlwq_status obey(chat *c, char *line, bool *quit, hlwq_error *err)
         return st;
     case CHAT_LOAD:
         st = chat_talk_load(&c->talk, rest, err);
+        c->again = 0;
         if (st == HLWQ_OK)
             app_note("%zu messages from %s", c->talk.n, rest);
         return st;
@@ -229,7 +242,7 @@ static hlwq_status talk(chat *c, bool *failed, hlwq_error *err)
         if (turn == HLWQ_OK || app_left() || app_signal())
             continue;
         if (turn == HLWQ_ERR_CANCELLED) {
-            app_note("stopped before the answer began; the message is taken back");
+            app_note("stopped before the answer began; nothing has changed");
             continue;
         }
         app_error(&wrong);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -275,9 +276,21 @@ void app_sink_drop(app_sink *sink)
 static volatile sig_atomic_t signal_came;
 static hlwq_session *volatile watched;
 
+/* Handlers write a byte, so that a signal just before a wait ends the wait: whichever thread it was given to. */
+static int wake[2] = {-1, -1};
+
+static void wake_up(void)
+{
+    int saved = errno;
+    if (wake[1] >= 0)
+        (void)!write(wake[1], "", 1);
+    errno = saved;
+}
+
 static void on_signal(int number)
 {
     signal_came = number;
+    wake_up();
     hlwq_session *session = watched;
     if (session)
         hlwq_session_cancel(session);
@@ -306,6 +319,7 @@ static void on_interrupt(int number)
         signal(number, SIG_DFL);
         raise(number);
     }
+    wake_up();
     if (session)
         hlwq_session_cancel(session);
 }
@@ -319,9 +333,29 @@ void app_outlive_interrupts(void)
 
 bool app_interrupted(void)
 {
+    char byte;
+    while (wake[0] >= 0 && read(wake[0], &byte, 1) == 1)
+        ;
     bool came = interrupts != 0;
     interrupts = 0;
     return came;
+}
+
+bool app_wait_input(void)
+{
+    if (wake[0] < 0 && pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0)
+        return true; /* no more files: a signal is then seen with the next key */
+    struct pollfd on[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = wake[0], .events = POLLIN}};
+    for (;;) {
+        if (app_signal())
+            return false;
+        if (poll(on, 2, -1) < 0)
+            continue;
+        if (on[1].revents)
+            return false;
+        if (on[0].revents)
+            return true;
+    }
 }
 
 int app_signal(void)

@@ -79,6 +79,9 @@ int app_signal(void); /* the signal that came; 0 = none */
 void app_outlive_interrupts(void);
 bool app_interrupted(void);
 
+/* Waits for standard input. False when a signal came, which app_signal or app_interrupted (to be asked) then knows. */
+bool app_wait_input(void);
+
 /* For hlwq_progress_fn, `user` an app_progress: a bar on a terminal; false once interrupted. */
 typedef struct app_progress {
     const char *label;

@@ -45,9 +45,11 @@ static app_line_end read_plain(app_line *l, const char **text, hlwq_error *err)
     hs_text_add(&l->text, "", 0);
     for (bool whole = false; !whole;) {
         if (l->at == l->n) {
+            if (!l->over && !app_wait_input())
+                return APP_LINE_INTERRUPTED;
             ssize_t got = l->over ? 0 : read(STDIN_FILENO, l->buffer, sizeof l->buffer);
             if (got < 0 && errno == EINTR)
-                return APP_LINE_INTERRUPTED;
+                continue;
             if (got < 0) {
                 hs_fail(err, HLWQ_ERR_IO, "cannot read standard input: %s", strerror(errno));
                 return APP_LINE_FAILED;
@@ -95,11 +97,15 @@ static int get_character(EditLine *edit, wchar_t *out)
     (void)edit;
     for (;;) {
         char byte;
-        ssize_t got = read(STDIN_FILENO, &byte, 1);
-        if (got < 0)
+        if (!app_wait_input()) {
+            errno = EINTR;
             return -1;
-        if (got == 0)
-            return 0;
+        }
+        ssize_t got = read(STDIN_FILENO, &byte, 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return (int)got;
         size_t n = mbrtowc(out, &byte, 1, &state);
         if (n == (size_t)-2)
             continue;

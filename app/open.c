@@ -121,7 +121,8 @@ static void set_real(const app_args *a, app_option_id id, float *out)
         *out = (float)a->value[id].real;
 }
 
-hlwq_status app_session_options(const app_args *a, const hlwq_engine *engine, hlwq_session_options *out, hlwq_error *err)
+hlwq_status app_session_options(const app_args *a, const hlwq_engine *engine, hlwq_session_options *out,
+                                hlwq_error *err)
 {
     hlwq_session_options o = hlwq_session_options_default(engine);
     hlwq_sampling *s = &o.sampling;

@@ -97,6 +97,8 @@ function(self_test root)
     "cache/a.c| #include\"kernels/a.h\"|caught"
     "stream/engine_uring.c|#include <liburing.h>|fine"
     "stream/ring.c|#include <liburing.h>|caught"
+    "app/line.c|#include <histedit.h>|fine"
+    "app/cmd_chat.c|#include <histedit.h>|caught"
     "kernels/cuda/gpu_nvcc.h|#include <cuda_runtime.h>|fine"
     "kernels/cuda/a.cu|#include <cuda_runtime.h>|caught"
     "kernels/cuda/c.cu|#include \"kernels/cuda/gpu.h\"|fine"

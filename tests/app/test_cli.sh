@@ -59,7 +59,7 @@ expect 0 '' --version
 same "hlwq-stream $("$program" version | cut -d ' ' -f 2)"
 expect 0 '' --help
 expect 0 '' help --man
-for command in run convert info logits tokenize template bench synth version help; do
+for command in run chat convert info logits tokenize template bench synth version help; do
     expect 0 '' $command --help
     [ -s "$dir/out" ] || fail "$command --help: nothing on stdout"
 done
