@@ -123,6 +123,8 @@ static hlwq_status regenerate(chat *c, hlwq_error *err)
         return hs_fail(err, HLWQ_ERR_ARG, "there is no message to answer yet");
     if (c->talk.n == n)
         return answer_or_take_back(c, err);
+    if (c->sampling.temperature <= 0)
+        app_note("at temperature 0 an answer is the same each time; /set temperature 0.7 changes that");
     chat_message old = c->talk.message[n]; /* stays if there is no other */
     c->again++;
     chat_talk_cut(&c->talk, n + 1);

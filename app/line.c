@@ -232,18 +232,17 @@ static bool open_editing(app_line *l)
     if (!l->utf8)
         return false;
     enter_locale(l);
-    HistEvent event;
     l->edit = el_init("hlwq-stream", stdin, stderr, stderr);
     l->history = l->edit ? history_init() : NULL;
     if (l->history) {
-        (void)event;
         el_set(l->edit, EL_CLIENTDATA, l);
         el_set(l->edit, EL_PROMPT, show_prompt);
         el_set(l->edit, EL_EDITOR, "emacs");
         el_set(l->edit, EL_SIGNAL, 0);
         el_set(l->edit, EL_GETCFN, get_character);
         el_set(l->edit, EL_HIST, history, l->history);
-        el_set(l->edit, EL_ADDFN, "hlwq-paste", "take a paste as one line", take_paste);
+        /* Wide, because el_set would copy the names and lose the copies. */
+        el_wset(l->edit, EL_ADDFN, L"hlwq-paste", L"take a paste as one line", take_paste);
         el_set(l->edit, EL_BIND, "\033[200~", "hlwq-paste", NULL);
         el_set(l->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
         open_history(l);
