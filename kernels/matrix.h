@@ -16,6 +16,7 @@ typedef struct hs_matrix {
     const uint8_t *high;     /* packed high plane or NULL */
     const uint8_t *norms;    /* fp16 [rows][groups] */
     const uint8_t *zeros;    /* [rows][groups] or NULL */
+    const uint32_t *order;   /* [cols] the input that each column multiplies, NULL = its own */
     const hs_codebook *book; /* rotated types */
 } hs_matrix;
 
@@ -35,8 +36,15 @@ static inline hs_matrix hs_matrix_at(hs_dtype dtype, uint32_t rows, uint32_t col
         .high = planes->high_bytes ? data + planes->high : NULL,
         .norms = planes->norms_bytes ? data + planes->norms : NULL,
         .zeros = planes->zeros_bytes ? data + planes->zeros : NULL,
+        .order = planes->order_bytes ? (const uint32_t *)(const void *)(data + planes->order) : NULL,
         .book = book,
     };
+}
+
+/* The input of a column of an ordered matrix; the last one for what only a damaged file has. */
+static inline uint32_t hs_input_of(const hs_matrix *w, uint32_t column)
+{
+    return w->order[column] < w->cols ? w->order[column] : w->cols - 1;
 }
 
 #endif

@@ -32,8 +32,10 @@ static void write_parts(hs_text *t, const hs_group *g)
 {
     for (uint32_t i = 0; i < g->n_parts; i++) {
         const hs_part *p = &g->part[i];
+        char format[HS_FORMAT_TEXT];
+        hs_part_format(format, p);
         hs_text_format(t, "%s\n  {\"name\":\"%s\",\"dtype\":\"%s\",\"rows\":%u,\"cols\":%u,\"offset\":%" PRIu64,
-                       i ? "," : "", hs_role_name(p->role), hs_dtype_name(p->dtype), p->rows, p->cols, p->offset);
+                       i ? "," : "", hs_role_name(p->role), format, p->rows, p->cols, p->offset);
         if (hs_dtype_rotated(p->dtype))
             hs_text_format(t, ",\"book\":%u", p->book);
         hs_text_add(t, "}", 1);

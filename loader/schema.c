@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static const struct {
     const char *name;
@@ -63,6 +64,24 @@ const char *hs_role_name(hs_role role)
 const char *hs_group_kind_name(hs_group_kind kind)
 {
     return kind_name[kind];
+}
+
+void hs_part_format(char out[HS_FORMAT_TEXT], const hs_part *part)
+{
+    snprintf(out, HS_FORMAT_TEXT, "%s%s", hs_dtype_name(part->dtype), part->ordered ? "/order" : "");
+}
+
+bool hs_part_parse_format(hs_part *part, const char *text)
+{
+    char name[HS_FORMAT_TEXT];
+    const char *slash = strchr(text, '/');
+    size_t n = slash ? (size_t)(slash - text) : strlen(text);
+    part->ordered = slash != NULL;
+    if (n >= sizeof name || (slash && strcmp(slash, "/order") != 0))
+        return false;
+    memcpy(name, text, n);
+    name[n] = 0;
+    return hs_dtype_parse(name, &part->dtype) && (!slash || hs_dtype_int4(part->dtype));
 }
 
 const hs_part *hs_group_find(const hs_group *group, hs_role role)
@@ -193,6 +212,11 @@ hlwq_status hs_group_place(hs_group *g, hlwq_error *err)
     for (uint32_t i = 0; i < g->n_parts; i++) {
         hs_part *p = &g->part[i];
         bool fits = hs_planes_of(p->dtype, p->rows, p->cols, &p->planes);
+        if (fits && p->ordered) {
+            p->planes.order = p->planes.bytes;
+            p->planes.order_bytes = (uint64_t)p->cols * sizeof(uint32_t);
+            p->planes.bytes += hs_align_up(p->planes.order_bytes, 64);
+        }
         /* Large parts start on a page; an expert is read whole, so its three follow one another. */
         uint64_t align = !experts && p->planes.bytes > HS_EXTENT_ALIGN ? HS_EXTENT_ALIGN : 64;
         if (!fits || !hs_align_u64(at, align, &p->offset) || !hs_add_u64(p->offset, p->planes.bytes, &at) ||

@@ -93,6 +93,7 @@ typedef struct hs_part {
     uint32_t rows, cols;
     hs_dtype dtype;
     uint32_t book;    /* index into hs_table.book; rotated types only */
+    bool ordered;     /* INT4: a plane after the others says which input each column is */
     uint64_t offset;  /* in the extent */
     hs_planes planes; /* from offset */
 } hs_part;
@@ -133,6 +134,11 @@ hlwq_status hs_schema_build(hs_table *table, const hs_config *config, bool has_m
 
 /* Sets the offsets, planes and bytes of a group from its dtypes. */
 hlwq_status hs_group_place(hs_group *group, hlwq_error *err);
+
+/* "Q5", "I4Z", "I4/order": a part's dtype and whether it is ordered; and back, false if it is none of ours. */
+enum { HS_FORMAT_TEXT = 24 };
+void hs_part_format(char out[HS_FORMAT_TEXT], const hs_part *part);
+bool hs_part_parse_format(hs_part *part, const char *text);
 
 /* The part of that role, NULL if the group has none. */
 const hs_part *hs_group_find(const hs_group *group, hs_role role);

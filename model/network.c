@@ -184,8 +184,10 @@ hs_limits hs_network_limits(const hs_table *table, uint32_t batch)
     if (c->experts && c->shared_width > m.ffn_width)
         m.ffn_width = c->shared_width;
     for (uint32_t g = 0; g < table->n_groups; g++)
-        for (uint32_t i = 0; i < table->group[g].n_parts; i++)
+        for (uint32_t i = 0; i < table->group[g].n_parts; i++) {
             m.dtypes |= 1u << table->group[g].part[i].dtype;
+            m.ordered = m.ordered || table->group[g].part[i].ordered;
+        }
     return m;
 }
 

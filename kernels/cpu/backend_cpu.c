@@ -584,8 +584,17 @@ static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
     c->start = take(k, m->experts + 2, sizeof(uint32_t));
     c->job = take(k, m->experts + 1, sizeof(hs_ffn_job));
     c->task = take(k, 2 * ((uint64_t)m->experts + 1) + 4, sizeof(hs_task));
+    c->own = take(k, 2 * ((uint64_t)m->experts + 1) + 4, sizeof(hs_own_rows));
     c->task_band = take(k, 2 * ((uint64_t)m->experts + 1) + 5, sizeof(uint32_t));
     c->rope = take(k, b * m->head_dim, f);
+    uint64_t room = m->ordered ? max3((4 > 2 * m->ffn_rows ? 4 : 2 * m->ffn_rows) * (uint64_t)HS_BLOCK *
+                                          ((m->hidden + HS_BLOCK - 1) / HS_BLOCK),
+                                      m->v_width, attention)
+                               : 0; /* several read the normed input, one what a mixer gives */
+    c->room = take_q8(k, b, room, c->scales);
+    c->room_blocks = b * ((room + HS_BLOCK - 1) / HS_BLOCK);
+    if (m->ordered) /* rows of weights before and after sorting */
+        wide *= 2;
     c->worker_floats = max3(hs_attend_floats(m->head_dim, m->group), hs_delta_chunk_floats(m->k_dim, m->v_dim), wide);
     c->worker_floats = (c->worker_floats + 15) & ~(size_t)15;
     c->worker = take(k, threads * c->worker_floats, f);

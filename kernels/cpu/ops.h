@@ -48,7 +48,7 @@ typedef struct hs_cpu_ops {
     void (*gemm_plain)(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                        uint32_t last, float *y, size_t stride);
 
-    /* The same from dequantised fp32 weights; `row` is scratch of cols floats. Packed types only. */
+    /* The same from dequantised fp32 weights; `row` is scratch, see hs_exact_row. Packed types only. */
     void (*gemm_exact)(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                        uint32_t last, float *y, size_t stride, float *row);
 
@@ -122,6 +122,19 @@ static inline size_t hs_attend_floats(uint32_t head_dim, uint32_t group)
 static inline float *hs_attend_rotated(float *scratch, uint32_t head_dim, uint32_t group)
 {
     return scratch + hs_attend_floats(head_dim, group) - (size_t)HS_ATTEND_TOKENS * group * head_dim;
+}
+
+/* Row r of a packed matrix as fp32 [cols] in the order of the inputs. Scratch of cols floats, of 2 cols where ordered.
+ */
+static inline void hs_exact_row(const hs_matrix *w, uint32_t r, float *row)
+{
+    float *columns = w->order ? row + w->cols : row;
+    hs_decode_row(w->dtype, w->book, w->low, w->rows, w->cols, r, columns);
+    if (!w->order)
+        return;
+    memset(row, 0, w->cols * sizeof *row); /* a damaged order may leave some out */
+    for (uint32_t c = 0; c < w->cols; c++)
+        row[hs_input_of(w, c)] = columns[c];
 }
 
 /* One row in a form. */

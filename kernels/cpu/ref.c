@@ -257,7 +257,7 @@ static void ref_gemm_exact(const hs_matrix *w, const hs_act *a, const uint32_t *
                            uint32_t last, float *y, size_t stride, float *row)
 {
     for (uint32_t r = first; r < last; r++) {
-        hs_decode_row(w->dtype, w->book, w->low, w->rows, w->cols, r, row);
+        hs_exact_row(w, r, row);
         for (uint32_t t = 0; t < n; t++)
             y[t * stride + r] = dot_segments(row, a->x + (token ? token[t] : t) * (size_t)a->cols, w->cols);
     }

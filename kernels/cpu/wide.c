@@ -125,7 +125,7 @@ static void wide_gemm_exact(const hs_matrix *w, const hs_act *a, const uint32_t 
         return;
     }
     for (uint32_t r = first; r < last; r++) {
-        hs_decode_row(w->dtype, w->book, w->low, w->rows, w->cols, r, row);
+        hs_exact_row(w, r, row);
         for (uint32_t k = 0; k < n; k += TOKENS_EXACT) {
             uint32_t m = n - k < TOKENS_EXACT ? n - k : TOKENS_EXACT;
             const float *x[TOKENS_EXACT];

@@ -6,8 +6,8 @@
 
 #include <assert.h>
 
-/* Of an input whose one reader's form is made by other means. */
-enum { EVERY_FORM = (1 << HS_Q8_FORMS) - 1 };
+/* Of an input whose one reader's form is made by other means; the last bit is nobody's form. */
+enum { EVERY_FORM = (2 << HS_Q8_FORMS) - 1 };
 
 static uint32_t blocks_of(uint32_t cols)
 {
@@ -42,10 +42,60 @@ static bool reads_q8(const hs_cpu *c, hs_dtype weights)
     return hs_dtype_packed(weights) && !c->exact;
 }
 
+/* Row `row` of the input of an ordered matrix, gathered in the order of its columns by way of `scratch`. */
+static void gather_row(const hs_cpu_ops *ops, const hs_input *in, const hs_matrix *w, uint32_t row,
+                       const hs_q8_buffer *out, uint32_t to, float *scratch)
+{
+    const float *x = in->x + (size_t)row * in->cols;
+    hs_q8_form form = hs_q8_form_of(w->dtype);
+    size_t block = (size_t)to * blocks_of(in->cols), at = form == HS_Q8_FLAT64 ? 2 * block : block;
+    for (uint32_t i = 0; i < in->cols; i++)
+        scratch[i] = x[hs_input_of(w, i)];
+    hs_q8_row(ops, form, scratch, in->cols, out->q + block * HS_BLOCK, out->scale + at, out->sum + at);
+}
+
+static void gather_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    hs_cpu *c = user;
+    uint32_t i = 0;
+    for (uint32_t row = first; row < last; row++) {
+        while (!c->own[i].q8.q || row >= c->own[i].first + c->task[i].n)
+            i++;
+        const hs_task *t = &c->task[i];
+        uint32_t k = row - c->own[i].first;
+        gather_row(c->ops, t->in, t->w, t->token ? t->token[k] : k, &c->own[i].q8, k, hs_cpu_scratch(c, worker));
+    }
+}
+
+/* True if a task reads rows of its own: no two modules of a model are known to share an order. */
+static bool gathers(const hs_cpu *c, const hs_task *t)
+{
+    return t->w->order && reads_q8(c, t->w->dtype) && t->in->made != EVERY_FORM;
+}
+
+static void gather(hs_cpu *c, uint32_t n_tasks)
+{
+    uint32_t rows = 0;
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < n_tasks; i++) {
+        const hs_task *t = &c->task[i];
+        c->own[i] = (hs_own_rows){{0}, rows};
+        if (!gathers(c, t))
+            continue;
+        c->own[i].q8 =
+            (hs_q8_buffer){c->room.q + at * HS_BLOCK, c->room.scale + at * c->scales, c->room.sum + at * c->scales};
+        rows += t->n;
+        at += (uint64_t)t->n * blocks_of(t->in->cols);
+        assert(at <= c->room_blocks);
+    }
+    if (rows)
+        hs_pool_run(c->pool, rows, 4, gather_some, c);
+}
+
 /* The input of a task in the form that its matrix needs. */
 static void make_form(hs_cpu *c, const hs_task *t)
 {
-    if (!reads_q8(c, t->w->dtype))
+    if (!reads_q8(c, t->w->dtype) || gathers(c, t))
         return;
     hs_q8_form form = hs_q8_form_of(t->w->dtype);
     if (t->in->made & 1u << form)
@@ -56,10 +106,10 @@ static void make_form(hs_cpu *c, const hs_task *t)
 }
 
 /* q, scale and sum say nothing where the matrix does not read them. */
-static hs_act act_of(const hs_task *t)
+static hs_act act_of(const hs_task *t, const hs_own_rows *own)
 {
     const hs_input *in = t->in;
-    const hs_q8_buffer *q8 = in->form[hs_q8_form_of(t->w->dtype)];
+    const hs_q8_buffer *q8 = own->q8.q ? &own->q8 : in->form[hs_q8_form_of(t->w->dtype)];
     return (hs_act){in->cols, blocks_of(in->cols), in->x, q8->q, q8->scale, q8->sum};
 }
 
@@ -73,19 +123,20 @@ static void bands(void *user, uint32_t first, uint32_t last, uint32_t worker)
         const hs_task *t = &c->task[i];
         uint32_t row = (band - c->task_band[i]) * HS_BAND;
         uint32_t end = t->w->rows - row < HS_BAND ? t->w->rows : row + HS_BAND;
-        hs_act act = act_of(t);
+        hs_act act = act_of(t, &c->own[i]);
         if (!hs_dtype_packed(t->w->dtype))
             c->ops->gemm_plain(t->w, &act, t->token, t->n, row, end, t->y, t->stride);
         else if (c->exact)
             c->ops->gemm_exact(t->w, &act, t->token, t->n, row, end, t->y, t->stride, hs_cpu_scratch(c, worker));
         else
-            c->ops->gemm(t->w, &act, t->token, t->n, row, end, t->y, t->stride);
+            c->ops->gemm(t->w, &act, c->own[i].q8.q ? NULL : t->token, t->n, row, end, t->y, t->stride);
     }
 }
 
 void hs_cpu_run(hs_cpu *c, uint32_t n_tasks)
 {
     uint32_t total = 0;
+    gather(c, n_tasks);
     for (uint32_t i = 0; i < n_tasks; i++) {
         make_form(c, &c->task[i]);
         c->task_band[i] = total;
@@ -119,14 +170,17 @@ static void glue_rows(void *user, uint32_t first, uint32_t last, uint32_t worker
     glue *g = user;
     hs_cpu *c = g->c;
     const hs_ffn_job *j = g->job;
-    (void)worker;
     for (uint32_t row = first; row < last; row++) {
         while (row >= j->row + j->m)
             j++;
         uint32_t width = j->w->gate.rows, m = row - j->row;
         float *h = job_rows(c, c->gate, j) + (size_t)m * width;
         c->ops->swiglu(h, job_rows(c, c->up, j) + (size_t)m * width, width, h);
-        if (reads_q8(c, j->w->down.dtype)) /* while h is warm */
+        if (!reads_q8(c, j->w->down.dtype))
+            continue;
+        if (j->w->down.order) /* both while h is warm */
+            gather_row(c->ops, &j->hidden, &j->w->down, m, &j->room, m, hs_cpu_scratch(c, worker));
+        else
             q8_row(c->ops, &j->hidden, hs_q8_form_of(j->w->down.dtype), m);
     }
 }

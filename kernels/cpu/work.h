@@ -34,6 +34,12 @@ typedef struct hs_task {
     size_t stride;
 } hs_task;
 
+/* Rows of a task with an ordered matrix: those of its tokens, gathered, in its form; q NULL = it has none. */
+typedef struct hs_own_rows {
+    hs_q8_buffer q8;
+    uint32_t first; /* own rows of the tasks before */
+} hs_own_rows;
+
 /* Feed-forward jobs: expert or dense, m rows of u by `token`, rows of h and y from `slot` on. */
 typedef struct hs_ffn_job {
     const hs_ffn *w;
@@ -72,6 +78,9 @@ typedef struct hs_cpu {
     uint32_t *list, *slot, *start; /* tokens by expert; [B * used], [B * used], [experts + 2] */
     hs_ffn_job *job;               /* [experts + 1] */
     hs_task *task;
+    hs_own_rows *own;  /* by task; hs_cpu_run's */
+    hs_q8_buffer room; /* of the tasks' own rows */
+    uint64_t room_blocks;
     uint32_t *task_band; /* first band of each task, and one more */
     float *rope;         /* [B][rotary]: cos then sin */
     uint32_t rope_first, rope_n;
