@@ -101,7 +101,7 @@ static void print_needs(hs_text *t, const hs_json *root)
 
 static void print_table(hs_text *t, const hs_json *root)
 {
-    char path[1024], kind[24], format[64], from[512], architecture[24], size[32];
+    char path[1024], kind[24], format[256], from[512], architecture[24], size[32];
     take_text(root, "path", path, sizeof path);
     take_text(root, "kind", kind, sizeof kind);
     take_text(root, "format", format, sizeof format);

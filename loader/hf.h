@@ -13,8 +13,10 @@
 
 /* How the bytes of a tensor are stored. */
 typedef enum hs_encoding {
-    HS_ENC_PLAIN,      /* row-major elements of dtype */
-    HS_ENC_HLWQ_PACKED /* MSB-first codes and fp16 norms (hlwq-qN); dtype is Q2..Q6 */
+    HS_ENC_PLAIN,       /* row-major elements of dtype */
+    HS_ENC_HLWQ_PACKED, /* MSB-first codes and fp16 norms (hlwq-qN); dtype is Q2..Q6 */
+    HS_ENC_GPTQ,        /* hs_ints, packed along the inputs, transposed */
+    HS_ENC_COMPRESSED   /* hs_ints, compressed-tensors' pack-quantized: packed along the inputs of each row */
 } hs_encoding;
 
 typedef struct hs_range {
@@ -22,15 +24,28 @@ typedef struct hs_range {
     uint64_t offset, bytes; /* absolute, checked against the file's size */
 } hs_range;
 
+/* Integers in groups: weight = scale * (code - zero), scale and zero those of the output row and the input's group. */
+typedef struct hs_ints {
+    uint32_t bits;         /* of a code and of a zero point */
+    uint32_t groups;       /* scales of a row */
+    uint32_t group;        /* inputs that each has, but the last may have fewer; 0: no such number */
+    hs_dtype scale;        /* F16, BF16 or F32 */
+    bool ordered;          /* inputs of a group are not neighbours */
+    bool symmetric;        /* every zero point is 8; known for 4 bits only */
+    bool less_one;         /* zero points are stored less one: GPTQ's first version */
+    hs_range zeros, index; /* zero points; the group of each input. bytes 0: none */
+} hs_ints;
+
 typedef struct hs_tensor {
     const char *name;
-    hs_dtype dtype;
+    hs_dtype dtype; /* GPTQ and COMPRESSED: the type that holds the same numbers, F32 where no packed one does */
     hs_encoding encoding;
     uint32_t rank;
     uint64_t dim[4];
     hs_range data;  /* elements, or packed codes */
-    hs_range norms; /* HLWQ_PACKED */
+    hs_range norms; /* HLWQ_PACKED; the scales of hs_ints */
     uint32_t book;  /* HLWQ_PACKED: index into hs_hf.book */
+    hs_ints ints;   /* GPTQ, COMPRESSED */
 } hs_tensor;
 
 typedef struct hs_hf {
@@ -45,8 +60,9 @@ typedef struct hs_hf {
     hs_tensor *tensor;  /* sorted by name */
     uint32_t n_skipped; /* vision tensors */
     uint64_t skipped_bytes;
-    bool has_mtp;       /* mtp.* complete */
-    const char *format; /* "BF16", "HLWQ packed Q5", ...: what `info` says */
+    bool has_mtp; /* mtp.* complete */
+    const char
+        *format; /* "BF16", "HLWQ packed Q5", "GPTQ 4 bit, group 128, desc_act, symmetric", ...: what `info` says */
     uint32_t n_books;
     hs_levels book[16]; /* level[0] 0: the file has no levels, they are the author's book B */
 
@@ -87,5 +103,26 @@ hlwq_status hs_hf_read_packed(const hs_hf *hf, const hs_source *source, uint64_t
 
 /* Schema of this directory with the dtype of each part as stored (small parts F32), placed. */
 hlwq_status hs_hf_table(const hs_hf *hf, hs_table *table, hs_arena *arena, hlwq_error *err);
+
+/* Rows of a tensor of integers (GPTQ, COMPRESSED), in a buffer of the caller. */
+typedef struct hs_int_rows {
+    const uint32_t *word;
+    size_t row_stride, word_stride; /* in words, from a row to the next and from a word to the next */
+    const float *scale;             /* [rows][groups], finite; of packed types at most 65504 */
+    const uint8_t *zero;            /* [rows][groups] */
+} hs_int_rows;
+
+/* Room that hs_hf_read_ints needs for so many rows. */
+uint64_t hs_hf_ints_bytes(const hs_tensor *t, uint64_t rows);
+
+/* Rows first..first + rows - 1; `first` a multiple of 32. */
+hlwq_status hs_hf_read_ints(const hs_hf *hf, const hs_tensor *t, uint64_t first, uint64_t rows, void *buffer,
+                            hs_int_rows *out, hlwq_error *err);
+
+/* The codes of row `row` of those read, [dim[1]] in the order of the file. */
+void hs_int_codes(const hs_tensor *t, const hs_int_rows *rows, uint64_t row, uint8_t *code);
+
+/* The group of each input, [dim[1]], all below ints.groups. */
+hlwq_status hs_hf_read_index(const hs_hf *hf, const hs_tensor *t, uint32_t *group_of, hlwq_error *err);
 
 #endif

@@ -162,17 +162,40 @@ hlwq_status hs_hf_check(hs_hf *hf, const hs_log *log, hlwq_error *err)
     return check_left_over(hf, used, err);
 }
 
-/* A part's dtype as the source has it: vectors are widened, F64 too. */
-static hlwq_status part_dtype(const hs_hf *hf, const hs_group *g, uint32_t extent, hs_part *part, hs_dtype *dtype,
-                              uint32_t *book, hlwq_error *err)
+/* A part's dtype as the source has it: vectors are widened, F64 too, and an embedding with its columns out of order. */
+static hlwq_status part_dtype(const hs_hf *hf, const hs_group *g, uint32_t extent, const hs_part *part, hs_part *out,
+                              hlwq_error *err)
 {
     hs_source s;
     HS_TRY(hs_hf_source(hf, g, extent, part, &s, err));
-    *dtype = s.tensor->dtype;
-    *book = s.tensor->book;
-    if (hs_role_class_of(part->role) == HS_CLASS_VECTOR || *dtype == HS_F64)
-        *dtype = HS_F32;
+    out->dtype = s.tensor->dtype;
+    out->book = s.tensor->book;
+    out->ordered = hs_dtype_int4(out->dtype) && s.tensor->ints.ordered;
+    if (hs_role_class_of(part->role) == HS_CLASS_VECTOR || out->dtype == HS_F64 ||
+        (part->role == HS_EMBED && out->ordered)) {
+        out->dtype = HS_F32;
+        out->ordered = false;
+    }
     return HLWQ_OK;
+}
+
+/* One form for a part of all experts: integers that differ get the wider of two forms, or else are dequantised. */
+static bool unite(hs_part *part, const hs_part *other)
+{
+    bool same_group = hs_dtype_int4(part->dtype) && hs_dtype_int4(other->dtype) &&
+                      hs_dtype_group(part->dtype) == hs_dtype_group(other->dtype);
+    part->ordered = part->ordered || other->ordered;
+    if (part->dtype == other->dtype)
+        return part->book == other->book;
+    if (same_group)
+        part->dtype = hs_dtype_zeros(part->dtype) ? part->dtype : other->dtype;
+    else if ((hs_dtype_int4(part->dtype) || part->dtype == HS_F32) &&
+             (hs_dtype_int4(other->dtype) || other->dtype == HS_F32)) {
+        part->dtype = HS_F32;
+        part->ordered = false;
+    } else
+        return false;
+    return true;
 }
 
 hlwq_status hs_hf_table(const hs_hf *hf, hs_table *t, hs_arena *arena, hlwq_error *err)
@@ -184,14 +207,14 @@ hlwq_status hs_hf_table(const hs_hf *hf, hs_table *t, hs_arena *arena, hlwq_erro
         hs_group *group = &t->group[g];
         for (uint32_t i = 0; i < group->n_parts; i++) {
             hs_part *part = &group->part[i];
-            HS_TRY(part_dtype(hf, group, 0, part, &part->dtype, &part->book, err));
+            HS_TRY(part_dtype(hf, group, 0, part, part, err));
             for (uint32_t e = 1; e < group->count; e++) {
-                hs_dtype dtype;
-                uint32_t book;
-                HS_TRY(part_dtype(hf, group, e, part, &dtype, &book, err));
-                if (dtype != part->dtype || book != part->book)
+                hs_part other = *part;
+                hs_dtype dtype = part->dtype;
+                HS_TRY(part_dtype(hf, group, e, part, &other, err));
+                if (!unite(part, &other))
                     return hs_fail(err, HLWQ_ERR_FORMAT, "%s: experts 0 and %u of layer %u are stored as %s and %s",
-                                   hf->dir, e, group->layer, hs_dtype_name(part->dtype), hs_dtype_name(dtype));
+                                   hf->dir, e, group->layer, hs_dtype_name(dtype), hs_dtype_name(other.dtype));
             }
         }
         HS_TRY(hs_group_place(group, err));

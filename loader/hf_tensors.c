@@ -1,6 +1,8 @@
 /*
  * loader/hf_tensors.c - from file tensors to the parameters of the model, under canonical names.
  */
+#include "loader/formats/compressed.h"
+#include "loader/formats/gptq.h"
 #include "loader/formats/hlwq_packed.h"
 
 #include <inttypes.h>
@@ -37,9 +39,7 @@ static const char *canonical(const char *name)
 static const char *foreign_format(const char *name)
 {
     static const char *const suffix[][2] = {
-        {".qweight", "GPTQ"},
-        {".qzeros", "GPTQ"},
-        {".weight_packed", "compressed-tensors"},
+        {".qzeros", "GPTQ"}, /* without a .qweight; so too the next one */
         {".weight_scale", "compressed-tensors or scaled FP8"},
         {".weight_scale_inv", "block-scaled FP8"},
         {".absmax", "bitsandbytes"},
@@ -82,12 +82,71 @@ static hlwq_status plain_tensor(const hs_hf *hf, const hs_raw *r, hs_tensor *t, 
     return HLWQ_OK;
 }
 
+static bool ends(const char *name, const char *suffix, size_t *base)
+{
+    size_t n = strlen(name), s = strlen(suffix);
+    if (n <= s || strcmp(name + n - s, suffix) != 0)
+        return false;
+    *base = n - s;
+    return true;
+}
+
+/* True for a tensor that belongs to a matrix of integers: itself, which *made says, or beside it. */
+static bool int_companion(const hs_raw *raw, uint32_t n, const char *name, size_t *base, bool *gptq, bool *made)
+{
+    static const char *const suffix[][2] = {
+        {".qweight", ".qweight"},
+        {".qzeros", ".qweight"},
+        {".scales", ".qweight"},
+        {".g_idx", ".qweight"},
+        {".weight_packed", ".weight_packed"},
+        {".weight_scale", ".weight_packed"},
+        {".weight_shape", ".weight_packed"},
+        {".weight_zero_point", ".weight_packed"},
+        {".weight_g_idx", ".weight_packed"},
+    };
+    for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++)
+        if (ends(name, suffix[i][0], base) && find_raw(raw, n, name, *base, suffix[i][1])) {
+            *made = strcmp(suffix[i][0], suffix[i][1]) == 0;
+            *gptq = i < 4;
+            return true;
+        }
+    return false;
+}
+
+static hlwq_status int_tensor(hs_hf *hf, const hs_int_config *config, const hs_raw *raw, uint32_t n, uint32_t i,
+                              size_t base, bool gptq, hs_tensor *t, hlwq_error *err)
+{
+    const char *name = raw[i].entry.name;
+    if (gptq)
+        HS_TRY(hs_gptq_tensor(hf, config, &raw[i], find_raw(raw, n, name, base, ".qzeros"),
+                              find_raw(raw, n, name, base, ".scales"), find_raw(raw, n, name, base, ".g_idx"), t, err));
+    else
+        HS_TRY(hs_compressed_tensor(hf, config, &raw[i], find_raw(raw, n, name, base, ".weight_scale"),
+                                    find_raw(raw, n, name, base, ".weight_shape"),
+                                    find_raw(raw, n, name, base, ".weight_zero_point"),
+                                    find_raw(raw, n, name, base, ".weight_g_idx"), t, err));
+    char full[HS_SAFETENSORS_NAME_MAX + 16], *copy;
+    size_t short_base;
+    snprintf(full, sizeof full, "%.*s", (int)base, canonical(name));
+    full[base - (size_t)(canonical(name) - name)] = 0;
+    if (!ends(full, ".weight", &short_base)) /* some exporters write M.weight.weight_packed */
+        strcat(full, ".weight");
+    HS_TRY(hs_arena_text(&hf->arena, full, strlen(full), &copy, err));
+    t->name = copy;
+    return HLWQ_OK;
+}
+
 /* Sets *made false for file tensors that are only a companion of another. */
-static hlwq_status make_tensor(hs_hf *hf, const hs_raw *raw, uint32_t n, uint32_t i, hs_tensor *t, bool *made,
-                               hlwq_error *err)
+static hlwq_status make_tensor(hs_hf *hf, const hs_int_config *config, const hs_raw *raw, uint32_t n, uint32_t i,
+                               hs_tensor *t, bool *made, hlwq_error *err)
 {
     const char *name = raw[i].entry.name;
     size_t base = strlen(name);
+    bool gptq;
+    if (int_companion(raw, n, name, &base, &gptq, made))
+        return *made ? int_tensor(hf, config, raw, n, i, base, gptq, t, err) : HLWQ_OK;
+    base = strlen(name);
     *made = true;
     if (hs_hlwq_packed_name(name, &base) && strchr(name, '.')) {
         *made = strcmp(name + base, "__packed") == 0;
@@ -116,8 +175,11 @@ static hlwq_status make_tensor(hs_hf *hf, const hs_raw *raw, uint32_t n, uint32_
     return HLWQ_OK;
 }
 
-static void name_format(hs_hf *hf)
+static hlwq_status name_format(hs_hf *hf, const hs_log *log, hlwq_error *err)
 {
+    HS_TRY(hs_int_describe(hf, log, &hf->format, err));
+    if (hf->format)
+        return HLWQ_OK;
     uint64_t bytes[HS_DTYPE_COUNT] = {0};
     hs_dtype most = HS_F32;
     for (uint32_t i = 0; i < hf->n_tensors; i++)
@@ -128,6 +190,7 @@ static void name_format(hs_hf *hf)
     static const char *const packed[] = {"HLWQ packed Q2", "HLWQ packed Q3", "HLWQ packed Q4", "HLWQ packed Q5",
                                          "HLWQ packed Q6"};
     hf->format = hs_dtype_rotated(most) ? packed[most - HS_Q2] : hs_dtype_name(most);
+    return HLWQ_OK;
 }
 
 hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, const hs_log *log, hlwq_error *err)
@@ -140,6 +203,8 @@ hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, co
     qsort(raw, n, sizeof *raw, by_raw_name);
     HS_TRY(hs_arena_array(&hf->arena, n, sizeof(hs_tensor), &p, err));
     hf->tensor = p;
+    hs_int_config config;
+    HS_TRY(hs_int_config_read(hf, &config, err));
     for (uint32_t i = 0; i < n; i++) {
         const char *name = raw[i].entry.name;
         if (i && strcmp(name, raw[i - 1].entry.name) == 0)
@@ -151,7 +216,7 @@ hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, co
             continue;
         }
         bool made;
-        HS_TRY(make_tensor(hf, raw, n, i, &hf->tensor[hf->n_tensors], &made, err));
+        HS_TRY(make_tensor(hf, &config, raw, n, i, &hf->tensor[hf->n_tensors], &made, err));
         hf->n_tensors += made;
     }
     if (hf->n_skipped)
@@ -162,7 +227,7 @@ hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, co
         if (strcmp(hf->tensor[i].name, hf->tensor[i - 1].name) == 0)
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate under two prefixes", hf->dir,
                            hf->tensor[i].name);
-    name_format(hf);
+    HS_TRY(name_format(hf, log, err));
     return hs_hlwq_check_config(hf, err);
 }
 

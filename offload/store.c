@@ -7,6 +7,7 @@
 #include "offload/store.h"
 
 #include "base/size.h"
+#include "offload/store_ints.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -25,7 +26,7 @@ struct hs_store {
     const hs_table *table; /* the one in use */
     const hs_codebook *book;
     const char *path;
-    char provenance[256], format[64];
+    char provenance[512], format[256];
 };
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -302,6 +303,9 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
     hs_source source;
     HS_TRY(hs_hf_source(&s->hf, group, extent, part, &source, err));
     const hs_tensor *t = source.tensor;
+    if (t->encoding == HS_ENC_GPTQ || t->encoding == HS_ENC_COMPRESSED)
+        return hs_store_ints(&s->hf, s->mem, t, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL, pool,
+                             out, err);
     bool stream = t->encoding == HS_ENC_HLWQ_PACKED;
     uint64_t blocks = hs_ceil_div(part->cols, HS_BLOCK), threads = pool ? hs_pool_threads(pool) : 1;
     uint64_t row = stream ? blocks * 16 * hs_dtype_bits(t->dtype) : (uint64_t)part->cols * hs_dtype_bytes(t->dtype);

@@ -30,7 +30,7 @@ const hs_generation *hs_store_generation(const hs_store *store);
 const hs_codebook *hs_store_book(const hs_store *store, uint32_t i); /* of hs_table.book[i] */
 const char *hs_store_path(const hs_store *store);
 bool hs_store_is_container(const hs_store *store);
-const char *hs_store_format(const hs_store *store);     /* "BF16", "HLWQ packed Q5", "Q5": one or two words */
+const char *hs_store_format(const hs_store *store);     /* "BF16", "HLWQ packed Q5", "GPTQ 4 bit, group 64, ..." */
 const char *hs_store_provenance(const hs_store *store); /* one line or NULL */
 uint32_t hs_store_skipped(const hs_store *store);       /* vision tensors left out */
 

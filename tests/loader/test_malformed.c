@@ -33,6 +33,22 @@ static bool begins(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+/* Integers in groups are judged in full only when their rows are read. */
+static hlwq_status read_all_rows(const hs_hf *hf, hlwq_error *err)
+{
+    for (uint32_t i = 0; i < hf->n_tensors; i++) {
+        const hs_tensor *t = &hf->tensor[i];
+        if (t->encoding != HS_ENC_GPTQ && t->encoding != HS_ENC_COMPRESSED)
+            continue;
+        hs_int_rows rows;
+        void *buffer = malloc(hs_hf_ints_bytes(t, t->dim[0]));
+        hlwq_status st = hs_hf_read_ints(hf, t, 0, t->dim[0], buffer, &rows, err);
+        free(buffer);
+        HS_TRY(st);
+    }
+    return HLWQ_OK;
+}
+
 static void check_case(const char *name, bool accept, const hs_json *words)
 {
     char dir[256];
@@ -47,6 +63,8 @@ static void check_case(const char *name, bool accept, const hs_json *words)
         hs_arena_init(&arena, mem, HS_MEM_TABLE);
         st = hs_hf_table(&hf, &table, &arena, &err);
         hs_arena_close(&arena);
+        if (st == HLWQ_OK)
+            st = read_all_rows(&hf, &err);
         hs_hf_close(&hf);
     }
     hs_mem_close(mem); /* asserts that nothing is left */
@@ -80,14 +98,13 @@ static void every_damaged_directory_is_refused_with_its_reason(void **state)
         if (begins(name, "tok-")) /* the tokenizer's own test has it */
             continue;
         /* Formats that are not read yet are refused for that reason, sound or not. */
-        bool foreign = begins(name, "gptq-") || begins(name, "v5-") || strcmp(name, "control-gptq") == 0 ||
-                       strcmp(name, "control-v5") == 0;
+        bool foreign = begins(name, "v5-") || strcmp(name, "control-v5") == 0;
         if (foreign)
             continue;
         check_case(name, accept, hs_json_get(c, "mentions_any"));
         refused += !accept;
     }
-    assert_true(refused >= 18);
+    assert_true(refused >= 21);
     hs_json_free(root);
     free(text);
 }
@@ -95,8 +112,8 @@ static void every_damaged_directory_is_refused_with_its_reason(void **state)
 static void unread_formats_are_named(void **state)
 {
     (void)state;
-    static const char *const name[][2] = {{"control-gptq", "GPTQ"}, {"control-v5", "PolarEngine"}};
-    for (int i = 0; i < 2; i++) {
+    static const char *const name[][2] = {{"control-v5", "PolarEngine"}};
+    for (int i = 0; i < 1; i++) {
         char dir[256];
         hs_hf hf;
         hlwq_error err;

@@ -1,0 +1,157 @@
+/*
+ * offload/store_ints.c - integers in groups into parts, a piece of rows at a time.
+ */
+#include "offload/store_ints.h"
+
+#include "base/size.h"
+#include "kernels/int4.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PIECE (8u << 20)
+
+typedef struct job {
+    const hs_tensor *t;
+    const hs_part *part;
+    const hs_codebook *book;
+    hs_int_rows rows;
+    uint64_t first;           /* row of the piece in the part */
+    const uint32_t *group_of; /* [cols] */
+    const uint32_t *order;    /* [cols] of an ordered part */
+    uint8_t *code;            /* scratch, [threads][cols] */
+    float *row;               /* scratch, [threads][cols] */
+    uint8_t *out;
+    hlwq_status status[256]; /* by worker */
+} job;
+
+/* The groups of one row.  The file's are whole multiples of the part's, so column k is in group k / ints.group. */
+static void pack_groups(const job *j, uint64_t r, uint8_t *zero_of)
+{
+    const hs_planes *p = &j->part->planes;
+    const uint32_t width = hs_dtype_group(j->part->dtype);
+    for (uint32_t g = 0; g < p->groups; g++) {
+        uint64_t column = (uint64_t)g * width, at = (j->first + r) * p->groups + g;
+        uint16_t scale = 0;
+        uint8_t zero = HS_INT4_ZERO;
+        if (column < j->part->cols) {
+            uint64_t from = r * j->t->ints.groups + column / j->t->ints.group;
+            scale = hs_f32_to_f16(j->rows.scale[from]);
+            zero = j->rows.zero[from];
+        }
+        memcpy(j->out + p->norms + at * 2, &scale, 2);
+        if (p->zeros_bytes)
+            j->out[p->zeros + at] = zero;
+        zero_of[g % (HS_BLOCK / width)] = zero; /* of the last block, which may have columns to fill */
+    }
+}
+
+static void pack_row(const job *j, uint64_t r, uint8_t *code)
+{
+    const hs_planes *p = &j->part->planes;
+    const uint32_t width = hs_dtype_group(j->part->dtype), cols = j->part->cols;
+    uint8_t zero_of[2];
+    pack_groups(j, r, zero_of);
+    hs_int_codes(j->t, &j->rows, r, code);
+    for (uint32_t b = 0; b < p->blocks; b++) {
+        uint8_t block[HS_BLOCK];
+        for (uint32_t i = 0; i < HS_BLOCK; i++) {
+            uint64_t k = (uint64_t)b * HS_BLOCK + i;
+            block[i] = k >= cols ? zero_of[i / width] : code[j->order ? j->order[k] : k];
+        }
+        hs_int4_pack_block(block, j->out + p->low + ((j->first + r) * p->blocks + b) * p->low_block);
+    }
+}
+
+static hlwq_status widen_row(const job *j, uint64_t r, const uint8_t *code, float *row)
+{
+    const uint64_t cols = j->part->cols, at = r * j->t->ints.groups;
+    for (uint64_t c = 0; c < cols; c++) {
+        uint64_t g = at + j->group_of[c];
+        row[c] = j->rows.scale[g] * (float)((int32_t)code[c] - (int32_t)j->rows.zero[g]);
+    }
+    if (hs_dtype_packed(j->part->dtype))
+        return hs_encode_rows(j->part->dtype, j->book, row, j->first + r, 1, j->part->rows, cols, j->out, NULL);
+    memcpy(j->out + (j->first + r) * cols * sizeof(float), row, cols * sizeof(float));
+    return HLWQ_OK;
+}
+
+static void make_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    job *j = user;
+    uint8_t *code = j->code + (size_t)worker * j->part->cols;
+    float *row = j->row + (size_t)worker * j->part->cols;
+    for (uint32_t r = first; r < last && j->status[worker] == HLWQ_OK; r++) {
+        if (hs_dtype_int4(j->t->dtype) && hs_dtype_int4(j->part->dtype)) {
+            pack_row(j, r, code);
+            continue;
+        }
+        hs_int_codes(j->t, &j->rows, r, code);
+        j->status[worker] = widen_row(j, r, code, row);
+    }
+}
+
+/* Columns by group, those of one group as they stand in the file; without an index, as they are. */
+static void sort_columns(const hs_tensor *t, const uint32_t *group_of, uint32_t *order, uint32_t *start)
+{
+    uint32_t cols = (uint32_t)t->dim[1];
+    memset(start, 0, (t->ints.groups + 1) * sizeof *start);
+    for (uint32_t c = 0; c < cols; c++)
+        start[group_of[c] + 1]++;
+    for (uint32_t g = 0; g < t->ints.groups; g++)
+        start[g + 1] += start[g];
+    for (uint32_t c = 0; c < cols; c++)
+        order[start[group_of[c]]++] = c;
+}
+
+static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t step, void *buffer, hs_pool *pool, hlwq_error *err)
+{
+    for (uint64_t first = 0; first < j->part->rows; first += step) {
+        uint64_t rows = hs_min_u64(step, j->part->rows - first);
+        j->first = first;
+        HS_TRY(hs_hf_read_ints(hf, j->t, first, rows, buffer, &j->rows, err));
+        if (pool)
+            hs_pool_run(pool, (uint32_t)rows, 16, make_some, j);
+        else
+            make_some(j, 0, (uint32_t)rows, 0);
+        for (int i = 0; i < 256; i++)
+            if (j->status[i] != HLWQ_OK)
+                return hs_fail(err, j->status[i], "%s: %s cannot be coded as %s: a weight is not finite or too large",
+                               hf->dir, j->t->name, hs_dtype_name(j->part->dtype));
+    }
+    return HLWQ_OK;
+}
+
+hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_tensor *t, const hs_part *part,
+                          const hs_codebook *book, hs_pool *pool, uint8_t *out, hlwq_error *err)
+{
+    assert(t->dim[0] == part->rows && t->dim[1] == part->cols);
+    assert(!hs_dtype_int4(t->dtype) || !t->ints.ordered || part->ordered || !hs_dtype_int4(part->dtype));
+    const uint64_t cols = part->cols, threads = pool ? hs_pool_threads(pool) : 1;
+    uint64_t step = hs_max_u64(1, PIECE / hs_hf_ints_bytes(t, 32)) * 32;
+    step = hs_min_u64(step, hs_align_up(part->rows, 32));
+    const uint64_t read = hs_align_up(hs_hf_ints_bytes(t, step), 64), index = hs_align_up(cols * 4, 64);
+    const uint64_t row = hs_align_up(threads * cols * sizeof(float), 64), start = (uint64_t)t->ints.groups * 4 + 64;
+    void *p;
+    HS_TRY(hs_mem_alloc(mem, HS_MEM_IO, read + 2 * index + start + row + threads * cols, "transfer buffer", &p, err));
+    uint8_t *at = p;
+    uint32_t *group_of = (uint32_t *)(void *)(at + read), *order = (uint32_t *)(void *)(at + read + index);
+    job *j = calloc(1, sizeof *j);
+    hlwq_status st =
+        j ? hs_hf_read_index(hf, t, group_of, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to load a tensor");
+    if (st == HLWQ_OK) {
+        *j = (job){.t = t, .part = part, .book = book, .group_of = group_of, .out = out};
+        j->row = (float *)(void *)(at + read + 2 * index);
+        j->code = at + read + 2 * index + row + start;
+        if (part->ordered) {
+            sort_columns(t, group_of, order, (uint32_t *)(void *)(at + read + 2 * index + row));
+            memcpy(out + part->planes.order, order, part->planes.order_bytes);
+            j->order = order;
+        }
+        st = make_pieces(hf, j, step, p, pool, err);
+    }
+    free(j);
+    hs_mem_free(mem, p);
+    return st;
+}

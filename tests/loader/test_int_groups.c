@@ -1,0 +1,303 @@
+/* loader/formats/gptq.c, compressed.c, int_groups.c: a module is several tensors, which must agree. */
+#include "loader/hf.h"
+#include "loader/safetensors.h"
+#include "tests/support/edit_model.h"
+
+#define GPTQ "tests/golden/malformed/control-gptq"
+#define COMPRESSED "compressed-tensors/dense-g128-asym"
+
+static char dir[64];
+static hs_mem *mem;
+static hs_hf hf;
+static hlwq_error err;
+
+/* Opens and reads every row of integers. */
+static hlwq_status open_dir(void)
+{
+    hlwq_status st = hs_hf_open(&hf, mem, dir, NULL, &err);
+    for (uint32_t i = 0; st == HLWQ_OK && i < hf.n_tensors; i++) {
+        const hs_tensor *t = &hf.tensor[i];
+        if (t->encoding != HS_ENC_GPTQ && t->encoding != HS_ENC_COMPRESSED)
+            continue;
+        hs_int_rows rows;
+        void *buffer = malloc(hs_hf_ints_bytes(t, t->dim[0])); /* as small as may be */
+        st = hs_hf_read_ints(&hf, t, 0, t->dim[0], buffer, &rows, &err);
+        uint8_t *code = malloc(t->dim[1]);
+        for (uint64_t r = 0; st == HLWQ_OK && r < t->dim[0]; r++)
+            hs_int_codes(t, &rows, r, code);
+        free(code);
+        free(buffer);
+    }
+    hs_hf_close(&hf);
+    return st;
+}
+
+static void copy(const char *from, const char *name)
+{
+    size_t bytes;
+    char *data = edit_read(from, name, &bytes);
+    tiny_file(dir, name, data, bytes);
+    free(data);
+}
+
+static void copy_model(const char *from)
+{
+    copy(from, "config.json");
+    copy(from, "model.safetensors");
+}
+
+static void remove_file(const char *name)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    unlink(path);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/hlwq-ints-%d", (int)getpid());
+    mem = hs_mem_open(64u << 20); /* nothing out of proportion is allocated */
+    return mkdir(dir, 0777);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    hs_hf_close(&hf);
+    hs_mem_close(mem);
+    remove_file("config.json");
+    remove_file("model.safetensors");
+    remove_file("quantize_config.json");
+    return rmdir(dir);
+}
+
+static void refuses(const char *first, const char *second)
+{
+    CHECK_FAILS(open_dir(), HLWQ_ERR_FORMAT, err, first);
+    if (!strstr(err.message, second) || !strstr(err.message, dir))
+        fail_msg("\"%s\" does not mention %s and %s", err.message, second, dir);
+}
+
+/* Where the data of a tensor begins in the file. */
+static uint64_t offset_of(const char *name)
+{
+    size_t bytes;
+    uint64_t length, found = 0;
+    hs_arena arena;
+    hs_st_entry *e;
+    uint32_t n;
+    char *data = edit_read(dir, "model.safetensors", &bytes);
+    memcpy(&length, data, 8);
+    hs_arena_init(&arena, mem, HS_MEM_OTHER);
+    CHECK_OK(hs_safetensors_parse(data + 8, length, bytes, "model", &arena, &e, &n, &err), err);
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(e[i].name, name) == 0)
+            found = e[i].offset;
+    hs_arena_close(&arena);
+    free(data);
+    assert_true(found);
+    return found;
+}
+
+static void patch(uint64_t offset, const void *value, size_t bytes)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, (long)offset, SEEK_SET);
+    assert_int_equal(fwrite(value, 1, bytes, f), bytes);
+    fclose(f);
+}
+
+#define DOWN "model.layers.0.mlp.down_proj."
+
+static void the_tensors_of_a_gptq_module_go_together(void **state)
+{
+    (void)state;
+    static const char *const part[] = {"qzeros", "scales", "g_idx"};
+    for (int i = 0; i < 3; i++) {
+        char from[80], to[80];
+        copy_model(GPTQ);
+        snprintf(from, sizeof from, DOWN "%s", part[i]);
+        snprintf(to, sizeof to, "model.visual.%s", part[i]);
+        edit_header(dir, "model.safetensors", from, to);
+        refuses(part[i], "down_proj");
+    }
+    copy_model(GPTQ);
+    edit_header(dir, "model.safetensors", DOWN "qweight", "model.visual.qweight");
+    refuses("GPTQ", "down_proj.qzeros");
+}
+
+static void shapes_of_a_gptq_module_must_agree(void **state)
+{
+    (void)state;
+    static const char *const wrong[][3] = {
+        /* out_proj: 128 inputs in 4 groups, 32 outputs */
+        {"out_proj.qweight\":{\"dtype\": \"I32\", \"shape\": [16, 32]",
+         "out_proj.qweight\":{\"dtype\": \"I32\", \"shape\": [32, 16]", "outputs"},
+        {"out_proj.qweight\":{\"dtype\": \"I32\", \"shape\": [16, 32]",
+         "out_proj.qweight\":{\"dtype\": \"I32\", \"shape\": [512, 1]", "inputs"},
+        {"out_proj.qzeros\":{\"dtype\": \"I32\", \"shape\": [4, 4]",
+         "out_proj.qzeros\":{\"dtype\": \"I32\", \"shape\": [2, 8]", "groups"},
+        {"out_proj.qzeros\":{\"dtype\": \"I32\", \"shape\": [4, 4]",
+         "out_proj.qzeros\":{\"dtype\": \"I32\", \"shape\": [16]", "I32"},
+        {"out_proj.scales\":{\"dtype\": \"F16\", \"shape\": [4, 32]",
+         "out_proj.scales\":{\"dtype\": \"F16\", \"shape\": [8, 16]", "outputs"},
+        {"out_proj.scales\":{\"dtype\": \"F16\", \"shape\": [4, 32]",
+         "out_proj.scales\":{\"dtype\": \"I16\", \"shape\": [4, 32]", "F16"},
+        {"out_proj.g_idx\":{\"dtype\": \"I32\", \"shape\": [128]",
+         "out_proj.g_idx\":{\"dtype\": \"I32\", \"shape\": [128, 1]", "I32"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        copy_model(GPTQ);
+        edit_header(dir, "model.safetensors", wrong[i][0], wrong[i][1]);
+        refuses(wrong[i][2], "out_proj");
+    }
+}
+
+static void every_group_of_an_index_is_one_and_has_inputs(void **state)
+{
+    (void)state;
+    static const int32_t bad[] = {4, 1000, -1, INT32_MIN, INT32_MAX};
+    copy_model(GPTQ);
+    uint64_t at = offset_of("model.layers.0.linear_attn.out_proj.g_idx");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        patch(at + 4 * 127, &bad[i], 4);
+        refuses("g_idx of input 127", "there are 4 groups");
+    }
+    copy_model(GPTQ);
+    int32_t all[128] = {0};
+    patch(at, all, sizeof all);
+    refuses("group 1 of 4", "no input");
+}
+
+static void a_scale_that_is_not_finite_is_found_when_read(void **state)
+{
+    (void)state;
+    static const uint16_t bad[] = {0x7C00, 0xFC00, 0x7E00};
+    copy_model(GPTQ);
+    uint64_t at = offset_of("model.layers.0.linear_attn.out_proj.scales");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        patch(at + 2 * (32 + 5), &bad[i], 2);
+        refuses("row 5, group 1", "scale");
+    }
+}
+
+static void the_config_is_believed_only_where_the_files_cannot_say(void **state)
+{
+    (void)state;
+    static const char *const wrong[][3] = {
+        {"\"quant_method\": \"gptq\"", "\"quant_method\": \"awq\"", "awq"},
+        {"\"checkpoint_format\": \"gptq\"", "\"checkpoint_format\": \"marlin\"", "marlin"},
+        {"\"group_size\": 32", "\"group_size\": 0", "group_size"},
+        {"\"group_size\": 32", "\"group_size\": -2", "group_size"},
+        {"\"group_size\": 32", "\"group_size\": \"32\"", "group_size"},
+        {"\"bits\": 4", "\"bits\": 99", "bits"},
+    };
+    static const char *const right[][2] = {
+        {"\"bits\": 4", "\"bits\": 8"}, /* the shapes say 4 */
+        {"\"group_size\": 32", "\"group_size\": -1"},
+        {"\"checkpoint_format\": \"gptq\"", "\"checkpoint_format\": \"gptq_v2\""},
+        {"\"quantization_config\"", "\"other\""},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        copy_model(GPTQ);
+        edit_file(dir, "config.json", wrong[i][0], wrong[i][1]);
+        refuses(wrong[i][2], wrong[i][2]);
+    }
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        copy_model(GPTQ);
+        edit_file(dir, "config.json", right[i][0], right[i][1]);
+        CHECK_OK(open_dir(), err);
+    }
+    static const char beside[] = "{\"quant_method\":\"gptq\",\"checkpoint_format\":\"exl\"}";
+    tiny_file(dir, "quantize_config.json", beside, sizeof beside - 1);
+    refuses("exl", "quantize_config.json");
+}
+
+static void no_truncation_opens(void **state)
+{
+    (void)state;
+    size_t bytes;
+    copy_model(GPTQ);
+    char *data = edit_read(dir, "model.safetensors", &bytes);
+    for (size_t n = 0; n < bytes; n += n < 8192 ? 61 : 1009) {
+        tiny_file(dir, "model.safetensors", data, n);
+        assert_int_not_equal(open_dir(), HLWQ_OK);
+    }
+    free(data);
+}
+
+static void failing_allocations_leak_nothing(void **state)
+{
+    (void)state;
+    copy_model(GPTQ);
+    for (uint64_t n = 0;; n++) {
+        hs_mem_fail_at(mem, n);
+        hlwq_status st = open_dir();
+        hs_mem_fail_at(mem, UINT64_MAX);
+        assert_int_equal(hs_mem_now_bytes(mem), 0);
+        if (st == HLWQ_OK)
+            return;
+        assert_int_equal(st, HLWQ_ERR_NOMEM);
+    }
+}
+
+static void tensors_of_a_compressed_module_must_agree(void **state)
+{
+    (void)state;
+    static const char *const wrong[][3] = {
+        {"layers.0.mlp.up_proj.weight_packed\":{\"dtype\":\"I32\",\"shape\":[384,32]",
+         "layers.0.mlp.up_proj.weight_packed\":{\"dtype\":\"I32\",\"shape\":[192,64]", "outputs"},
+        {"layers.0.mlp.up_proj.weight_scale\":{\"dtype\":\"BF16\",\"shape\":[384,2]",
+         "layers.0.mlp.up_proj.weight_scale\":{\"dtype\":\"BF16\",\"shape\":[2,384]", "outputs"},
+        {"layers.0.mlp.up_proj.weight_scale\":{\"dtype\":\"BF16\"",
+         "layers.0.mlp.up_proj.weight_scale\":{\"dtype\":\"I16\"", "BF16"},
+        {"layers.0.mlp.up_proj.weight_zero_point\":{\"dtype\":\"I32\",\"shape\":[48,2]",
+         "layers.0.mlp.up_proj.weight_zero_point\":{\"dtype\":\"I32\",\"shape\":[2,48]", "words"},
+        {"layers.0.mlp.up_proj.weight_scale", "visual.weight_scale", "weight_scale"},
+        {"layers.0.mlp.up_proj.weight_packed", "visual.weight_packed", "compressed-tensors"},
+    };
+    const char *config = golden(COMPRESSED "/config.json");
+    if (!config)
+        skip();
+    char from[2048];
+    snprintf(from, sizeof from, "%.*s", (int)(strlen(config) - strlen("/config.json")), config);
+    copy_model(from);
+    CHECK_OK(open_dir(), err);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        copy_model(from);
+        edit_header(dir, "model.safetensors", wrong[i][0], wrong[i][1]);
+        refuses(wrong[i][2], "up_proj");
+    }
+    copy_model(from);
+    static const int64_t shape[][2] = {{0, 256},   {384, -1},  {384, INT64_MAX}, {INT64_MIN, 256},
+                                       {383, 256}, {384, 255}, {384, 8},         {1 << 30, 1 << 30}};
+    uint64_t at = offset_of("model.layers.0.mlp.up_proj.weight_shape");
+    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
+        patch(at, shape[i], 16);
+        refuses("up_proj", "model.safetensors");
+    }
+    copy_model(from);
+    uint16_t infinite = 0x7F80;
+    patch(offset_of("model.layers.0.mlp.up_proj.weight_scale") + 2 * 3, &infinite, 2);
+    refuses("row 1, group 1", "scale");
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(the_tensors_of_a_gptq_module_go_together),
+        TEST(shapes_of_a_gptq_module_must_agree),
+        TEST(every_group_of_an_index_is_one_and_has_inputs),
+        TEST(a_scale_that_is_not_finite_is_found_when_read),
+        TEST(the_config_is_believed_only_where_the_files_cannot_say),
+        TEST(no_truncation_opens),
+        TEST(failing_allocations_leak_nothing),
+        TEST(tensors_of_a_compressed_module_must_agree),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
