@@ -133,9 +133,9 @@ static void open_run(run *r, const char *dir, bool exact, uint32_t n)
     o.threads = 2;
     CHECK_OK(hlwq_engine_open(&o, &r->engine, &err), err);
     r->vocab = r->engine->net.config->vocab;
-    CHECK_OK(
-        hs_states_init(&r->states, r->engine->net.config, r->engine->mem, r->engine->backend, HS_F32, n + 40, &err),
-        err);
+    CHECK_OK(hs_states_init(&r->states, r->engine->net.config, r->engine->mem, r->engine->backend,
+                            (hs_kv_format){HS_F32, HS_F32}, n + 40, r->engine->net.batch, &err),
+             err);
 }
 
 static void close_run(run *r)
