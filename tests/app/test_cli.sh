@@ -7,7 +7,7 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 export XDG_CONFIG_HOME="$dir" LC_ALL=C
 for name in $(env | sed -n 's/^\(HLWQ_[A-Z_]*\)=.*/\1/p'); do
-    [ "$name" = HLWQ_SANITIZE ] || unset "$name"
+    case $name in HLWQ_SANITIZE | HLWQ_DEVICE | HLWQ_CPU) ;; *) unset "$name" ;; esac
 done
 failures=0
 
