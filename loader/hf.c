@@ -21,10 +21,21 @@ enum { SHARDS_MAX = 4096 };
 static hlwq_status read_text(hs_hf *hf, const char *name, uint64_t limit, char **text, uint64_t *bytes, hlwq_error *err)
 {
     char *path;
-    HS_TRY(hs_path_join(&hf->arena, hf->dir, name, &path, err));
+    HS_TRY(hs_path_join(&hf->arena, hf->text_dir, name, &path, err));
     if (!hs_path_exists(path))
         return HLWQ_OK;
     return hs_file_text(&hf->arena, path, limit, text, bytes, err);
+}
+
+static hlwq_status find_texts(hs_hf *hf, hlwq_error *err)
+{
+    char *config, *codes, *above, *other;
+    HS_TRY(hs_path_join(&hf->arena, hf->dir, "config.json", &config, err));
+    HS_TRY(hs_path_join(&hf->arena, hf->dir, "codes.safetensors", &codes, err));
+    HS_TRY(hs_path_join(&hf->arena, hf->dir, "..", &above, err));
+    HS_TRY(hs_path_join(&hf->arena, above, "config.json", &other, err));
+    hf->text_dir = !hs_path_exists(config) && hs_path_exists(codes) && hs_path_exists(other) ? above : hf->dir;
+    return HLWQ_OK;
 }
 
 static hlwq_status read_texts(hs_hf *hf, const hs_log *log, hlwq_error *err)
@@ -36,14 +47,14 @@ static hlwq_status read_texts(hs_hf *hf, const hs_log *log, hlwq_error *err)
     HS_TRY(
         read_text(hf, "tokenizer_config.json", TEXT_MAX, &hf->tokenizer_config_text, &hf->tokenizer_config_bytes, err));
     HS_TRY(read_text(hf, "chat_template.jinja", TEXT_MAX, &hf->template_text, &hf->template_bytes, err));
-    HS_TRY(hs_path_join(&hf->arena, hf->dir, "config.json", &path, err));
+    HS_TRY(hs_path_join(&hf->arena, hf->text_dir, "config.json", &path, err));
     if (!hf->config_text)
         return hs_fail(err, HLWQ_ERR_IO, "%s is missing: %s is not a model directory", path, hf->dir);
     HS_TRY(hs_config_parse(&hf->config, hf->config_text, hf->config_bytes, path, log, err));
     hf->generation = hs_generation_default();
     if (!hf->generation_text)
         return HLWQ_OK;
-    HS_TRY(hs_path_join(&hf->arena, hf->dir, "generation_config.json", &path, err));
+    HS_TRY(hs_path_join(&hf->arena, hf->text_dir, "generation_config.json", &path, err));
     return hs_generation_parse(&hf->config, &hf->generation, hf->generation_text, hf->generation_bytes, path, err);
 }
 
@@ -271,6 +282,7 @@ static hlwq_status open_parts(hs_hf *hf, const char *dir, const hs_log *log, hlw
     uint32_t n;
     HS_TRY(hs_arena_text(&hf->arena, dir, strlen(dir), &copy, err));
     hf->dir = copy;
+    HS_TRY(find_texts(hf, err));
     HS_TRY(read_texts(hf, log, err));
     HS_TRY(hs_hf_read_shards(hf, &raw, &n, err));
     HS_TRY(hs_hf_list_tensors(hf, raw, n, log, err));
@@ -293,6 +305,7 @@ void hs_hf_close(hs_hf *hf)
         return;
     for (uint32_t i = 0; i < hf->n_files; i++)
         hs_file_close(&hf->file[i]);
+    hs_json_free(hf->polar);
     hs_arena_close(&hf->arena);
     *hf = (hs_hf){0};
 }

@@ -9,15 +9,24 @@
 #define HS_LOADER_HF_H
 
 #include "base/file.h"
+#include "base/json.h"
 #include "loader/schema.h"
 
 /* How the bytes of a tensor are stored. */
 typedef enum hs_encoding {
-    HS_ENC_PLAIN,       /* row-major elements of dtype */
-    HS_ENC_HLWQ_PACKED, /* MSB-first codes and fp16 norms (hlwq-qN); dtype is Q2..Q6 */
-    HS_ENC_GPTQ,        /* hs_ints, packed along the inputs, transposed */
-    HS_ENC_COMPRESSED   /* hs_ints, compressed-tensors' pack-quantized: packed along the inputs of each row */
+    HS_ENC_PLAIN,     /* row-major elements of dtype */
+    HS_ENC_HLWQ,      /* rotated codes and fp16 norms, in one of the ways of hs_packing; dtype is Q2..Q6 */
+    HS_ENC_GPTQ,      /* hs_ints, packed along the inputs, transposed */
+    HS_ENC_COMPRESSED /* hs_ints, compressed-tensors' pack-quantized: packed along the inputs of each row */
 } hs_encoding;
+
+/* How the codes of a block of 128 are laid down. */
+typedef enum hs_packing {
+    HS_PACK_MSB,    /* a bit stream, first code in the highest bits */
+    HS_PACK_LSB,    /* in the lowest */
+    HS_PACK_HALVES, /* nibbles: byte i holds code i low and code i + 64 high, whatever the width */
+    HS_PACK_BYTES   /* one a byte */
+} hs_packing;
 
 typedef struct hs_range {
     uint32_t file;
@@ -42,15 +51,18 @@ typedef struct hs_tensor {
     hs_encoding encoding;
     uint32_t rank;
     uint64_t dim[4];
-    hs_range data;  /* elements, or packed codes */
-    hs_range norms; /* HLWQ_PACKED; the scales of hs_ints */
-    uint32_t book;  /* HLWQ_PACKED: index into hs_hf.book */
-    hs_ints ints;   /* GPTQ, COMPRESSED */
+    hs_range data;      /* elements, or packed codes */
+    hs_range norms;     /* HLWQ; the scales of hs_ints */
+    hs_packing packing; /* HLWQ */
+    const char *family; /* HLWQ: what to call it, "PolarEngine" */
+    uint32_t book;      /* HLWQ: index into hs_hf.book */
+    hs_ints ints;       /* GPTQ, COMPRESSED */
 } hs_tensor;
 
 typedef struct hs_hf {
     hs_arena arena;
     const char *dir;
+    const char *text_dir; /* where config and tokenizer are: dir, but the folder above PQ-multi's PQ5 */
     hs_config config;
     hs_generation generation;
     uint32_t n_files;
@@ -62,9 +74,10 @@ typedef struct hs_hf {
     uint64_t skipped_bytes;
     bool has_mtp; /* mtp.* complete */
     const char
-        *format; /* "BF16", "HLWQ packed Q5", "GPTQ 4 bit, group 128, desc_act, symmetric", ...: what `info` says */
+        *format;    /* "BF16", "HLWQ packed Q5", "GPTQ 4 bit, group 128, desc_act, symmetric", ...: what `info` says */
+    hs_json *polar; /* polar_config.json; NULL where there is none, or nobody asked */
     uint32_t n_books;
-    hs_levels book[16]; /* level[0] 0: the file has no levels, they are the author's book B */
+    hs_levels book[16]; /* those without levels are the author's: see hs_levels.author */
 
     /* Whole texts, NULL where the directory has none; zero-terminated. */
     char *config_text, *generation_text, *tokenizer_text, *tokenizer_config_text, *template_text;
@@ -96,7 +109,12 @@ hlwq_status hs_hf_source(const hs_hf *hf, const hs_group *group, uint32_t extent
 hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, void *out,
                             hlwq_error *err);
 
-/* The same for HLWQ_PACKED: codes [rows][blocks * 16 * bits] bytes, norms [rows][blocks] fp16; checks norms are finite.
+/* Bytes that the codes of a block of 128 take. */
+uint32_t hs_hf_block_bytes(const hs_tensor *t);
+
+/*
+ * The same for HLWQ: codes [rows][blocks] of hs_hf_block_bytes, norms [rows][blocks] fp16.  Norms are finite, codes
+ * below the number of levels.
  */
 hlwq_status hs_hf_read_packed(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, uint8_t *codes,
                               uint16_t *norms, hlwq_error *err);

@@ -20,7 +20,7 @@ static bool is_expert_group(const hs_group *g)
 static bool same_shape(const hs_tensor *t, uint64_t rows, uint64_t cols)
 {
     const uint64_t *d = t->dim;
-    if (t->encoding == HS_ENC_HLWQ_PACKED) /* old files do not say how wide, only how many blocks */
+    if (t->encoding == HS_ENC_HLWQ) /* most files do not say how wide, only how many blocks */
         return d[0] == rows && (d[1] == cols || d[1] == hs_align_up(cols, HS_BLOCK));
     if (t->rank == 1)
         return rows == 1 && d[0] == cols;
@@ -233,20 +233,55 @@ hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *s, uint64_t first,
     return hs_file_read(&hf->file[d->file], d->offset + at, out, rows * row, hf->path[d->file], err);
 }
 
-hlwq_status hs_hf_read_packed(const hs_hf *hf, const hs_source *s, uint64_t first, uint64_t rows, uint8_t *codes,
-                              uint16_t *norms, hlwq_error *err)
+uint32_t hs_hf_block_bytes(const hs_tensor *t)
 {
-    const hs_tensor *t = s->tensor;
-    uint64_t blocks = hs_ceil_div(s->cols, HS_BLOCK), row = blocks * 16 * hs_dtype_bits(t->dtype);
-    uint64_t from = s->first_row + first;
-    assert(t->encoding == HS_ENC_HLWQ_PACKED && first + rows <= s->rows && (from + rows) * row <= t->data.bytes);
-    HS_TRY(hs_file_read(&hf->file[t->data.file], t->data.offset + from * row, codes, rows * row, hf->path[t->data.file],
-                        err));
-    HS_TRY(hs_file_read(&hf->file[t->norms.file], t->norms.offset + from * blocks * 2, norms, rows * blocks * 2,
-                        hf->path[t->norms.file], err));
+    switch (t->packing) {
+    case HS_PACK_HALVES: return HS_BLOCK / 2;
+    case HS_PACK_BYTES: return HS_BLOCK;
+    default: return HS_BLOCK / 8 * hs_dtype_bits(t->dtype);
+    }
+}
+
+/* Packings with more room than their codes need can hold codes that mean nothing. */
+static hlwq_status check_codes(const hs_hf *hf, const hs_tensor *t, const uint8_t *codes, uint64_t bytes,
+                               hlwq_error *err)
+{
+    const uint32_t bits = hs_dtype_bits(t->dtype), levels = 1u << bits;
+    const uint32_t above = t->packing == HS_PACK_BYTES ? 0xFF & ~(levels - 1) : 0x11 * (0xF & ~(levels - 1));
+    uint8_t any = 0;
+    if (t->packing == HS_PACK_MSB || t->packing == HS_PACK_LSB || above == 0)
+        return HLWQ_OK;
+    for (uint64_t i = 0; i < bytes; i++)
+        any |= codes[i];
+    for (uint64_t i = 0; (any & above) && i < bytes; i++)
+        if (codes[i] & above)
+            return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s: code 0x%02x is out of range, there are %u levels",
+                           hf->path[t->data.file], t->name, codes[i], levels);
+    return HLWQ_OK;
+}
+
+static hlwq_status check_norms(const hs_hf *hf, const hs_tensor *t, const uint16_t *norms, uint64_t from, uint64_t rows,
+                               uint64_t blocks, hlwq_error *err)
+{
     for (uint64_t i = 0; i < rows * blocks; i++)
         if ((norms[i] & 0x7C00) == 0x7C00)
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s: norm %" PRIu64 " of row %" PRIu64 " is not finite",
                            hf->path[t->norms.file], t->name, i % blocks, from + i / blocks);
     return HLWQ_OK;
+}
+
+hlwq_status hs_hf_read_packed(const hs_hf *hf, const hs_source *s, uint64_t first, uint64_t rows, uint8_t *codes,
+                              uint16_t *norms, hlwq_error *err)
+{
+    const hs_tensor *t = s->tensor;
+    uint64_t blocks = hs_ceil_div(s->cols, HS_BLOCK), row = blocks * hs_hf_block_bytes(t);
+    uint64_t from = s->first_row + first;
+    assert(t->encoding == HS_ENC_HLWQ && first + rows <= s->rows && (from + rows) * row <= t->data.bytes);
+    assert((from + rows) * blocks * 2 <= t->norms.bytes);
+    HS_TRY(hs_file_read(&hf->file[t->data.file], t->data.offset + from * row, codes, rows * row, hf->path[t->data.file],
+                        err));
+    HS_TRY(hs_file_read(&hf->file[t->norms.file], t->norms.offset + from * blocks * 2, norms, rows * blocks * 2,
+                        hf->path[t->norms.file], err));
+    HS_TRY(check_codes(hf, t, codes, rows * row, err));
+    return check_norms(hf, t, norms, from, rows, blocks, err);
 }

@@ -4,6 +4,7 @@
 #include "loader/formats/compressed.h"
 #include "loader/formats/gptq.h"
 #include "loader/formats/hlwq_packed.h"
+#include "loader/formats/polar.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -35,39 +36,74 @@ static const char *canonical(const char *name)
     return name;
 }
 
-/* Formats known by a prefix or by their companions' suffixes, not read by this version. */
-static const char *foreign_format(const char *name)
+/* Endings that no plain tensor has: formats that are not read, or companions without the tensor they belong to. */
+static hlwq_status refuse_foreign(const hs_hf *hf, const hs_raw *r, hlwq_error *err)
 {
-    static const char *const suffix[][2] = {
-        {".qzeros", "GPTQ"}, /* without a .qweight; so too the next one */
-        {".weight_scale", "compressed-tensors or scaled FP8"},
-        {".weight_scale_inv", "block-scaled FP8"},
-        {".absmax", "bitsandbytes"},
-        {".biases", "MLX"},
-        {".codes", "PolarEngine"},
-        {".codes_packed", "PolarEngine"},
-        {".ct_scaled", "PolarEngine"},
-        {".packed", "EOQ v3"},
-        {"__codes", "HLWQ int8"},
-        {"__packed", "PQ-multi"}, /* those with dots in front never come here */
+    static const char *const suffix[][3] = {
+        {".qzeros", "GPTQ", ".qweight"},
+        {".weight_scale", "compressed-tensors or scaled FP8", ".weight_packed"},
+        {".weight_scale_inv", "block-scaled FP8", ".weight of FP8"},
+        {".absmax", "bitsandbytes", NULL},
+        {".biases", "MLX", NULL},
+        {".ct_scaled", "PolarEngine", ".codes"},
+        {".ct", "PolarEngine", ".codes"},
+        {".norms", "PolarEngine or EOQ", ".codes or .packed"},
+        {".codes", "EOQ", ".scales"},
+        {".packed", "EOQ v3", ".norms"},
+        {".awq_scales", "EOQ v3", ".packed"},
+        {"__codes", "HLWQ int8", "__norms"},
+        {"__norms", "HLWQ", "__packed or __codes"},
+        {"__meta", "HLWQ", "__packed"},
     };
+    const char *name = r->entry.name;
+    size_t base;
     if (begins(name, "language_model.model.")) /* its norms have 1 added: right shapes, wrong numbers */
-        return "MLX";
-    size_t n = strlen(name);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is of the MLX format, which this version does not read",
+                       hf->path[r->file], name);
     for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++) {
-        size_t s = strlen(suffix[i][0]);
-        if (n > s && strcmp(name + n - s, suffix[i][0]) == 0)
-            return suffix[i][1];
+        if (!hs_hf_ends(name, suffix[i][0], &base))
+            continue;
+        if (!suffix[i][2])
+            return hs_fail(err, HLWQ_ERR_FORMAT,
+                           "%s: tensor %.200s is of the %s format, which this version does not read", hf->path[r->file],
+                           name, suffix[i][1]);
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s of the %s format has no %s beside it",
+                       hf->path[r->file], name, suffix[i][1], suffix[i][2]);
     }
-    return NULL;
+    return HLWQ_OK;
 }
 
-static const hs_raw *find_raw(const hs_raw *raw, uint32_t n, const char *base, size_t base_bytes, const char *suffix)
+const hs_raw *hs_hf_raw(const hs_raw *raw, uint32_t n, const char *base, size_t base_bytes, const char *suffix)
 {
-    char name[HS_SAFETENSORS_NAME_MAX + 16];
+    char name[HS_SAFETENSORS_NAME_MAX + 24];
     hs_raw key = {.entry = {.name = name}};
     snprintf(name, sizeof name, "%.*s%s", (int)base_bytes, base, suffix);
     return bsearch(&key, raw, n, sizeof *raw, by_raw_name);
+}
+
+bool hs_hf_ends(const char *name, const char *suffix, size_t *base)
+{
+    size_t n = strlen(name), s = strlen(suffix);
+    if (n <= s || strcmp(name + n - s, suffix) != 0)
+        return false;
+    *base = n - s;
+    return true;
+}
+
+hlwq_status hs_hf_book(hs_hf *hf, const hs_levels *levels, uint32_t *book, hlwq_error *err)
+{
+    for (uint32_t i = 0; i < hf->n_books; i++)
+        if (hf->book[i].bits == levels->bits && hf->book[i].author == levels->author &&
+            memcmp(hf->book[i].level, levels->level, sizeof levels->level) == 0) {
+            *book = i;
+            return HLWQ_OK;
+        }
+    if (hf->n_books == sizeof hf->book / sizeof *hf->book)
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: more than %zu different codebooks", hf->dir,
+                       sizeof hf->book / sizeof *hf->book);
+    hf->book[hf->n_books] = *levels;
+    *book = hf->n_books++;
+    return HLWQ_OK;
 }
 
 static hlwq_status plain_tensor(const hs_hf *hf, const hs_raw *r, hs_tensor *t, hlwq_error *err)
@@ -82,102 +118,158 @@ static hlwq_status plain_tensor(const hs_hf *hf, const hs_raw *r, hs_tensor *t, 
     return HLWQ_OK;
 }
 
-static bool ends(const char *name, const char *suffix, size_t *base)
+/* ---- families ------------------------------------------------------------------------------- */
+
+typedef enum family { PLAIN, GPTQ, COMPRESSED, PACKED, DUNDER, POLAR } family;
+
+/* What a file tensor's ending says: whose it is, if the tensor with the second ending is there. */
+static const struct {
+    const char *suffix, *main;
+    family of;
+} ending[] = {
+    {".qweight", ".qweight", GPTQ},
+    {".qzeros", ".qweight", GPTQ},
+    {".scales", ".qweight", GPTQ},
+    {".g_idx", ".qweight", GPTQ},
+    {".weight_packed", ".weight_packed", COMPRESSED},
+    {".weight_scale", ".weight_packed", COMPRESSED},
+    {".weight_shape", ".weight_packed", COMPRESSED},
+    {".weight_zero_point", ".weight_packed", COMPRESSED},
+    {".weight_g_idx", ".weight_packed", COMPRESSED},
+    {"__packed", "__packed", PACKED},
+    {"__norms", "__packed", PACKED},
+    {"__meta", "__packed", PACKED},
+    {"__codes", "__codes", DUNDER},
+    {"__norms", "__codes", DUNDER},
+    {".codes", ".codes", POLAR},
+    {".norms", ".codes", POLAR},
+    {".ct_scaled", ".codes", POLAR},
+    {".ct", ".codes", POLAR},
+    {".codes_packed", ".codes_packed", POLAR},
+    {".norms", ".codes_packed", POLAR},
+    {".ct_scaled", ".codes_packed", POLAR},
+    {".ct", ".codes_packed", POLAR},
+};
+
+typedef struct module {
+    const hs_raw *raw; /* all of them, sorted */
+    uint32_t n;
+    const hs_raw *main; /* the tensor that stands for the parameter */
+    size_t base;        /* what its name has before the ending */
+    family of;
+} module;
+
+/* False for a file tensor that is only a companion of another. */
+static bool find_module(const hs_raw *raw, uint32_t n, uint32_t i, module *m)
 {
-    size_t n = strlen(name), s = strlen(suffix);
-    if (n <= s || strcmp(name + n - s, suffix) != 0)
-        return false;
-    *base = n - s;
+    const char *name = raw[i].entry.name;
+    *m = (module){raw, n, &raw[i], strlen(name), PLAIN};
+    for (size_t k = 0; k < sizeof ending / sizeof *ending; k++) {
+        size_t base;
+        if (!hs_hf_ends(name, ending[k].suffix, &base) || !hs_hf_raw(raw, n, name, base, ending[k].main))
+            continue;
+        m->of = ending[k].of;
+        m->base = base;
+        return strcmp(ending[k].suffix, ending[k].main) == 0;
+    }
     return true;
 }
 
-/* True for a tensor that belongs to a matrix of integers: itself, which *made says, or beside it. */
-static bool int_companion(const hs_raw *raw, uint32_t n, const char *name, size_t *base, bool *gptq, bool *made)
+static const hs_raw *beside(const module *m, const char *suffix)
 {
-    static const char *const suffix[][2] = {
-        {".qweight", ".qweight"},
-        {".qzeros", ".qweight"},
-        {".scales", ".qweight"},
-        {".g_idx", ".qweight"},
-        {".weight_packed", ".weight_packed"},
-        {".weight_scale", ".weight_packed"},
-        {".weight_shape", ".weight_packed"},
-        {".weight_zero_point", ".weight_packed"},
-        {".weight_g_idx", ".weight_packed"},
-    };
-    for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++)
-        if (ends(name, suffix[i][0], base) && find_raw(raw, n, name, *base, suffix[i][1])) {
-            *made = strcmp(suffix[i][0], suffix[i][1]) == 0;
-            *gptq = i < 4;
-            return true;
-        }
-    return false;
+    return hs_hf_raw(m->raw, m->n, m->main->entry.name, m->base, suffix);
 }
 
-static hlwq_status int_tensor(hs_hf *hf, const hs_int_config *config, const hs_raw *raw, uint32_t n, uint32_t i,
-                              size_t base, bool gptq, hs_tensor *t, hlwq_error *err)
+/* The parameter's name in the checkpoint: "__" stands for dots where there are none; modules have a weight. */
+static void parameter_name(const module *m, char name[HS_SAFETENSORS_NAME_MAX + 16])
 {
-    const char *name = raw[i].entry.name;
-    if (gptq)
-        HS_TRY(hs_gptq_tensor(hf, config, &raw[i], find_raw(raw, n, name, base, ".qzeros"),
-                              find_raw(raw, n, name, base, ".scales"), find_raw(raw, n, name, base, ".g_idx"), t, err));
-    else
-        HS_TRY(hs_compressed_tensor(hf, config, &raw[i], find_raw(raw, n, name, base, ".weight_scale"),
-                                    find_raw(raw, n, name, base, ".weight_shape"),
-                                    find_raw(raw, n, name, base, ".weight_zero_point"),
-                                    find_raw(raw, n, name, base, ".weight_g_idx"), t, err));
-    char full[HS_SAFETENSORS_NAME_MAX + 16], *copy;
-    size_t short_base;
-    snprintf(full, sizeof full, "%.*s", (int)base, canonical(name));
-    full[base - (size_t)(canonical(name) - name)] = 0;
-    if (!ends(full, ".weight", &short_base)) /* some exporters write M.weight.weight_packed */
-        strcat(full, ".weight");
-    HS_TRY(hs_arena_text(&hf->arena, full, strlen(full), &copy, err));
-    t->name = copy;
-    return HLWQ_OK;
+    size_t base;
+    snprintf(name, HS_SAFETENSORS_NAME_MAX + 16, "%.*s", (int)m->base, m->main->entry.name);
+    if ((m->of == PACKED || m->of == DUNDER) && !strchr(name, '.')) {
+        char *to = name;
+        for (const char *from = name; *from; from++, to++) {
+            *to = *from;
+            if (from[0] == '_' && from[1] == '_') {
+                *to = '.';
+                from++;
+            }
+        }
+        *to = 0;
+    }
+    bool is_module = m->of == GPTQ || m->of == COMPRESSED || m->of == POLAR;
+    if (is_module && !hs_hf_ends(name, ".weight", &base)) /* some exporters write M.weight.weight_packed */
+        strcat(name, ".weight");
+}
+
+static hlwq_status read_module(hs_hf *hf, const hs_int_config *config, const module *m, const char *name, hs_tensor *t,
+                               hlwq_error *err)
+{
+    const hs_raw *levels = beside(m, ".ct_scaled");
+    switch (m->of) {
+    case GPTQ:
+        return hs_gptq_tensor(hf, config, m->main, beside(m, ".qzeros"), beside(m, ".scales"), beside(m, ".g_idx"), t,
+                              err);
+    case COMPRESSED:
+        return hs_compressed_tensor(hf, config, m->main, beside(m, ".weight_scale"), beside(m, ".weight_shape"),
+                                    beside(m, ".weight_zero_point"), beside(m, ".weight_g_idx"), t, err);
+    case PACKED: return hs_hlwq_packed_tensor(hf, m->main, beside(m, "__norms"), beside(m, "__meta"), t, err);
+    case DUNDER: return hs_polar_dunder_tensor(hf, m->main, beside(m, "__norms"), name, t, err);
+    case POLAR: return hs_polar_tensor(hf, m->main, beside(m, ".norms"), levels ? levels : beside(m, ".ct"), t, err);
+    default: break;
+    }
+    HS_TRY(refuse_foreign(hf, m->main, err));
+    return plain_tensor(hf, m->main, t, err);
 }
 
 /* Sets *made false for file tensors that are only a companion of another. */
 static hlwq_status make_tensor(hs_hf *hf, const hs_int_config *config, const hs_raw *raw, uint32_t n, uint32_t i,
                                hs_tensor *t, bool *made, hlwq_error *err)
 {
-    const char *name = raw[i].entry.name;
-    size_t base = strlen(name);
-    bool gptq;
-    if (int_companion(raw, n, name, &base, &gptq, made))
-        return *made ? int_tensor(hf, config, raw, n, i, base, gptq, t, err) : HLWQ_OK;
-    base = strlen(name);
-    *made = true;
-    if (hs_hlwq_packed_name(name, &base) && strchr(name, '.')) {
-        *made = strcmp(name + base, "__packed") == 0;
-        if (!*made) {
-            if (!find_raw(raw, n, name, base, "__packed"))
-                return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s has no __packed beside it",
-                               hf->path[raw[i].file], name);
-            return HLWQ_OK;
-        }
-        HS_TRY(hs_hlwq_packed_tensor(hf, &raw[i], find_raw(raw, n, name, base, "__norms"),
-                                     find_raw(raw, n, name, base, "__meta"), t, err));
-    } else {
-        const char *format = foreign_format(name);
-        if (format)
-            return hs_fail(err, HLWQ_ERR_FORMAT,
-                           "%s: tensor %.200s is of the %s format, which this version does not read",
-                           hf->path[raw[i].file], name, format);
-        HS_TRY(plain_tensor(hf, &raw[i], t, err));
-    }
-    char *copy;
+    char name[HS_SAFETENSORS_NAME_MAX + 16], *copy;
+    module m;
+    *made = find_module(raw, n, i, &m);
+    if (!*made)
+        return HLWQ_OK;
+    parameter_name(&m, name);
+    HS_TRY(read_module(hf, config, &m, name, t, err));
     const char *short_name = canonical(name);
-    HS_TRY(hs_arena_text(&hf->arena, short_name, base - (size_t)(short_name - name), &copy, err));
-    if (t->encoding == HS_ENC_HLWQ_PACKED)
+    HS_TRY(hs_arena_text(&hf->arena, short_name, strlen(short_name), &copy, err));
+    if (t->encoding == HS_ENC_HLWQ)
         hs_hlwq_slice_name(copy);
     t->name = copy;
+    return HLWQ_OK;
+}
+
+/* ---- what to call it ------------------------------------------------------------------------ */
+
+/* "PolarEngine Q3 Q5", if any matrix is of that kind. */
+static hlwq_status name_rotated(hs_hf *hf, hlwq_error *err)
+{
+    const char *name = NULL;
+    bool width[7] = {false};
+    char text[120], *copy;
+    for (uint32_t i = 0; i < hf->n_tensors; i++)
+        if (hf->tensor[i].encoding == HS_ENC_HLWQ) {
+            width[hs_dtype_bits(hf->tensor[i].dtype)] = true;
+            if (!name || hf->tensor[i].packing == HS_PACK_HALVES) /* a notebook's nibbles say which notebook */
+                name = hf->tensor[i].family;
+        }
+    if (!name)
+        return HLWQ_OK;
+    int n = snprintf(text, sizeof text, "%s", name);
+    for (uint32_t b = 2; b <= 6; b++)
+        if (width[b])
+            n += snprintf(text + n, sizeof text - (size_t)n, " Q%u", b);
+    HS_TRY(hs_arena_text(&hf->arena, text, strlen(text), &copy, err));
+    hf->format = copy;
     return HLWQ_OK;
 }
 
 static hlwq_status name_format(hs_hf *hf, const hs_log *log, hlwq_error *err)
 {
     HS_TRY(hs_int_describe(hf, log, &hf->format, err));
+    if (!hf->format)
+        HS_TRY(name_rotated(hf, err));
     if (hf->format)
         return HLWQ_OK;
     uint64_t bytes[HS_DTYPE_COUNT] = {0};
@@ -187,10 +279,16 @@ static hlwq_status name_format(hs_hf *hf, const hs_log *log, hlwq_error *err)
     for (int d = 0; d < HS_DTYPE_COUNT; d++)
         if (bytes[d] > bytes[most])
             most = (hs_dtype)d;
-    static const char *const packed[] = {"HLWQ packed Q2", "HLWQ packed Q3", "HLWQ packed Q4", "HLWQ packed Q5",
-                                         "HLWQ packed Q6"};
-    hf->format = hs_dtype_rotated(most) ? packed[most - HS_Q2] : hs_dtype_name(most);
+    hf->format = hs_dtype_name(most);
     return HLWQ_OK;
+}
+
+/* Vision, and tables that engines dumped beside the weights. */
+static bool is_skipped(const char *name)
+{
+    size_t base;
+    return begins(name, "model.visual.") || begins(name, "visual.") || begins(name, "model__visual__") ||
+           hs_hf_ends(name, "rotary_emb.inv_freq", &base);
 }
 
 hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, const hs_log *log, hlwq_error *err)
@@ -210,7 +308,7 @@ hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, co
         if (i && strcmp(name, raw[i - 1].entry.name) == 0)
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate, it is also in %s",
                            hf->path[raw[i].file], name, hf->path[raw[i - 1].file]);
-        if (begins(name, "model.visual.") || begins(name, "visual.")) {
+        if (is_skipped(name)) {
             hf->n_skipped++;
             hf->skipped_bytes += raw[i].entry.bytes;
             continue;

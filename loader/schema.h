@@ -114,6 +114,7 @@ typedef struct hs_group {
 /* 2^bits levels in ascending order, exactly as the file has them; symmetric. */
 typedef struct hs_levels {
     uint32_t bits;
+    char author; /* 'A' or 'B': the author's book of that name, which the file leaves out; 0: level has them */
     float level[64];
 } hs_levels;
 

@@ -7,6 +7,7 @@
 #include "offload/store.h"
 
 #include "base/size.h"
+#include "offload/store_codes.h"
 #include "offload/store_ints.h"
 
 #include <assert.h>
@@ -74,9 +75,12 @@ static hlwq_status open_directory(hs_store *s, const char *path, const hs_precis
     HS_TRY(hs_hf_open(&s->hf, s->mem, path, log, err));
     s->has_hf = true;
     HS_TRY(hs_hf_table(&s->hf, &s->made, &s->arena, err));
-    for (uint32_t i = 0; i < s->made.n_books; i++) /* files without levels: the author's book B */
-        if (s->made.book[i].level[0] == 0.0f)
-            hs_book_levels(HS_BOOK_B, s->made.book[i].bits, s->made.book[i].level);
+    for (uint32_t i = 0; i < s->made.n_books; i++) {
+        hs_levels *book = &s->made.book[i];
+        if (book->author)
+            hs_book_levels(book->author == 'A' ? HS_BOOK_A : HS_BOOK_B, book->bits, book->level);
+        book->author = 0;
+    }
     if (precision)
         HS_TRY(apply_precision(&s->made, precision, err));
     s->table = &s->made;
@@ -254,12 +258,12 @@ static void repack_some(void *user, uint32_t first, uint32_t last, uint32_t work
 {
     making *m = user;
     const hs_planes *p = &m->part->planes;
-    uint32_t bits = hs_dtype_bits(m->part->dtype);
+    const uint32_t block = hs_hf_block_bytes(m->source->tensor);
     (void)worker;
     for (uint64_t b = (uint64_t)first * p->blocks; b < (uint64_t)last * p->blocks; b++) {
         uint8_t code[HS_BLOCK];
         uint64_t at = m->first * p->blocks + b;
-        hs_unpack_msb(m->raw + b * 16 * bits, bits, HS_BLOCK, code);
+        hs_store_unpack_codes(m->source->tensor, m->raw + b * block, code);
         hs_pack_block(m->part->dtype, code, m->out + p->low + at * p->low_block, m->out + p->high + at * p->high_block);
         memcpy(m->out + p->norms + at * 2, &m->norms[b], 2);
     }
@@ -278,7 +282,7 @@ static hlwq_status make_piece(hs_store *s, making *m, uint64_t rows, hs_pool *po
 {
     const hs_part *part = m->part;
     const hs_tensor *t = m->source->tensor;
-    if (t->encoding == HS_ENC_HLWQ_PACKED) {
+    if (t->encoding == HS_ENC_HLWQ) {
         assert(part->dtype == t->dtype);
         run_rows(pool, (uint32_t)rows, repack_some, m);
     } else if (hs_dtype_packed(part->dtype)) {
@@ -306,9 +310,9 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
     if (t->encoding == HS_ENC_GPTQ || t->encoding == HS_ENC_COMPRESSED)
         return hs_store_ints(&s->hf, s->mem, t, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL, pool,
                              out, err);
-    bool stream = t->encoding == HS_ENC_HLWQ_PACKED;
+    bool stream = t->encoding == HS_ENC_HLWQ;
     uint64_t blocks = hs_ceil_div(part->cols, HS_BLOCK), threads = pool ? hs_pool_threads(pool) : 1;
-    uint64_t row = stream ? blocks * 16 * hs_dtype_bits(t->dtype) : (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
+    uint64_t row = stream ? blocks * hs_hf_block_bytes(t) : (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
     uint64_t step = hs_max_u64(1, hs_min_u64(part->rows, PIECE / row));
     uint64_t norm_bytes = stream ? step * blocks * 2 : 0, scratch = threads * part->cols * sizeof(float);
     void *p;

@@ -9,28 +9,10 @@
 #include <inttypes.h>
 #include <string.h>
 
-static bool ends_with(const char *name, size_t n, const char *suffix)
-{
-    size_t s = strlen(suffix);
-    return n > s && memcmp(name + n - s, suffix, s) == 0;
-}
-
-bool hs_hlwq_packed_name(const char *name, size_t *base_bytes)
-{
-    static const char *const suffix[] = {"__packed", "__norms", "__meta"};
-    size_t n = strlen(name);
-    for (int i = 0; i < 3; i++)
-        if (ends_with(name, n, suffix[i])) {
-            *base_bytes = n - strlen(suffix[i]);
-            return true;
-        }
-    return false;
-}
-
 void hs_hlwq_slice_name(char *name)
 {
     size_t n = strlen(name);
-    if (ends_with(name, n, ".weight") && strstr(name, "_proj_e")) {
+    if (n > 7 && strcmp(name + n - 7, ".weight") == 0 && strstr(name, "_proj_e")) {
         name[n - 7] = 0;
         return;
     }
@@ -43,21 +25,6 @@ static hlwq_status bad(const hs_hf *hf, const hs_raw *r, const char *why, uint64
 {
     return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s: %s is %" PRIu64 ", should be %" PRIu64, hf->path[r->file],
                    r->entry.name, why, got, want);
-}
-
-/* The book of that width, noted as the author's. */
-static hlwq_status book_of(hs_hf *hf, uint32_t bits, uint32_t *book, hlwq_error *err)
-{
-    for (uint32_t i = 0; i < hf->n_books; i++)
-        if (hf->book[i].bits == bits) {
-            *book = i;
-            return HLWQ_OK;
-        }
-    if (hf->n_books == sizeof hf->book / sizeof *hf->book)
-        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: too many codebooks", hf->dir);
-    hf->book[hf->n_books] = (hs_levels){.bits = bits};
-    *book = hf->n_books++;
-    return HLWQ_OK;
 }
 
 hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw *norms, const hs_raw *meta,
@@ -90,14 +57,17 @@ hlwq_status hs_hlwq_packed_tensor(hs_hf *hf, const hs_raw *packed, const hs_raw 
     if (m->dim[0] == 5 && (value[4] < 1 || hs_ceil_div((uint64_t)value[4], HS_BLOCK) != blocks))
         return bad(hf, meta, "blocks per row", blocks, hs_ceil_div((uint64_t)value[4], HS_BLOCK), err);
     *out = (hs_tensor){.dtype = hs_dtype_of_bits((uint32_t)bits),
-                       .encoding = HS_ENC_HLWQ_PACKED,
+                       .encoding = HS_ENC_HLWQ,
+                       .packing = HS_PACK_MSB,
+                       .family = strchr(p->name, '.') ? "HLWQ packed" : "PQ-multi",
                        .rank = 2,
                        .dim = {rows, (uint64_t)value[4]},
                        .data = {packed->file, p->offset, p->bytes},
                        .norms = {norms->file, q->offset, q->bytes}};
     if (out->dim[1] == 0)
         out->dim[1] = blocks * HS_BLOCK; /* narrowed when the schema says how wide it is */
-    return book_of(hf, (uint32_t)bits, &out->book, err);
+    const hs_levels book = {.bits = (uint32_t)bits, .author = 'B'};
+    return hs_hf_book(hf, &book, &out->book, err);
 }
 
 /* The width that the config states, 0 if none. */
@@ -120,25 +90,33 @@ static hlwq_status stated_bits(const hs_json *root, uint32_t *bits, const char *
     return HLWQ_OK;
 }
 
+hlwq_status hs_polar_config(hs_hf *hf, const hs_json **root, char **path, hlwq_error *err)
+{
+    char *text;
+    uint64_t bytes;
+    HS_TRY(hs_path_join(&hf->arena, hf->text_dir, "polar_config.json", path, err));
+    if (!hf->polar && hs_path_exists(*path)) {
+        HS_TRY(hs_file_text(&hf->arena, *path, HS_POLAR_CONFIG_MAX, &text, &bytes, err));
+        HS_TRY(hs_json_parse(text, bytes, *path, &hf->polar, err));
+    }
+    *root = hf->polar;
+    return HLWQ_OK;
+}
+
 hlwq_status hs_hlwq_check_config(hs_hf *hf, hlwq_error *err)
 {
-    char *path, *text;
-    uint64_t bytes;
+    char *path;
     uint32_t bits;
-    hs_json *root;
+    const hs_json *root;
     if (hf->n_books == 0)
         return HLWQ_OK;
-    HS_TRY(hs_path_join(&hf->arena, hf->dir, "polar_config.json", &path, err));
-    if (!hs_path_exists(path))
+    HS_TRY(hs_polar_config(hf, &root, &path, err));
+    if (!root)
         return HLWQ_OK;
-    HS_TRY(hs_file_text(&hf->arena, path, HS_POLAR_CONFIG_MAX, &text, &bytes, err));
-    HS_TRY(hs_json_parse(text, bytes, path, &root, err));
-    hlwq_status st = stated_bits(root, &bits, path, err);
-    hs_json_free(root);
-    HS_TRY(st);
+    HS_TRY(stated_bits(root, &bits, path, err));
     for (uint32_t i = 0; bits && i < hf->n_tensors; i++) {
         const hs_tensor *t = &hf->tensor[i];
-        if (t->encoding == HS_ENC_HLWQ_PACKED && hs_dtype_bits(t->dtype) != bits)
+        if (t->encoding == HS_ENC_HLWQ && t->packing == HS_PACK_MSB && hs_dtype_bits(t->dtype) != bits)
             return hs_fail(err, HLWQ_ERR_FORMAT,
                            "%s: tensor %.200s has codes of %" PRIu32 " bits, but %s states %" PRIu32,
                            hf->path[t->data.file], t->name, hs_dtype_bits(t->dtype), path, bits);

@@ -65,7 +65,7 @@ hlwq_status hs_int_config_read(hs_hf *hf, hs_int_config *c, hlwq_error *err)
     uint64_t bytes = hf->config_bytes;
     hs_json *root;
     *c = (hs_int_config){.less_one = true};
-    HS_TRY(hs_path_join(&hf->arena, hf->dir, "config.json", &path, err));
+    HS_TRY(hs_path_join(&hf->arena, hf->text_dir, "config.json", &path, err));
     HS_TRY(hs_json_parse(text, bytes, path, &root, err));
     bool there = hs_json_type_of(hs_json_get(root, "quantization_config")) == HS_JSON_OBJECT;
     hlwq_status st = take_config(c, hs_json_get(root, "quantization_config"), path, err);

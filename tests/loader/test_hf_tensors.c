@@ -122,7 +122,7 @@ static void companions_name_the_format_they_belong_to(void **state)
     }
     tiny_model_write(dir, false);
     add_empty("model_layers_0_mlp_gate_proj__packed");
-    refuses("PQ-multi", "model_layers_0");
+    refuses("no __norms", "model_layers_0");
 }
 
 static void missing_unknown_and_misshapen_tensors_are_named(void **state)
