@@ -120,6 +120,21 @@ typedef struct hs_backend_ops {
     hlwq_status (*get)(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err);
     hlwq_status (*clear)(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err);
 
+    /*
+     * Weights that come while stages run; all NULL where stages work on ordinary memory.  lend: ordinary memory that
+     * uploads will read, until it is taken back.  mark: the stages asked for so far.  upload copies, when the stages
+     * of mark `after` are done with `to`, and numbers the copy; `from` must stay until it is `uploaded` (true; `wait`
+     * makes it so). await: stages asked for from now on come after that copy.  Numbers rise, and copies are done in
+     * their order.
+     */
+    void (*lend)(hs_backend *be, void *p, uint64_t bytes);
+    void (*take_back)(hs_backend *be, void *p); /* not lent is fine */
+    hlwq_status (*mark)(hs_backend *be, uint64_t *mark, hlwq_error *err);
+    hlwq_status (*upload)(hs_backend *be, void *to, const void *from, uint64_t bytes, uint64_t after, uint64_t *copy,
+                          hlwq_error *err);
+    hlwq_status (*await)(hs_backend *be, uint64_t copy, hlwq_error *err);
+    bool (*uploaded)(hs_backend *be, uint64_t copy, bool wait);
+
     /* x[t] = row ids[t] of the table, which is in ordinary memory. */
     hlwq_status (*embed)(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
                          hlwq_error *err);

@@ -28,7 +28,7 @@ uint64_t hs_backend_cuda_bytes(const hs_limits *m)
     return piece(b * m->hidden, f) + q8(b, m->hidden) + piece(b * proj, f) + piece(b * m->channels, f) +
            piece(b * larger(wide, 2ull * m->used), f) + q8(b, larger(wide, m->hidden)) + piece(b * m->hidden, f) +
            2 * piece(rows * m->ffn_width, f) + q8(rows, m->ffn_width) + piece(m->experts ? rows * m->hidden : 0, f) +
-           piece(b * m->experts, f) + piece(b, f) + 2 * piece(picks, f) + piece(picks + b, f) + piece(picks, f) +
-           piece(3 * ((uint64_t)m->experts + 1), HS_CARD_JOB_BYTES) + piece((b + 1) * m->head_dim, f) +
+           piece(b * m->experts, f) + piece(b, f) + 2 * piece(picks, f) + 2 * piece(picks, f) +
+           piece(3 * (uint64_t)m->experts, HS_CARD_JOB_BYTES) + piece((b + 1) * m->head_dim, f) +
            piece((uint64_t)HS_CARD_LOGITS * m->vocab, f);
 }

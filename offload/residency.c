@@ -64,6 +64,8 @@ static hlwq_status load_group(hs_residency *r, uint32_t g, hs_pool *pool, const 
             st = hs_fail(err, HLWQ_ERR_CANCELLED, "loading was stopped");
     }
     if (!above) {
+        if (r->upper.slots && r->index[g] != UINT32_MAX)
+            be->ops->lend(be, p, group->bytes * group->count);
         r->host[g] = p;
         r->data[g] = p;
         return st;
@@ -110,6 +112,8 @@ static void register_slots(hs_residency *r)
     uint32_t n;
     const struct iovec *buffer = hs_slab_buffers(&r->slab, &n);
     (void)hs_stream_buffers(r->stream, buffer, n);
+    for (uint32_t i = 0; i < n && r->upper.slots; i++)
+        r->backend->ops->lend(r->backend, buffer[i].iov_base, buffer[i].iov_len);
 }
 
 /*
@@ -231,6 +235,25 @@ hlwq_status hs_residency_open(hs_residency **out, hs_store *store, hs_mem *mem, 
     return HLWQ_OK;
 }
 
+/* What was lent of a group that copies up read. */
+static void take_back(hs_residency *r, uint32_t g)
+{
+    if (r->upper.slots && r->host[g] && r->index[g] != UINT32_MAX)
+        r->backend->ops->take_back(r->backend, r->host[g]);
+}
+
+/* No slot is read or copied from after this. */
+static void unregister_slots(hs_residency *r)
+{
+    uint32_t n;
+    const struct iovec *buffer = hs_slab_buffers(&r->slab, &n);
+    hs_residency_land(r, true);
+    if (r->stream)
+        (void)hs_stream_buffers(r->stream, NULL, 0);
+    for (uint32_t i = 0; i < n && r->upper.slots; i++)
+        r->backend->ops->take_back(r->backend, buffer[i].iov_base);
+}
+
 void hs_residency_close(hs_residency *r)
 {
     if (!r)
@@ -241,8 +264,12 @@ void hs_residency_close(hs_residency *r)
     if (r->stream) {
         for (hs_transfer *t; (t = hs_stream_next(r->stream, true));)
             hs_residency_collect(r, t, &st, &err);
+        unregister_slots(r);
         hs_stream_close(r->stream);
     }
+    for (uint32_t g = 0; g < r->table->n_groups && r->host; g++)
+        take_back(r, g);
+    hs_residency_land(r, true);
     hs_rival_close(r->rival);
     hs_slots_close(r->slots);
     hs_slab_close(&r->slab);
@@ -314,10 +341,11 @@ hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err
     uint32_t now = hs_slots_capacity(r->slots), keep = now < slots ? now : slots;
     if (slots == now)
         return HLWQ_OK;
+    hs_residency_land(r, true);
     keep -= keep % r->slab.per_chunk; /* the last chunk may be a short one, or will be: it is given up first */
     if (!hs_slots_resize(r->slots, keep))
         return hs_fail(err, HLWQ_ERR_BUDGET, "a slot is still in use");
-    (void)hs_stream_buffers(r->stream, NULL, 0);
+    unregister_slots(r);
     HS_TRY(hs_slab_fit(&r->slab, keep, err));
     st = hs_slab_fit(&r->slab, slots, err);
     if (st != HLWQ_OK) { /* as many as there is memory for */

@@ -9,6 +9,13 @@
 #include "offload/upper.h"
 
 enum { READS_MAX = 256 /* extents being read at once */ };
+enum { FLIGHTS = 64 }; /* extents being copied up at once */
+/* One of them, and the slot below that it is read from; -1 = memory that stays. */
+typedef struct flight {
+    uint64_t copy;
+    int32_t below;
+} flight;
+
 /* One extent being read. */
 typedef struct reading {
     hs_transfer transfer;
@@ -31,6 +38,9 @@ struct hs_residency {
 
     hs_upper upper; /* slots NULL = none: everything is in the backend's memory, or that is ordinary memory */
 
+    flight flight[FLIGHTS]; /* flight[i % FLIGHTS] for first_flight <= i < end_flight, the oldest first */
+    uint64_t first_flight, end_flight;
+
     /* Streaming; slots is NULL while all of that is in ordinary memory, or above. */
     hs_slots *slots;
     hs_rival *rival; /* NULL = nothing to compare with */
@@ -47,13 +57,17 @@ struct hs_residency {
     uint32_t *first_bit;   /* [groups] */
 
     /* The use under way. */
-    bool begun, given; /* given: `ready` is what next gave out */
-    bool given_above;  /* or `here` is */
-    bool sorted;       /* how many of `ready` stay below was decided: `beside` */
+    bool begun, given;    /* given: `ready` is what next gave out */
+    uint32_t given_above; /* or so many of `here` are, the first ones */
+    uint32_t n_found;     /* of `here` were there before; those after them are on their way */
+    bool sorted;          /* how many of `ready` stay below was decided: `beside` */
     uint32_t group, last_tokens, n_here, n_ready, n_missing, n_waiting, beside;
     int32_t *here, *ready, *missing, *waiting; /* extents: above; can be used below; without a slot; being read */
     uint8_t *seen;                             /* [extents of the group] */
 };
+
+/* Copies up that are done let go of what they read; with `all`, that is waited for. */
+void hs_residency_land(hs_residency *r, bool all);
 
 /* Takes in a finished read: a ready slot, or an empty one and the first error. */
 void hs_residency_collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error *err);

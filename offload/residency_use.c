@@ -15,7 +15,9 @@ enum {
     JUDGE = 64,       /* guesses between two judgements */
     QUIET = 64,       /* tokens without guesses after a bad one */
     AHEAD = 2,        /* layers of a dense model that are read at once before they are needed */
-    ADMIT = 2,        /* experts of a layer that are copied up after they were computed beside */
+    ADMIT = 2,        /* experts of a layer that are copied up after they were computed beside, */
+    ADMIT_BUSY = 8,   /* but none while so many are on their way */
+    CARRY = 8,        /* experts of a prompt that are computed at once while as many are copied up */
     BESIDE_TOKENS = 8 /* with more at once, copying an expert up is less than computing it on the CPU */
 };
 
@@ -99,6 +101,50 @@ static void read_ahead(hs_residency *r)
     }
 }
 
+/* ---- copying up ------------------------------------------------------------------------------ */
+
+static uint32_t flights(const hs_residency *r)
+{
+    return (uint32_t)(r->end_flight - r->first_flight);
+}
+
+static void land_first(hs_residency *r)
+{
+    const flight *f = &r->flight[r->first_flight++ % FLIGHTS];
+    if (f->below >= 0)
+        hs_slots_unpin(r->slots, f->below);
+}
+
+static bool landed(hs_residency *r, bool wait)
+{
+    hs_backend *be = r->backend;
+    return be->ops->uploaded(be, r->flight[r->first_flight % FLIGHTS].copy, wait);
+}
+
+void hs_residency_land(hs_residency *r, bool all)
+{
+    while (flights(r) && landed(r, all))
+        land_first(r);
+}
+
+/* Begins to copy up an extent that can be used below, and has it stay there until that is done. */
+static hlwq_status take_up(hs_residency *r, int32_t extent, bool if_better, int32_t *slot, hlwq_error *err)
+{
+    const hs_group *g = &r->table->group[r->group];
+    uint32_t index = r->index[r->group], e = (uint32_t)extent;
+    const uint8_t *data = hs_residency_data(r, r->group, e);
+    if (flights(r) == FLIGHTS && landed(r, true))
+        land_first(r);
+    HS_TRY(hs_upper_take(&r->upper, index, e, data, g->bytes, if_better, slot, err));
+    if (*slot < 0)
+        return HLWQ_OK;
+    flight f = {hs_upper_copy(&r->upper, *slot), r->slots ? hs_slots_find(r->slots, index, e) : -1};
+    if (f.below >= 0)
+        hs_slots_pin(r->slots, f.below);
+    r->flight[r->end_flight++ % FLIGHTS] = f;
+    return HLWQ_OK;
+}
+
 /* ---- using a group -------------------------------------------------------------------------- */
 
 void hs_residency_tokens(hs_residency *r, uint32_t n)
@@ -176,6 +222,7 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
     r->begun = true;
     r->sorted = false;
     r->group = group;
+    r->given_above = 0;
     r->n_here = r->n_ready = r->n_missing = r->n_waiting = 0;
     memset(r->seen, 0, g->count);
     for (uint32_t i = 0; i < n; i++) {
@@ -190,13 +237,22 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
         else
             look_below(r, e);
     }
+    r->n_found = r->n_here;
     r->position++;
 }
 
 static void ask_for_missing(hs_residency *r)
 {
     uint32_t n = 0;
-    for (int32_t slot; n < r->n_missing && (slot = start_read(r, r->group, (uint32_t)r->missing[n])) >= 0; n++) {
+    for (int32_t slot; n < r->n_missing; n++) {
+        slot = start_read(r, r->group, (uint32_t)r->missing[n]);
+        while (slot < 0 && r->spare && flights(r) && r->n_waiting + r->n_ready + r->n_here == 0) {
+            (void)landed(r, true); /* what is copied up keeps the slot, and nothing else goes on */
+            land_first(r);
+            slot = start_read(r, r->group, (uint32_t)r->missing[n]);
+        }
+        if (slot < 0)
+            break;
         hs_slots_pin(r->slots, slot); /* the read has a pin; this use takes one too */
         r->waiting[r->n_waiting++] = r->missing[n];
     }
@@ -219,23 +275,20 @@ static void let_go(hs_residency *r)
     r->sorted = false;
 }
 
-static void let_go_above(hs_residency *r)
+static void let_go_above(hs_residency *r, uint32_t n)
 {
-    for (uint32_t i = 0; i < r->n_here; i++)
-        hs_slots_unpin(r->upper.slots, hs_slots_find(r->upper.slots, r->index[r->group], (uint32_t)r->here[i]));
-    r->n_here = 0;
-}
-
-static hlwq_status take_up(hs_residency *r, int32_t extent, bool if_better, int32_t *slot, hlwq_error *err)
-{
-    const hs_group *g = &r->table->group[r->group];
-    const uint8_t *data = hs_residency_data(r, r->group, (uint32_t)extent);
-    return hs_upper_take(&r->upper, r->index[r->group], (uint32_t)extent, data, g->bytes, if_better, slot, err);
+    if (n == 0)
+        return;
+    hs_upper_release(&r->upper, r->index[r->group], r->here, n);
+    memmove(r->here, r->here + n, (r->n_here - n) * sizeof *r->here);
+    r->n_here -= n;
+    r->given_above = 0;
 }
 
 /*
- * Copies up those of the ready ones that are not to be computed beside, as far as slots go.  A layer of a dense model
- * is computed above only, and passes through the slots in a circle.
+ * Begins to copy up those of the ready ones that are not to be computed beside: some more than are given out next, so
+ * that they come while those are computed.  A layer of a dense model is computed above only, and passes through the
+ * slots in a circle.
  */
 static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
 {
@@ -248,7 +301,7 @@ static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
         uint32_t layer = r->index[r->group], kept = hs_slots_capacity(r->upper.slots) - 1;
         hs_slots_value(r->upper.slots, layer, 0, layer < kept ? 1.0 : -(double)r->position);
     }
-    while (r->n_ready > r->beside) {
+    while (r->n_ready > r->beside && r->n_here - r->n_found < 2 * CARRY) {
         int32_t slot, extent = r->ready[r->n_ready - 1];
         HS_TRY(take_up(r, extent, false, &slot, err));
         if (slot < 0)
@@ -264,7 +317,7 @@ static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
 static hlwq_status admit(hs_residency *r, hlwq_error *err)
 {
     uint32_t taken = 0;
-    for (uint32_t i = 0; i < r->n_ready && taken < ADMIT; i++) {
+    for (uint32_t i = 0; i < r->n_ready && taken < ADMIT && flights(r) < ADMIT_BUSY; i++) {
         int32_t slot;
         HS_TRY(take_up(r, r->ready[i], true, &slot, err));
         if (slot >= 0) {
@@ -310,12 +363,14 @@ static hlwq_status arrivals(hs_residency *r, hlwq_error *err)
     }
 }
 
-/* The next ones above: those found there, then those that are copied up. */
+/* The next ones above: those found there, then those that come up, some at a time. */
 static hlwq_status next_above(hs_residency *r, hlwq_error *err)
 {
-    if (r->n_here == 0 && r->n_ready)
+    if (r->n_ready)
         HS_TRY(carry_up(r, err));
-    return HLWQ_OK;
+    r->given_above = r->n_found ? r->n_found : r->n_here < CARRY ? r->n_here : CARRY;
+    r->n_found = 0;
+    return hs_upper_await(&r->upper, r->index[r->group], r->here, r->given_above, err);
 }
 
 hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hs_place *place, hlwq_error *err)
@@ -329,13 +384,13 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         r->n_ready = 0;
         return HLWQ_OK;
     }
-    if (r->given_above)
-        let_go_above(r);
+    let_go_above(r, r->given_above);
+    hs_residency_land(r, false);
     if (r->given && r->upper.slots)
         HS_TRY(admit(r, err));
     if (r->given)
         let_go(r);
-    r->given = r->given_above = false;
+    r->given = false;
     if (r->changed != HLWQ_OK) {
         if (err)
             *err = r->change;
@@ -351,10 +406,9 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         HS_TRY(arrivals(r, err));
     if (r->upper.slots)
         HS_TRY(next_above(r, err));
-    if (r->n_here) {
+    if (r->given_above) {
         *extent = r->here;
-        *n = r->n_here;
-        r->given_above = true;
+        *n = r->given_above;
         return HLWQ_OK;
     }
     *n = r->n_ready;
@@ -371,7 +425,7 @@ void hs_residency_end(hs_residency *r)
     hlwq_status st = HLWQ_OK;
     hlwq_error err;
     assert(r->begun);
-    r->begun = r->given = r->given_above = false;
+    r->begun = r->given = false;
     if (!hs_residency_streams(r, r->group)) {
         r->n_ready = 0;
         return;
@@ -384,6 +438,6 @@ void hs_residency_end(hs_residency *r)
         hs_residency_collect(r, t, &st, &err);
         sort_waiting(r);
     }
-    let_go_above(r);
+    let_go_above(r, r->n_here);
     let_go(r);
 }

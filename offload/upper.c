@@ -1,5 +1,8 @@
 /*
  * offload/upper.c - one block of a backend's memory, cut into slots.
+ *
+ * Nothing here waits.  A slot may be claimed while its last readers are only queued: the copy into it is told to come
+ * after them, and its next readers to come after the copy.
  */
 #include "offload/upper.h"
 
@@ -15,7 +18,18 @@ hlwq_status hs_upper_open(hs_upper *u, hs_mem *mem, hs_backend *backend, const h
         return st;
     }
     u->memory = p;
-    return HLWQ_OK;
+    st = hs_mem_alloc(mem, HS_MEM_TABLE, 2ull * o->capacity * sizeof *u->copy, "slots", &p, err);
+    uint64_t made = 0; /* the memory is cleared by then */
+    if (st == HLWQ_OK) {
+        u->free_at = p;
+        u->copy = u->free_at + o->capacity;
+        st = backend->ops->mark(backend, &made, err);
+    }
+    for (uint32_t i = 0; i < o->capacity && st == HLWQ_OK; i++)
+        u->free_at[i] = made;
+    if (st != HLWQ_OK)
+        hs_upper_close(u);
+    return st;
 }
 
 void hs_upper_close(hs_upper *u)
@@ -23,6 +37,8 @@ void hs_upper_close(hs_upper *u)
     hs_slots_close(u->slots);
     if (u->backend)
         u->backend->ops->free(u->backend, u->memory);
+    if (u->mem)
+        hs_mem_free(u->mem, u->free_at);
     *u = (hs_upper){0};
 }
 
@@ -37,7 +53,8 @@ hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const ui
     *slot = if_better ? hs_slots_claim_if_better(u->slots, group, extent) : hs_slots_claim(u->slots, group, extent);
     if (*slot < 0)
         return HLWQ_OK;
-    hlwq_status st = u->backend->ops->put(u->backend, u->memory + (uint32_t)*slot * u->slot_bytes, data, bytes, err);
+    hlwq_status st = u->backend->ops->upload(u->backend, u->memory + (uint32_t)*slot * u->slot_bytes, data, bytes,
+                                             u->free_at[*slot], &u->copy[*slot], err);
     if (st != HLWQ_OK) {
         hs_slots_abandon(u->slots, *slot);
         *slot = -1;
@@ -46,4 +63,31 @@ hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const ui
     hs_slots_ready(u->slots, *slot);
     u->uploads++;
     return HLWQ_OK;
+}
+
+uint64_t hs_upper_copy(const hs_upper *u, int32_t slot)
+{
+    return u->copy[slot];
+}
+
+hlwq_status hs_upper_await(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err)
+{
+    uint64_t last = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t copy = u->copy[hs_slots_find(u->slots, group, (uint32_t)extent[i])];
+        last = copy > last ? copy : last;
+    }
+    return u->backend->ops->await(u->backend, last, err);
+}
+
+void hs_upper_release(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n)
+{
+    uint64_t now = 0;
+    if (n) /* without one the card has failed, and nothing is copied any more either */
+        (void)u->backend->ops->mark(u->backend, &now, NULL);
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t slot = hs_slots_find(u->slots, group, (uint32_t)extent[i]);
+        u->free_at[slot] = now;
+        hs_slots_unpin(u->slots, slot);
+    }
 }

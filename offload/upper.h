@@ -13,8 +13,10 @@ typedef struct hs_upper {
     hs_slots *slots;
     uint8_t *memory;
     uint64_t slot_bytes;
-    double beside;    /* share of the experts that are not here which the CPU computes; below 0: by what is usual */
-    uint64_t uploads; /* extents */
+    uint64_t *free_at; /* [capacity]: the mark after which nothing reads what the slot held */
+    uint64_t *copy;    /* [capacity]: what filled it */
+    double beside;     /* share of the experts that are not here which the CPU computes; below 0: by what is usual */
+    uint64_t uploads;  /* extents */
     uint64_t beside_count;
 } hs_upper;
 
@@ -25,10 +27,17 @@ void hs_upper_close(hs_upper *u); /* idempotent for zeroed structs */
 const uint8_t *hs_upper_data(const hs_upper *u, int32_t slot);
 
 /*
- * Copies an extent up.  The slot, ready and pinned once; -1 if every slot is in use, or, with `if_better`, holds what
- * is worth more.
+ * Begins to copy an extent up.  The slot, ready and pinned once: stages may use it after hs_upper_await.  `data` must
+ * stay until the copy is done (*copy).  -1 if every slot is in use, or, with `if_better`, holds what is worth more.
  */
 hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const uint8_t *data, uint64_t bytes,
                           bool if_better, int32_t *slot, hlwq_error *err);
+uint64_t hs_upper_copy(const hs_upper *u, int32_t slot);
+
+/* Stages from now on find these extents, which are all held. */
+hlwq_status hs_upper_await(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err);
+
+/* Stages asked for so far were the last to use these; each is unpinned once. */
+void hs_upper_release(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n);
 
 #endif

@@ -1,135 +1,15 @@
 /*
- * backend_cuda.cu - the stages of a network on a graphics card: what runs in which order on its stream.
+ * backend_cuda.cu - the stages of a network on a graphics card: what runs in which order on its streams.
  *
  * Weights, states, pages and x are on the card; embeddings are read in ordinary memory, and experts that are not on the
- * card are computed by the CPU while the card computes those that are.  The host waits twice a layer of experts: for
- * the router's choice, and for activations that the CPU needs.  Staging memory is free to be written again after the
- * first.
+ * card are computed by the CPU while the card computes those that are.  The host waits once a layer of experts, for the
+ * router's choice and, of few tokens, the activations that the CPU may need; the card computes the shared expert
+ * meanwhile.  Staging memory is free to be written again after that.
  */
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/backend.h"
 
 #include <assert.h>
 #include <stdlib.h>
-
-typedef struct block {
-    void *p;
-    uint64_t bytes;
-    hs_mem_tag tag;
-} block;
-
-typedef struct hs_cuda {
-    hs_backend base;
-    hs_mem *mem, *vram;
-    hs_backend *cpu;
-    hs_limits lim;
-    cudaStream_t stream;
-    block *held; /* [n_held]: what the card holds for us */
-    uint32_t n_held, room_held;
-
-    void *scratch; /* on the card: all below */
-    float *u, *proj, *mix, *out, *y, *gate, *up, *expert_y, *logit, *shared, *weight, *rope, *logits;
-    gpu_q8 uq, outq, hq;
-    int32_t *id;
-    uint32_t *list, *slot;
-    gpu_job *job; /* [3 (experts + 1)] */
-    const float *rope_freq;
-    uint32_t rope_first, rope_n, logits_rows;
-
-    void *staging; /* pinned, ordinary memory: all below */
-    float *host_x, *host_u, *host_y, *host_weight;
-    int32_t *host_id;
-    uint32_t *host_list, *host_slot, *host_start;
-    gpu_job *host_job;
-    struct visit *visit; /* [experts + 1] */
-} hs_cuda;
-
-static hs_cuda *cuda_of(hs_backend *be)
-{
-    return reinterpret_cast<hs_cuda *>(be);
-}
-
-static hlwq_status failed(cudaError_t code, const char *what, hlwq_error *err)
-{
-    if (code == cudaErrorMemoryAllocation)
-        return hs_fail(err, HLWQ_ERR_NOMEM, "the graphics card has no memory for %s", what);
-    return hs_fail(err, HLWQ_ERR_IO, "the graphics card failed at %s: %s", what, cudaGetErrorString(code));
-}
-
-#define CUDA_DO(what, call)                                                                                            \
-    do {                                                                                                               \
-        cudaError_t cuda_do_ = (call);                                                                                 \
-        if (cuda_do_ != cudaSuccess)                                                                                   \
-            return failed(cuda_do_, what, err);                                                                        \
-    } while (0)
-
-/* ---- memory ---------------------------------------------------------------------------------- */
-
-static hlwq_status cuda_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out,
-                              hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    *out = NULL;
-    if (c->n_held == c->room_held) {
-        uint32_t room = c->room_held ? 2 * c->room_held : 64;
-        block *grown = static_cast<block *>(realloc(c->held, room * sizeof(block)));
-        if (!grown)
-            return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s", what);
-        c->held = grown;
-        c->room_held = room;
-    }
-    uint64_t charged = (bytes + 511) / 512 * 512; /* cudaMalloc's grain */
-    HS_TRY(hs_mem_charge(c->vram, tag, charged, what, err));
-    void *p = NULL;
-    cudaError_t code = cudaMalloc(&p, charged ? charged : 512);
-    if (code == cudaSuccess) {
-        code = cudaMemsetAsync(p, 0, charged, c->stream);
-        if (code != cudaSuccess)
-            (void)cudaFree(p);
-    }
-    if (code != cudaSuccess) {
-        (void)cudaGetLastError();
-        hs_mem_discharge(c->vram, tag, charged);
-        return failed(code, what, err);
-    }
-    c->held[c->n_held++] = block{p, charged, tag};
-    *out = p;
-    return HLWQ_OK;
-}
-
-static void cuda_free(hs_backend *be, void *p)
-{
-    hs_cuda *c = cuda_of(be);
-    for (uint32_t i = c->n_held; p && i-- > 0;)
-        if (c->held[i].p == p) {
-            (void)cudaStreamSynchronize(c->stream);
-            (void)cudaFree(p);
-            hs_mem_discharge(c->vram, c->held[i].tag, c->held[i].bytes);
-            c->held[i] = c->held[--c->n_held];
-            return;
-        }
-}
-
-static hlwq_status cuda_put(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    CUDA_DO("copying to it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream));
-    CUDA_DO("copying to it", cudaStreamSynchronize(c->stream));
-    return HLWQ_OK;
-}
-
-static hlwq_status cuda_get(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    CUDA_DO("copying from it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->stream));
-    CUDA_DO("copying from it", cudaStreamSynchronize(c->stream));
-    return HLWQ_OK;
-}
-
-static hlwq_status cuda_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err)
-{
-    CUDA_DO("clearing memory", cudaMemsetAsync(p, 0, bytes, cuda_of(be)->stream));
-    return HLWQ_OK;
-}
 
 /* ---- parts shared by stages ------------------------------------------------------------------ */
 
@@ -225,7 +105,7 @@ static hlwq_status cuda_embed(hs_backend *be, const hs_matrix *table, const int3
                               hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    CUDA_DO("the last step", cudaStreamSynchronize(c->stream)); /* it may still read the staging memory */
+    HS_TRY(gpu_wait(c, err)); /* the last step may still read the staging memory */
     HS_TRY(c->cpu->ops->embed(c->cpu, table, ids, n, c->host_x, err));
     CUDA_DO("embeddings", cudaMemcpyAsync(x, c->host_x, (size_t)n * c->lim.hidden * sizeof(float),
                                           cudaMemcpyHostToDevice, c->stream));
@@ -263,7 +143,7 @@ static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const h
         memcpy(freq, w->inv_freq, w->rotary_dims / 2 * sizeof(float));
         float *device_freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim;
         if (c->rope_freq != w->inv_freq)
-            HS_TRY(cuda_put(be, device_freq, freq, w->rotary_dims / 2 * sizeof(float), err));
+            HS_TRY(gpu_put(be, device_freq, freq, w->rotary_dims / 2 * sizeof(float), err));
         CUDA_DO("a rotation table", gpu_run_rope_table(device_freq, w->rotary_dims, first, n, c->rope, c->stream));
         c->rope_freq = w->inv_freq;
         c->rope_first = first;
@@ -334,7 +214,7 @@ static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, const gpu_q8
 {
     uint32_t width = w->gate.rows;
     uint64_t blocks = (c->lim.ffn_width + HS_BLOCK - 1) / HS_BLOCK;
-    float *gate = c->gate + row * c->lim.ffn_width, *up = c->up + row * c->lim.ffn_width;
+    float *gate = c->gate + row * c->lim.ffn_width, *up = c->up_rows + row * c->lim.ffn_width;
     gpu_q8 hq = {c->hq.q + row * blocks * 32, c->hq.of + row * blocks};
     const part in[] = {{&w->gate, gate, width}, {&w->up, up, width}};
     HS_TRY(products(c, in, 2, u, uq, n, false, err));
@@ -353,16 +233,16 @@ static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float ep
     return ffn(c, w, c->u, &c->uq, n, 0, x, true, err);
 }
 
-static hlwq_status choose(hs_cuda *c, const hs_mixture *w, uint32_t n, hs_routing *routing, hlwq_error *err)
+enum {
+    BESIDE_TOKENS = 8 /* more than these are rarely computed by the CPU: their activations come when it wants them */
+};
+
+/* On `back`, so that the card goes on while the host waits. */
+static hlwq_status fetch_u(hs_cuda *c, uint32_t n, hlwq_error *err)
 {
-    size_t picks = (size_t)n * w->used;
-    HS_TRY(product(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
-    CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
-    CUDA_DO("the router", cudaMemcpyAsync(c->host_weight, c->weight, (uint8_t *)(c->id + picks) - (uint8_t *)c->weight,
-                                          cudaMemcpyDeviceToHost, c->stream));
-    CUDA_DO("the router", cudaStreamSynchronize(c->stream));
-    memcpy(routing->id, c->host_id, picks * sizeof(int32_t));
-    memcpy(routing->weight, c->host_weight, picks * sizeof(float));
+    CUDA_DO("activations", cudaMemcpyAsync(c->host_u, c->u, (size_t)n * c->lim.hidden * sizeof(float),
+                                           cudaMemcpyDeviceToHost, c->back));
+    c->have_u = true;
     return HLWQ_OK;
 }
 
@@ -370,10 +250,26 @@ static hlwq_status cuda_route(hs_backend *be, const hs_mixture *w, uint32_t n, c
                               hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    size_t picks = (size_t)n * w->used;
     HS_TRY(norm(c, x, w->norm, w->eps, n, err));
-    if (w->shared.gate.rows)
+    HS_TRY(product(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
+    CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
+    CUDA_DO("the router", cudaEventRecord(c->chosen, c->stream));
+    CUDA_DO("the router", cudaStreamWaitEvent(c->back, c->chosen, 0));
+    CUDA_DO("the router", cudaMemcpyAsync(c->host_weight, c->weight, (uint8_t *)(c->id + picks) - (uint8_t *)c->weight,
+                                          cudaMemcpyDeviceToHost, c->back));
+    c->have_u = false;
+    if (n <= BESIDE_TOKENS)
+        HS_TRY(fetch_u(c, n, err));
+    if (w->shared.gate.rows) { /* what does not depend on the choice */
         HS_TRY(product(c, &w->shared_mix, c->u, &c->uq, n, c->shared, 1, false, err));
-    return choose(c, w, n, routing, err);
+        HS_TRY(ffn(c, &w->shared, c->u, &c->uq, n, picks, c->expert_y + picks * c->lim.hidden, false, err));
+    }
+    CUDA_DO("the router", cudaStreamSynchronize(c->back));
+    c->stages.done = c->stages.made; /* all marks so far came before `chosen` */
+    memcpy(routing->id, c->host_id, picks * sizeof(int32_t));
+    memcpy(routing->weight, c->host_weight, picks * sizeof(float));
+    return HLWQ_OK;
 }
 
 /* The activations and the choice of the layer in hand stay as they are: what this needs of its own lies in y. */
@@ -390,8 +286,8 @@ static hlwq_status cuda_guess(hs_backend *be, const hs_mixture *w, uint32_t n, c
         CUDA_DO("a guess", gpu_run_q8(c->y, NULL, c->lim.hidden, n, c->outq, c->stream));
     HS_TRY(product(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
     CUDA_DO("a guess", gpu_run_top_k(c->logit, w->experts, w->used, n, id, weight, c->stream));
-    HS_TRY(cuda_get(be, routing->id, id, picks * sizeof(int32_t), err));
-    return cuda_get(be, routing->weight, weight, picks * sizeof(float), err);
+    HS_TRY(gpu_get(be, routing->id, id, picks * sizeof(int32_t), err));
+    return gpu_get(be, routing->weight, weight, picks * sizeof(float), err);
 }
 
 /* A feed-forward and the rows of the list that it gets; its results go to the same rows of expert_y. */
@@ -426,7 +322,7 @@ static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t fi
         low = v[i].from < low ? v[i].from : low;
         high = v[i].from + v[i].m > high ? v[i].from + v[i].m : high;
         job[i] = job_of(&v[i].w->gate, c->gate, width, v[i].from, v[i].m, v[i].from);
-        job[n + i] = job_of(&v[i].w->up, c->up, width, v[i].from, v[i].m, v[i].from);
+        job[n + i] = job_of(&v[i].w->up, c->up_rows, width, v[i].from, v[i].m, v[i].from);
         job[2 * n + i] = job_of(&v[i].w->down, c->expert_y, hidden, v[i].from, v[i].m, v[i].from);
     }
     CUDA_DO("experts", cudaMemcpyAsync(there, job, 3 * n * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
@@ -439,8 +335,8 @@ static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t fi
     /* Rows between these may be another visit's: before it they hold nothing, after it nothing that is needed. */
     uint64_t blocks = (width + HS_BLOCK - 1) / HS_BLOCK;
     gpu_q8 hq = {c->hq.q + low * blocks * 32, c->hq.of + low * blocks};
-    CUDA_DO("experts",
-            gpu_run_q8(c->gate + (size_t)low * width, c->up + (size_t)low * width, width, high - low, hq, c->stream));
+    CUDA_DO("experts", gpu_run_q8(c->gate + (size_t)low * width, c->up_rows + (size_t)low * width, width, high - low,
+                                  hq, c->stream));
     return grouped(c, &any->down, there + 2 * n, n, most, NULL, &c->hq, err);
 }
 
@@ -450,9 +346,9 @@ static bool ffn_alike(const hs_ffn *a, const hs_ffn *b)
            a->gate.rows == b->gate.rows;
 }
 
-/* Experts that are on the card, and with them the shared one if `shared` is not NULL. */
-static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids,
-                                const hs_ffn *shared, uint32_t picks, uint32_t n, uint32_t *first, hlwq_error *err)
+/* Experts that are on the card. */
+static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids, uint32_t *first,
+                                hlwq_error *err)
 {
     uint32_t visits = 0;
     size_t hidden = c->lim.hidden;
@@ -466,10 +362,6 @@ static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t 
         for (uint32_t k = from; k < to; k++) /* plain weights: a token at a time */
             HS_TRY(ffn(c, w, c->u + c->host_list[k] * hidden, &c->uq, 1, k, c->expert_y + k * hidden, false, err));
     }
-    if (shared && (visits == 0 || !ffn_alike(shared, c->visit[0].w)))
-        HS_TRY(ffn(c, shared, c->u, &c->uq, n, picks, c->expert_y + picks * hidden, false, err));
-    else if (shared)
-        c->visit[visits++] = visit{shared, picks, n};
     if (visits == 0)
         return HLWQ_OK;
     HS_TRY(visit_all(c, c->visit, visits, *first, err));
@@ -479,14 +371,12 @@ static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t 
 
 /* Experts in ordinary memory: the CPU computes them, from the activations that the card has. */
 static hlwq_status experts_beside(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids, uint32_t n,
-                                  bool *have_u, hlwq_error *err)
+                                  hlwq_error *err)
 {
     size_t hidden = c->lim.hidden;
-    if (!*have_u) {
-        CUDA_DO("activations",
-                cudaMemcpyAsync(c->host_u, c->u, n * hidden * sizeof(float), cudaMemcpyDeviceToHost, c->stream));
-        CUDA_DO("activations", cudaStreamSynchronize(c->stream));
-        *have_u = true;
+    if (!c->have_u) {
+        HS_TRY(fetch_u(c, n, err));
+        CUDA_DO("activations", cudaStreamSynchronize(c->back));
     }
     hs_backend_cpu_lane(c->cpu, c->host_u, n, expert, id, n_ids, c->host_start, c->host_list, c->host_y);
     for (uint32_t i = 0; i < n_ids; i++) {
@@ -503,11 +393,7 @@ static hlwq_status cuda_experts(hs_backend *be, const hs_mixture *w, const hs_ff
 {
     hs_cuda *c = cuda_of(be);
     uint32_t picks = n * w->used, first = 0, computed = 0, ready;
-    const hs_ffn *shared = w->shared.gate.rows ? &w->shared : NULL;
-    bool have_u = false;
     hs_sort_picks(routing->id, picks, w->used, w->experts, c->host_start, c->host_list, c->host_slot);
-    for (uint32_t t = 0; t < n; t++) /* the shared expert's tokens are all of them */
-        c->host_list[picks + t] = t;
     CUDA_DO("experts",
             cudaMemcpyAsync(c->list, c->host_list, (uint8_t *)(c->host_slot + picks) - (uint8_t *)c->host_list,
                             cudaMemcpyHostToDevice, c->stream));
@@ -517,10 +403,10 @@ static hlwq_status cuda_experts(hs_backend *be, const hs_mixture *w, const hs_ff
         HS_TRY(source->next(source->user, &id, &ready, &place, err));
         for (uint32_t i = 0; i < ready; i++)
             computed += c->host_start[id[i] + 1] - c->host_start[id[i]];
-        HS_TRY(experts_here(c, expert, id, place == HS_PLACE_HERE ? ready : 0, shared, picks, n, &first, err));
-        shared = NULL; /* it went with the first of them, while others are being read */
-        if (ready && place == HS_PLACE_HOST)
-            HS_TRY(experts_beside(c, expert, id, ready, n, &have_u, err));
+        if (place == HS_PLACE_HERE)
+            HS_TRY(experts_here(c, expert, id, ready, &first, err));
+        else if (ready)
+            HS_TRY(experts_beside(c, expert, id, ready, n, err));
     } while (ready);
     assert(computed == picks);
     CUDA_DO("experts", gpu_run_combine(x, c->expert_y, c->slot, c->weight, w->used,
@@ -534,13 +420,13 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
     hs_cuda *c = cuda_of(be);
     HS_TRY(norm(c, x, norm_weight, eps, n, err));
     if (hidden)
-        HS_TRY(cuda_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
+        HS_TRY(gpu_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
     uint64_t blocks = (c->lim.hidden + HS_BLOCK - 1) / HS_BLOCK, vocab = head->rows;
     for (uint32_t t = 0; t < n; t += c->logits_rows) {
         uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
         gpu_q8 q = {c->uq.q + t * blocks * 32, c->uq.of + t * blocks};
         HS_TRY(product(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
-        HS_TRY(cuda_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
+        HS_TRY(gpu_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
     }
     return HLWQ_OK;
 }
@@ -589,16 +475,16 @@ static void lay_out(hs_cuda *c, carve *k)
     take_q8(k, b, larger(wide, m->hidden), &c->outq);
     take(k, b * m->hidden, &c->y);
     take(k, rows_of_ffn(m) * m->ffn_width, &c->gate);
-    take(k, rows_of_ffn(m) * m->ffn_width, &c->up);
+    take(k, rows_of_ffn(m) * m->ffn_width, &c->up_rows);
     take_q8(k, rows_of_ffn(m), m->ffn_width, &c->hq);
     take(k, m->experts ? rows_of_ffn(m) * m->hidden : 0, &c->expert_y);
     take(k, b * m->experts, &c->logit);
     take(k, b, &c->shared);
     take(k, picks, &c->weight); /* and behind it, so that one copy takes both: */
     take(k, picks, &c->id);
-    take(k, picks + b, &c->list); /* and behind it, so that one copy takes both: */
+    take(k, picks, &c->list); /* and behind it, so that one copy takes both: */
     take(k, picks, &c->slot);
-    take(k, 3 * ((uint64_t)m->experts + 1), &c->job);
+    take(k, 3 * (uint64_t)m->experts, &c->job);
     take(k, (b + 1) * m->head_dim, &c->rope);
     take(k, (uint64_t)c->logits_rows * m->vocab, &c->logits);
 }
@@ -612,11 +498,11 @@ static void lay_out_staging(hs_cuda *c, carve *k)
     take(k, m->experts ? picks * m->hidden : 0, &c->host_y);
     take(k, picks, &c->host_weight);
     take(k, picks, &c->host_id);
-    take(k, picks + b, &c->host_list);
+    take(k, picks, &c->host_list);
     take(k, picks, &c->host_slot);
     take(k, m->experts + 2, &c->host_start);
-    take(k, 3 * ((uint64_t)m->experts + 1), &c->host_job);
-    take(k, (uint64_t)m->experts + 1, &c->visit);
+    take(k, 3 * (uint64_t)m->experts, &c->host_job);
+    take(k, m->experts, &c->visit);
 }
 
 static hs_limits limits_of(const hs_limits *limits)
@@ -640,13 +526,14 @@ static void cuda_close(hs_backend *be)
     hs_cuda *c = cuda_of(be);
     if (c->stream)
         (void)cudaStreamSynchronize(c->stream);
-    cuda_free(be, c->scratch);
+    if (c->back)
+        (void)cudaStreamSynchronize(c->back);
+    gpu_free(be, c->scratch);
     if (c->staging) {
         (void)cudaFreeHost(c->staging);
         hs_mem_discharge(c->mem, HS_MEM_IO, staging_bytes(c));
     }
-    if (c->stream)
-        (void)cudaStreamDestroy(c->stream);
+    gpu_close_streams(c);
     free(c->held);
     free(c);
 }
@@ -654,10 +541,10 @@ static void cuda_close(hs_backend *be)
 static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
 {
     carve k = {}, h = {};
-    CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+    HS_TRY(gpu_open_streams(c, err));
     lay_out(c, &k);
     assert(sizeof(gpu_job) == HS_CARD_JOB_BYTES && k.bytes == hs_backend_cuda_bytes(&c->lim));
-    HS_TRY(cuda_alloc(&c->base, HS_MEM_ACT, k.bytes, "activations", &c->scratch, err));
+    HS_TRY(gpu_alloc(&c->base, HS_MEM_ACT, k.bytes, "activations", &c->scratch, err));
     k = carve{static_cast<uint8_t *>(c->scratch), 0};
     lay_out(c, &k);
     uint64_t bytes = staging_bytes(c);
@@ -680,11 +567,17 @@ static const hs_backend_ops *cuda_ops()
     o.name = "cuda";
     o.kv_formats = 1u << HS_F16 | 1u << HS_F32;
     o.close = cuda_close;
-    o.alloc = cuda_alloc;
-    o.free = cuda_free;
-    o.put = cuda_put;
-    o.get = cuda_get;
-    o.clear = cuda_clear;
+    o.alloc = gpu_alloc;
+    o.free = gpu_free;
+    o.put = gpu_put;
+    o.get = gpu_get;
+    o.clear = gpu_clear;
+    o.lend = gpu_lend;
+    o.take_back = gpu_take_back;
+    o.mark = gpu_mark;
+    o.upload = gpu_upload;
+    o.await = gpu_await;
+    o.uploaded = gpu_uploaded;
     o.embed = cuda_embed;
     o.attention = cuda_attention;
     o.deltanet = cuda_deltanet;

@@ -6,6 +6,7 @@
 
 extern "C" {
 #include "include/hlwq_stream.h"
+#include "model/engine.h"
 }
 
 static const char model[] = "models/demo-q5.hlwq";
@@ -35,6 +36,9 @@ static hlwq_engine_options options(void)
     return o;
 }
 
+/* What is done to an engine that was opened; a test's plant. */
+static void (*plant)(hlwq_engine *e);
+
 /* Opens, reads a prompt, makes tokens, closes; the hash and what streaming did. */
 static hlwq_status a_text(const hlwq_engine_options *o, uint32_t tokens, uint64_t *hash, hlwq_streaming *io,
                           uint64_t *vram_peak, hlwq_error *err)
@@ -47,6 +51,8 @@ static hlwq_status a_text(const hlwq_engine_options *o, uint32_t tokens, uint64_
     hlwq_status st = hlwq_engine_open(o, &e, err);
     if (st != HLWQ_OK)
         return st;
+    if (plant)
+        plant(e);
     hlwq_session_options so = hlwq_session_options_default(e);
     so.context = 64;
     so.sampling.temperature = 0;
@@ -127,6 +133,95 @@ static void one_hash_for_every_placement(void **state)
     }
 }
 
+/* ---- planted mistakes ------------------------------------------------------------------------ */
+
+static hs_backend_ops broken;
+static const hs_backend_ops *whole;
+
+static void replace_ops(hlwq_engine *e)
+{
+    hs_backend_ops with = broken;
+    whole = e->backend->ops;
+    broken = *whole;
+    broken.upload = with.upload ? with.upload : broken.upload;
+    broken.await = with.await ? with.await : broken.await;
+    broken.uploaded = with.uploaded ? with.uploaded : broken.uploaded;
+    e->backend->ops = &broken;
+}
+
+static hlwq_status forget_the_copy(hs_backend *, uint64_t, hlwq_error *)
+{
+    return HLWQ_OK;
+}
+
+static hlwq_status forget_the_readers(hs_backend *be, void *to, const void *from, uint64_t bytes, uint64_t,
+                                      uint64_t *copy, hlwq_error *err)
+{
+    return whole->upload(be, to, from, bytes, 0, copy, err);
+}
+
+static bool forget_that_it_is_read(hs_backend *, uint64_t, bool)
+{
+    return true;
+}
+
+/* Whether some order of the streams brings it to light. */
+static bool comes_to_light(hlwq_engine_options *o, uint64_t want, hs_backend_ops with)
+{
+    hlwq_error err;
+    hlwq_streaming io;
+    uint64_t hash = want, peak;
+    for (uint64_t seed = 1; seed < 12 && hash == want; seed++) {
+        configure(seed, HS_SIM_SHUFFLE, 64 << 20, 0);
+        broken = with;
+        plant = replace_ops;
+        hlwq_status st = a_text(o, 3, &hash, &io, &peak, &err);
+        plant = nullptr;
+        if (st != HLWQ_OK)
+            fail_msg("status %d: %s", st, err.message);
+    }
+    return hash != want;
+}
+
+static void a_forgotten_order_comes_to_light(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    o.card_slots = 30;
+    o.slots = 24;
+    o.cpu_share = 0;
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 3, &io);
+    hs_backend_ops with = {};
+    with.await = forget_the_copy; /* a stage reads a slot before it is filled */
+    assert_true(comes_to_light(&o, want, with));
+    with = {};
+    with.upload = forget_the_readers; /* a slot is filled while a stage reads it */
+    assert_true(comes_to_light(&o, want, with));
+    with = {};
+    with.uploaded = forget_that_it_is_read; /* memory below is read into while it is copied from */
+    assert_true(comes_to_light(&o, want, with));
+}
+
+/* Memory that may not be pinned is copied from as well. */
+static void without_pinned_memory_the_tokens_are_the_same(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    o.card_slots = 30;
+    o.slots = 24;
+    o.cpu_share = 0.5;
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 2, &io);
+    hs_sim_options refuses = plain_options();
+    refuses.register_fails = true;
+    hs_sim_configure(&refuses);
+    assert_true(hash_of(&o, 2, &io) == want);
+    assert_true(io.uploads > 0);
+}
+
 static void a_card_that_is_too_small_is_a_sentence(void **state)
 {
     (void)state;
@@ -193,6 +288,8 @@ int main(void)
 {
     const CMUnitTest tests[] = {
         TEST(one_hash_for_every_placement),
+        TEST(a_forgotten_order_comes_to_light),
+        TEST(without_pinned_memory_the_tokens_are_the_same),
         TEST(a_card_that_is_too_small_is_a_sentence),
         TEST(failing_calls_leave_nothing_behind),
         TEST(without_a_card_the_cpu_computes),

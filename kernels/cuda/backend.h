@@ -1,0 +1,95 @@
+/*
+ * kernels/cuda/backend.h - what the backend's files share: its state, and how a failed call becomes a status.
+ *
+ * Three streams.  `stream` computes; `up` copies weights to the card beside it; `back` brings small things to the host
+ * without waiting for what was queued after them.  Order between them is by events alone:
+ *
+ *   up after stream   a mark (copies.cu): a slot is written when the stages that read it are done
+ *   stream after up   await: a stage reads a slot when its copy is done
+ *   back after stream an event behind what is fetched; the host waits for `back`
+ */
+#ifndef HS_KERNELS_CUDA_BACKEND_H
+#define HS_KERNELS_CUDA_BACKEND_H
+
+#include "kernels/cuda/device.h"
+
+typedef struct block {
+    void *p;
+    uint64_t bytes;
+    hs_mem_tag tag;
+} block;
+
+/*
+ * Points in the order of a stream, numbered from 1.  Point i is event i % POINTS; once that event stands for a later
+ * point, waiting for it waits for more than was asked, never for less.
+ */
+enum { POINTS = 64 };
+typedef struct gpu_points {
+    cudaEvent_t event[POINTS];
+    uint64_t made, done; /* done: known to be */
+} gpu_points;
+
+typedef struct hs_cuda {
+    hs_backend base;
+    hs_mem *mem, *vram;
+    hs_backend *cpu;
+    hs_limits lim;
+    cudaStream_t stream, up, back;
+    gpu_points stages, copies; /* of `stream`: marks; of `up`: copies */
+    uint64_t awaited;          /* the last copy that `stream` has been told to wait for */
+    cudaEvent_t chosen;        /* what `back` waits for */
+    block *held;               /* [n_held]: what the card holds for us */
+    uint32_t n_held, room_held;
+
+    void *scratch; /* on the card: all below */
+    float *u, *proj, *mix, *out, *y, *gate, *up_rows, *expert_y, *logit, *shared, *weight, *rope, *logits;
+    gpu_q8 uq, outq, hq;
+    int32_t *id;
+    uint32_t *list, *slot;
+    gpu_job *job; /* [3 (experts + 1)] */
+    const float *rope_freq;
+    uint32_t rope_first, rope_n, logits_rows;
+
+    void *staging; /* pinned, ordinary memory: all below */
+    float *host_x, *host_u, *host_y, *host_weight;
+    int32_t *host_id;
+    uint32_t *host_list, *host_slot, *host_start;
+    gpu_job *host_job;
+    struct visit *visit; /* [experts + 1] */
+    bool have_u;         /* host_u holds the activations of the layer in hand */
+} hs_cuda;
+
+static inline hs_cuda *cuda_of(hs_backend *be)
+{
+    return reinterpret_cast<hs_cuda *>(be);
+}
+
+hlwq_status gpu_failed(cudaError_t code, const char *what, hlwq_error *err);
+
+#define CUDA_DO(what, call)                                                                                            \
+    do {                                                                                                               \
+        cudaError_t cuda_do_ = (call);                                                                                 \
+        if (cuda_do_ != cudaSuccess)                                                                                   \
+            return gpu_failed(cuda_do_, what, err);                                                                    \
+    } while (0)
+
+/* ---- copies.cu: memory, and what moves ------------------------------------------------------- */
+
+hlwq_status gpu_open_streams(hs_cuda *c, hlwq_error *err);
+void gpu_close_streams(hs_cuda *c);                /* also after opening has failed half-way */
+hlwq_status gpu_wait(hs_cuda *c, hlwq_error *err); /* for all stages asked for so far */
+
+hlwq_status gpu_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out, hlwq_error *err);
+void gpu_free(hs_backend *be, void *p);
+hlwq_status gpu_put(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err);
+hlwq_status gpu_get(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err);
+hlwq_status gpu_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err);
+void gpu_lend(hs_backend *be, void *p, uint64_t bytes);
+void gpu_take_back(hs_backend *be, void *p);
+hlwq_status gpu_mark(hs_backend *be, uint64_t *mark, hlwq_error *err);
+hlwq_status gpu_upload(hs_backend *be, void *to, const void *from, uint64_t bytes, uint64_t after, uint64_t *copy,
+                       hlwq_error *err);
+hlwq_status gpu_await(hs_backend *be, uint64_t copy, hlwq_error *err);
+bool gpu_uploaded(hs_backend *be, uint64_t copy, bool wait);
+
+#endif

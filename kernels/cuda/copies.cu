@@ -1,0 +1,204 @@
+/*
+ * copies.cu - memory of the card, its streams, and what moves between it and ordinary memory.
+ *
+ * Copies of weights run on a stream of their own.  What may overtake what is told by points: a copy into a slot comes
+ * after the mark at which its last reader was queued, a stage after the copy it reads.  Ordinary memory that copies
+ * read is pinned where the system lets us; where not, the driver copies it aside first, and the host waits for that.
+ */
+#include "kernels/cuda/backend.h"
+
+#include <stdlib.h>
+
+hlwq_status gpu_failed(cudaError_t code, const char *what, hlwq_error *err)
+{
+    if (code == cudaErrorMemoryAllocation)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "the graphics card has no memory for %s", what);
+    return hs_fail(err, HLWQ_ERR_IO, "the graphics card failed at %s: %s", what, cudaGetErrorString(code));
+}
+
+/* ---- streams and points ---------------------------------------------------------------------- */
+
+static hlwq_status open_points(gpu_points *p, hlwq_error *err)
+{
+    for (int i = 0; i < POINTS; i++)
+        CUDA_DO("opening an event", cudaEventCreateWithFlags(&p->event[i], cudaEventDisableTiming));
+    return HLWQ_OK;
+}
+
+static void close_points(gpu_points *p)
+{
+    for (int i = 0; i < POINTS; i++)
+        if (p->event[i])
+            (void)cudaEventDestroy(p->event[i]);
+}
+
+hlwq_status gpu_open_streams(hs_cuda *c, hlwq_error *err)
+{
+    CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
+    CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->up, cudaStreamNonBlocking));
+    CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->back, cudaStreamNonBlocking));
+    CUDA_DO("opening an event", cudaEventCreateWithFlags(&c->chosen, cudaEventDisableTiming));
+    HS_TRY(open_points(&c->stages, err));
+    return open_points(&c->copies, err);
+}
+
+void gpu_close_streams(hs_cuda *c)
+{
+    cudaStream_t all[] = {c->stream, c->up, c->back};
+    close_points(&c->stages);
+    close_points(&c->copies);
+    if (c->chosen)
+        (void)cudaEventDestroy(c->chosen);
+    for (cudaStream_t s : all)
+        if (s)
+            (void)cudaStreamDestroy(s);
+}
+
+static hlwq_status add_point(gpu_points *p, cudaStream_t s, uint64_t *point, hlwq_error *err)
+{
+    CUDA_DO("an event", cudaEventRecord(p->event[(p->made + 1) % POINTS], s));
+    *point = ++p->made;
+    return HLWQ_OK;
+}
+
+/* Work that is queued on `s` from now on comes after the point. */
+static hlwq_status after_point(const gpu_points *p, cudaStream_t s, uint64_t point, hlwq_error *err)
+{
+    if (point > p->done)
+        CUDA_DO("an event", cudaStreamWaitEvent(s, p->event[point % POINTS], 0));
+    return HLWQ_OK;
+}
+
+hlwq_status gpu_wait(hs_cuda *c, hlwq_error *err)
+{
+    CUDA_DO("computing", cudaStreamSynchronize(c->stream));
+    c->stages.done = c->stages.made;
+    return HLWQ_OK;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+hlwq_status gpu_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    *out = NULL;
+    if (c->n_held == c->room_held) {
+        uint32_t room = c->room_held ? 2 * c->room_held : 64;
+        block *grown = static_cast<block *>(realloc(c->held, room * sizeof(block)));
+        if (!grown)
+            return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s", what);
+        c->held = grown;
+        c->room_held = room;
+    }
+    uint64_t charged = (bytes + 511) / 512 * 512; /* cudaMalloc's grain */
+    HS_TRY(hs_mem_charge(c->vram, tag, charged, what, err));
+    void *p = NULL;
+    cudaError_t code = cudaMalloc(&p, charged ? charged : 512);
+    if (code == cudaSuccess) {
+        code = cudaMemsetAsync(p, 0, charged, c->stream);
+        if (code != cudaSuccess)
+            (void)cudaFree(p);
+    }
+    if (code != cudaSuccess) {
+        (void)cudaGetLastError();
+        hs_mem_discharge(c->vram, tag, charged);
+        return gpu_failed(code, what, err);
+    }
+    c->held[c->n_held++] = block{p, charged, tag};
+    *out = p;
+    return HLWQ_OK;
+}
+
+void gpu_free(hs_backend *be, void *p)
+{
+    hs_cuda *c = cuda_of(be);
+    for (uint32_t i = c->n_held; p && i-- > 0;)
+        if (c->held[i].p == p) {
+            (void)cudaStreamSynchronize(c->up);
+            (void)cudaStreamSynchronize(c->stream);
+            (void)cudaFree(p);
+            hs_mem_discharge(c->vram, c->held[i].tag, c->held[i].bytes);
+            c->held[i] = c->held[--c->n_held];
+            return;
+        }
+}
+
+hlwq_status gpu_put(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    CUDA_DO("copying to it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream));
+    return gpu_wait(c, err);
+}
+
+hlwq_status gpu_get(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    CUDA_DO("copying from it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->stream));
+    return gpu_wait(c, err);
+}
+
+hlwq_status gpu_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err)
+{
+    CUDA_DO("clearing memory", cudaMemsetAsync(p, 0, bytes, cuda_of(be)->stream));
+    return HLWQ_OK;
+}
+
+/* ---- copies beside the stages ---------------------------------------------------------------- */
+
+/* Memory that the system does not let us pin is copied from nevertheless. */
+void gpu_lend(hs_backend *be, void *p, uint64_t bytes)
+{
+    (void)be;
+    if (cudaHostRegister(p, bytes, cudaHostRegisterDefault) != cudaSuccess)
+        (void)cudaGetLastError();
+}
+
+void gpu_take_back(hs_backend *be, void *p)
+{
+    (void)cudaStreamSynchronize(cuda_of(be)->up); /* it may still be read */
+    if (cudaHostUnregister(p) != cudaSuccess)
+        (void)cudaGetLastError();
+}
+
+hlwq_status gpu_mark(hs_backend *be, uint64_t *mark, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    if (add_point(&c->stages, c->stream, mark, NULL) == HLWQ_OK)
+        return HLWQ_OK;
+    *mark = c->stages.made;
+    return gpu_wait(c, err); /* what is done needs no mark */
+}
+
+hlwq_status gpu_upload(hs_backend *be, void *to, const void *from, uint64_t bytes, uint64_t after, uint64_t *copy,
+                       hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    HS_TRY(after_point(&c->stages, c->up, after, err));
+    CUDA_DO("copying to it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->up));
+    return add_point(&c->copies, c->up, copy, err);
+}
+
+hlwq_status gpu_await(hs_backend *be, uint64_t copy, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    if (copy <= c->awaited)
+        return HLWQ_OK;
+    HS_TRY(after_point(&c->copies, c->stream, copy, err));
+    c->awaited = copy;
+    return HLWQ_OK;
+}
+
+/* A card that has failed reads nothing any more. */
+bool gpu_uploaded(hs_backend *be, uint64_t copy, bool wait)
+{
+    hs_cuda *c = cuda_of(be);
+    cudaEvent_t event = c->copies.event[copy % POINTS];
+    if (copy <= c->copies.done)
+        return true;
+    if (!wait && cudaEventQuery(event) != cudaSuccess)
+        return false;
+    if (wait && cudaEventSynchronize(event) != cudaSuccess)
+        (void)cudaStreamSynchronize(c->up);
+    c->copies.done = copy;
+    return true;
+}
