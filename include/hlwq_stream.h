@@ -105,6 +105,7 @@ typedef struct hlwq_engine_options {
     uint64_t ram_bytes;  /* hard cap on what the engine and its sessions hold; 0 = what is available now */
     uint32_t context;    /* positions of one session to keep memory for; 0 = as a session has by default */
     hlwq_kv kv;          /* of that session */
+    uint32_t sessions;   /* how many such sessions to keep memory for; 0 = one */
     uint32_t batch;      /* prompt tokens computed at once, a multiple of 64 up to 512; 0 = as memory allows */
     uint32_t slots;      /* experts (of a dense model: layers) kept in memory; 0 = as many as fit */
     hlwq_io io;
@@ -335,6 +336,26 @@ HLWQ_API const float *hlwq_session_logits(const hlwq_session *session);
  * appended then).  Fails with HLWQ_ERR_BUDGET when the context is full.
  */
 HLWQ_API hlwq_status hlwq_session_next(hlwq_session *session, int32_t *id, hlwq_error *err);
+
+/* ---- several sessions at once --------------------------------------------------------------- */
+
+/* As hlwq_session_next, but appends nothing and says which token it is that `ends` the model's text. */
+HLWQ_API hlwq_status hlwq_session_sample(hlwq_session *session, int32_t *id, bool *ends, hlwq_error *err);
+
+#define HLWQ_ROWS_MAX 8
+
+/*
+ * Appends ids[i] to sessions[i], for n <= HLWQ_ROWS_MAX different sessions of one engine, in one pass over the weights.
+ * Each session has the same bits as if it had been alone.  Nothing is appended where a session refuses its token.
+ */
+HLWQ_API hlwq_status hlwq_sessions_step(hlwq_session *const *sessions, const int32_t *ids, uint32_t n, hlwq_error *err);
+
+/* The logits [vocab] after the `at`-th token of a call, from 0; false stops it with HLWQ_ERR_CANCELLED. */
+typedef bool (*hlwq_logits_fn)(void *user, size_t at, const float *logits);
+
+/* As hlwq_session_eval, showing the logits after each token without keeping them all. */
+HLWQ_API hlwq_status hlwq_session_eval_each(hlwq_session *session, const int32_t *ids, size_t count,
+                                            hlwq_logits_fn each, void *user, hlwq_error *err);
 
 /*
  * The text that became complete with `id`: UTF-8, never cut inside a character, so it may be empty

@@ -16,7 +16,8 @@
 enum {
     HS_GRID = 64,       /* absolute positions at which attention splits and DeltaNet chunks are cut */
     HS_BATCH_MAX = 512, /* tokens of one stage call */
-    HS_EXPERTS_PER_TOKEN_MAX = 64
+    HS_EXPERTS_PER_TOKEN_MAX = 64,
+    HS_ROWS_MAX = 8 /* texts that take a step together */
 };
 
 /*
@@ -146,6 +147,15 @@ typedef struct hs_backend_ops {
     /* x += deltanet(norm(x)); advances the state. A lone token uses the recurrence, several the chunked form. */
     hlwq_status (*deltanet)(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first, uint32_t n,
                             float *x, hlwq_error *err);
+
+    /*
+     * The two of them for lone tokens of `n` <= HS_ROWS_MAX texts: row t of x is at position[t] of the text that has
+     * kv[t] or state[t].  The bits are those of a call for each.  NULL = the network makes these calls.
+     */
+    hlwq_status (*attention_rows)(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, const uint32_t *position,
+                                  uint32_t n, float *x, hlwq_error *err);
+    hlwq_status (*deltanet_rows)(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n, float *x,
+                                 hlwq_error *err);
 
     /* x += ffn(norm(x)) */
     hlwq_status (*dense)(hs_backend *be, const float *norm, float eps, const hs_ffn *w, uint32_t n, float *x,

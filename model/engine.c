@@ -46,11 +46,28 @@ hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *
                               err);
 }
 
-/* What a session of the plan takes more for a batch of `batch` than for the smallest one. */
+enum { SESSIONS_MAX = 64 };
+
+static uint64_t rows_bytes(const hs_config *c)
+{
+    return (uint64_t)HLWQ_ROWS_MAX * c->vocab * sizeof(float);
+}
+
+hlwq_status hs_engine_rows(hlwq_engine *e, hlwq_error *err)
+{
+    void *p;
+    if (e->rows)
+        return HLWQ_OK;
+    HS_TRY(hs_mem_alloc(e->mem, HS_MEM_ACT, rows_bytes(e->net.config), "logits of several sessions", &p, err));
+    e->rows = p;
+    return HLWQ_OK;
+}
+
+/* What the sessions of the plan take more for a batch of `batch` than for the smallest one. */
 static uint64_t tail_bytes(const hlwq_engine *e, uint32_t batch)
 {
     const hs_config *c = &hs_store_table(e->store)->config;
-    return hs_states_bytes(c, e->kv, e->context, batch) - hs_states_bytes(c, e->kv, e->context, HS_GRID);
+    return e->planned * (hs_states_bytes(c, e->kv, e->context, batch) - hs_states_bytes(c, e->kv, e->context, HS_GRID));
 }
 
 static uint64_t activation_bytes(const void *user, uint32_t batch)
@@ -83,11 +100,15 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         return hs_fail(err, HLWQ_ERR_ARG, "a batch of %u tokens; it must be a multiple of %d, at most %d", o->batch,
                        HS_GRID, HS_BATCH_MAX);
     HS_TRY(hs_kv_format_named(&e->kv, o->kv, &t->config, err));
+    if (o->sessions > SESSIONS_MAX)
+        return hs_fail(err, HLWQ_ERR_ARG, "%u sessions, at most %d", o->sessions, SESSIONS_MAX);
     e->context = context;
+    e->planned = o->sessions ? o->sessions : 1;
     hs_plan_input in = {.table = t,
                         .ram_bytes = o->ram_bytes,
                         .fixed_bytes = hs_mem_now_bytes(e->mem) + (o->io == HLWQ_IO_MMAP ? mapping_bytes(t) : 0),
-                        .session_bytes = hs_session_bytes(&t->config, e->kv, context, HS_GRID),
+                        .session_bytes = e->planned * hs_session_bytes(&t->config, e->kv, context, HS_GRID) +
+                                         (e->planned > 1 ? rows_bytes(&t->config) : 0),
                         .slots = o->slots,
                         .batch = o->batch,
                         .activation_bytes = activation_bytes,
@@ -100,7 +121,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         in.card = true;
         in.vram_bytes = o->vram_bytes ? hs_min_u64(o->vram_bytes, free_bytes + reserve) : free_bytes + reserve;
         in.reserve_bytes = reserve;
-        in.state_bytes = hs_states_bytes(&t->config, e->kv, context, HS_GRID);
+        in.state_bytes = e->planned * hs_states_bytes(&t->config, e->kv, context, HS_GRID);
         in.session_bytes -= in.state_bytes;
         in.card_slots = o->card_slots;
         in.card_bytes = card_bytes;
@@ -185,6 +206,8 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.beside = o->cpu_share;
     HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, e->backend, &r, err));
     HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
+    if (e->planned > 1)
+        HS_TRY(hs_engine_rows(e, err));
     const hs_config *c = e->net.config;
     if (o->routing)
         HS_TRY(hs_routes_open(&e->net.routes, e->mem, o->routing, c->layers, c->experts, c->experts_used, err));
@@ -232,6 +255,7 @@ void hlwq_engine_close(hlwq_engine *e)
     hlwq_error ignored;
     (void)hlwq_engine_end_trace(e, &ignored);
     hs_routes_close(e->net.routes);
+    hs_mem_free(e->mem, e->rows);
     if (e->net.config)
         hs_network_close(&e->net);
     hs_residency_close(e->residency);

@@ -38,13 +38,18 @@ struct hlwq_engine {
     hs_kv_format kv;     /* of the session that it was planned for */
     uint32_t context;    /* likewise */
     hlwq_tokenizer text; /* inner NULL if the model has none */
-    uint32_t sessions;
+    uint32_t sessions;   /* open now */
+    uint32_t planned;    /* that memory is kept for */
+    float *rows;         /* [HLWQ_ROWS_MAX][vocab] logits of several sessions; NULL until two step together */
     double load_seconds;
     hs_adapt adapt;
 };
 
 /* As hlwq_engine_set_budget, but what adapt.c goes back to stays. */
 hlwq_status hs_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err);
+
+/* Makes room for e->rows, once. */
+hlwq_status hs_engine_rows(hlwq_engine *e, hlwq_error *err);
 
 /* Between tokens: now and then, a look at the system. */
 void hs_engine_look_around(hlwq_engine *e);

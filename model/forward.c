@@ -33,6 +33,51 @@ static hlwq_status mixer(hs_network *net, hs_states *states, uint32_t i, uint32_
     return ops->deltanet(net->backend, &layer->delta, &states->delta[states->index[i]], first, n, net->x, err);
 }
 
+/* What takes a step: n tokens of one text from position first[0] on, or with `rows` one token of each of n texts. */
+typedef struct step {
+    hs_states *const *states;
+    const uint32_t *first;
+    uint32_t n;
+    bool rows;
+} step;
+
+/* Rows of several texts through a backend that takes them one at a time. */
+static hlwq_status mixer_each(hs_network *net, const step *s, uint32_t i, hlwq_error *err)
+{
+    const hs_layer *layer = &net->layer[i];
+    const hs_backend_ops *ops = net->backend->ops;
+    for (uint32_t t = 0; t < s->n; t++) {
+        uint32_t at = s->states[t]->index[i];
+        float *x = net->x + (size_t)t * net->config->hidden;
+        if (layer->full) {
+            hs_kv_view kv = hs_states_kv(s->states[t], at);
+            HS_TRY(ops->attention(net->backend, &layer->attention, &kv, s->first[t], 1, x, err));
+        } else {
+            HS_TRY(ops->deltanet(net->backend, &layer->delta, &s->states[t]->delta[at], s->first[t], 1, x, err));
+        }
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status mixer_rows(hs_network *net, const step *s, uint32_t i, hlwq_error *err)
+{
+    const hs_layer *layer = &net->layer[i];
+    const hs_backend_ops *ops = net->backend->ops;
+    hs_kv_view kv[HS_ROWS_MAX];
+    hs_delta_state delta[HS_ROWS_MAX];
+    if (layer->full ? !ops->attention_rows : !ops->deltanet_rows)
+        return mixer_each(net, s, i, err);
+    for (uint32_t t = 0; t < s->n; t++) {
+        uint32_t at = s->states[t]->index[i];
+        if (layer->full)
+            kv[t] = hs_states_kv(s->states[t], at);
+        else
+            delta[t] = s->states[t]->delta[at];
+    }
+    return layer->full ? ops->attention_rows(net->backend, &layer->attention, kv, s->first, s->n, net->x, err)
+                       : ops->deltanet_rows(net->backend, &layer->delta, delta, s->n, net->x, err);
+}
+
 /* The routed experts of one layer, as they come into memory. */
 typedef struct arrivals {
     hs_network *net;
@@ -110,18 +155,16 @@ static void tap_routing(const hs_network *net, const hs_tap *tap, uint32_t layer
         memcpy(tap->weight + layer * picks, net->weight, picks * sizeof(float));
 }
 
-static hlwq_status layer_body(hs_network *net, hs_states *states, uint32_t i, uint32_t first, uint32_t n,
-                              hlwq_error *err)
+static hlwq_status layer_body(hs_network *net, const step *s, uint32_t i, hlwq_error *err)
 {
     uint64_t mark = hs_now_ns();
-    HS_TRY(mixer(net, states, i, first, n, err));
+    HS_TRY(s->rows ? mixer_rows(net, s, i, err) : mixer(net, s->states[0], i, s->first[0], s->n, err));
     spent(net, net->layer[i].full ? HLWQ_STAGE_ATTENTION : HLWQ_STAGE_DELTANET, &mark);
-    return feed_forward(net, &net->layer[i], n, err);
+    return feed_forward(net, &net->layer[i], s->n, err);
 }
 
 /* A layer that is not always in memory: a dense model's that is larger than the budget. */
-static hlwq_status streamed_layer(hs_network *net, hs_states *states, uint32_t i, uint32_t first, uint32_t n,
-                                  hlwq_error *err)
+static hlwq_status streamed_layer(hs_network *net, const step *s, uint32_t i, hlwq_error *err)
 {
     static const int32_t only = 0;
     const int32_t *extent;
@@ -133,37 +176,60 @@ static hlwq_status streamed_layer(hs_network *net, hs_states *states, uint32_t i
     spent(net, HLWQ_STAGE_WAIT, &mark);
     if (st == HLWQ_OK) {
         hs_network_bind_layer(net, group);
-        st = layer_body(net, states, i, first, n, err);
+        st = layer_body(net, s, i, err);
     }
     hs_residency_end(net->residency);
+    return st;
+}
+
+/* From ids to the residual stream after the last layer. */
+static hlwq_status layers(hs_network *net, const step *s, const int32_t *ids, const hs_tap *tap, hlwq_error *err)
+{
+    uint32_t n = s->n;
+    uint64_t mark = hs_now_ns();
+    HS_TRY(net->backend->ops->embed(net->backend, &net->embed, ids, n, net->x, err));
+    spent(net, HLWQ_STAGE_EMBED, &mark);
+    HS_TRY(tap_layer(net, tap, 0, n, err));
+    hs_residency_tokens(net->residency, n);
+    for (uint32_t i = 0; i < net->config->layers; i++) {
+        bool streams = hs_residency_streams(net->residency, net->layer[i].group);
+        HS_TRY(streams ? streamed_layer(net, s, i, err) : layer_body(net, s, i, err));
+        HS_TRY(tap_layer(net, tap, i + 1, n, err));
+        if (net->layer[i].moe)
+            tap_routing(net, tap, i, n);
+        if (net->trace && net->layer[i].moe && !s->rows)
+            hs_trace_add(net->trace, i, s->first[0], n, net->config->experts_used, net->pick, net->weight);
+    }
+    return HLWQ_OK;
+}
+
+hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *logits, const hs_tap *tap,
+                            hlwq_error *err)
+{
+    size_t hidden = net->config->hidden;
+    uint64_t mark = hs_now_ns();
+    hlwq_status st =
+        net->backend->ops->head(net->backend, net->final_norm, net->config->eps, &net->head, n, net->x + from * hidden,
+                                tap && tap->hidden ? tap->hidden + from * hidden : NULL, logits, err);
+    spent(net, HLWQ_STAGE_HEAD, &mark);
     return st;
 }
 
 hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,
                        hs_logits_mode mode, float *logits, const hs_tap *tap, hlwq_error *err)
 {
-    hs_backend *be = net->backend;
-    size_t hidden = net->config->hidden;
-    uint64_t mark = hs_now_ns();
-    HS_TRY(be->ops->embed(be, &net->embed, ids, n, net->x, err));
-    spent(net, HLWQ_STAGE_EMBED, &mark);
-    HS_TRY(tap_layer(net, tap, 0, n, err));
-    hs_residency_tokens(net->residency, n);
-    for (uint32_t i = 0; i < net->config->layers; i++) {
-        bool streams = hs_residency_streams(net->residency, net->layer[i].group);
-        HS_TRY(streams ? streamed_layer(net, states, i, first, n, err) : layer_body(net, states, i, first, n, err));
-        HS_TRY(tap_layer(net, tap, i + 1, n, err));
-        if (net->layer[i].moe)
-            tap_routing(net, tap, i, n);
-        if (net->trace && net->layer[i].moe)
-            hs_trace_add(net->trace, i, first, n, net->config->experts_used, net->pick, net->weight);
-    }
+    step s = {&states, &first, n, false};
+    HS_TRY(layers(net, &s, ids, tap, err));
     if (mode == HS_LOGITS_NONE)
         return HLWQ_OK;
     uint32_t from = mode == HS_LOGITS_LAST ? n - 1 : 0;
-    mark = hs_now_ns();
-    hlwq_status st = be->ops->head(be, net->final_norm, net->config->eps, &net->head, n - from, net->x + from * hidden,
-                                   tap && tap->hidden ? tap->hidden + from * hidden : NULL, logits, err);
-    spent(net, HLWQ_STAGE_HEAD, &mark);
-    return st;
+    return hs_forward_head(net, from, n - from, logits, tap, err);
+}
+
+hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int32_t *ids, const uint32_t *position,
+                            uint32_t n, float *logits, hlwq_error *err)
+{
+    step s = {states, position, n, true};
+    HS_TRY(layers(net, &s, ids, NULL, err));
+    return hs_forward_head(net, 0, n, logits, NULL, err);
 }

@@ -108,6 +108,17 @@ typedef enum hs_logits_mode { HS_LOGITS_NONE, HS_LOGITS_LAST, HS_LOGITS_ALL } hs
 hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,
                        hs_logits_mode mode, float *logits, const hs_tap *tap, hlwq_error *err);
 
+/* Logits [n][vocab] of tokens from..from + n - 1 of the hs_forward before, which need not have made any. */
+hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *logits, const hs_tap *tap,
+                            hlwq_error *err);
+
+/*
+ * One token of each of n <= HS_ROWS_MAX texts, ids[t] at position[t] of the text of states[t]: logits [n][vocab], with
+ * the bits that hs_forward gives each of them alone.
+ */
+hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int32_t *ids, const uint32_t *position,
+                            uint32_t n, float *logits, hlwq_error *err);
+
 /* Weight bytes that decoding one token reads. */
 uint64_t hs_network_token_bytes(const hs_table *table);
 

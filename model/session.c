@@ -276,6 +276,123 @@ hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
     return HLWQ_OK;
 }
 
+/* ---- several at once ------------------------------------------------------------------------ */
+
+hlwq_status hlwq_session_sample(hlwq_session *s, int32_t *id, bool *ends, hlwq_error *err)
+{
+    *id = -1;
+    *ends = false;
+    if (!s->has_logits)
+        return hs_fail(err, HLWQ_ERR_ARG, "there is no text to continue: feed a prompt first");
+    HS_TRY(hs_sampler_next(s->sampler, s->logits, s->tokens, s->n, s->n, id, err));
+    *ends = ends_text(s->engine->net.config, *id);
+    return HLWQ_OK;
+}
+
+static hlwq_status check_rows(hlwq_session *const *sessions, const int32_t *ids, uint32_t n, hlwq_error *err)
+{
+    if (n > HLWQ_ROWS_MAX)
+        return hs_fail(err, HLWQ_ERR_ARG, "%u sessions, at most %d take a step together", n, HLWQ_ROWS_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+        HS_TRY(check_input(sessions[i], &ids[i], 1, err));
+        if (sessions[i]->engine != sessions[0]->engine)
+            return hs_fail(err, HLWQ_ERR_ARG, "session %u is of another engine", i);
+        for (uint32_t k = 0; k < i; k++)
+            if (sessions[k] == sessions[i])
+                return hs_fail(err, HLWQ_ERR_ARG, "session %u is named twice", i);
+    }
+    return HLWQ_OK;
+}
+
+/* What a session remembers of a token that all layers have seen. */
+static void keep_row(hlwq_session *s, int32_t id, const float *logits, double seconds, double waited)
+{
+    size_t bytes = s->engine->net.config->vocab * sizeof(float);
+    s->tokens[s->n++] = id;
+    if (logits != s->logits)
+        memcpy(s->logits, logits, bytes);
+    XXH3_64bits_update(s->hash, logits, bytes);
+    s->has_logits = true;
+    s->stats.decode_seconds += seconds;
+    s->stats.decode_wait_seconds += waited;
+    s->stats.decoded_tokens++;
+}
+
+hlwq_status hlwq_sessions_step(hlwq_session *const *sessions, const int32_t *ids, uint32_t n, hlwq_error *err)
+{
+    hs_states *states[HLWQ_ROWS_MAX];
+    uint32_t position[HLWQ_ROWS_MAX];
+    if (n == 0)
+        return HLWQ_OK;
+    HS_TRY(check_rows(sessions, ids, n, err));
+    hlwq_engine *e = sessions[0]->engine;
+    float *logits = sessions[0]->logits;
+    if (n > 1) {
+        HS_TRY(hs_engine_rows(e, err));
+        logits = e->rows;
+    }
+    double start = hs_now_seconds(), waited = waited_seconds(sessions[0]);
+    for (uint32_t i = 0; i < n; i++) {
+        states[i] = &sessions[i]->states;
+        position[i] = sessions[i]->n;
+    }
+    hs_engine_look_around(e);
+    hlwq_status st = hs_forward_rows(&e->net, states, ids, position, n, logits, err);
+    double seconds = hs_now_seconds() - start;
+    waited = waited_seconds(sessions[0]) - waited;
+    for (uint32_t i = 0; i < n; i++)
+        if (st == HLWQ_OK)
+            keep_row(sessions[i], ids[i], logits + i * (size_t)e->net.config->vocab, seconds, waited);
+        else
+            sessions[i]->broken = true;
+    return st;
+}
+
+/* The logits of one piece, as many rows at a time as there is room for. */
+static hlwq_status show_rows(hlwq_session *s, uint32_t n, size_t done, hlwq_logits_fn each, void *user, hlwq_error *err)
+{
+    hlwq_engine *e = s->engine;
+    size_t vocab = e->net.config->vocab;
+    uint32_t room = e->rows ? HLWQ_ROWS_MAX : 1;
+    float *logits = e->rows ? e->rows : s->logits;
+    for (uint32_t at = 0; at < n; at += room) {
+        uint32_t m = n - at < room ? n - at : room;
+        HS_TRY(hs_forward_head(&e->net, at, m, logits, NULL, err));
+        XXH3_64bits_update(s->hash, logits, m * vocab * sizeof(float));
+        for (uint32_t i = 0; i < m; i++)
+            if (!each(user, done + at + i, logits + i * vocab))
+                return hs_fail(err, HLWQ_ERR_CANCELLED, "stopped after %u tokens", s->n);
+        if (logits != s->logits)
+            memcpy(s->logits, logits + (m - 1) * vocab, vocab * sizeof(float));
+    }
+    s->has_logits = true;
+    return HLWQ_OK;
+}
+
+hlwq_status hlwq_session_eval_each(hlwq_session *s, const int32_t *ids, size_t count, hlwq_logits_fn each, void *user,
+                                   hlwq_error *err)
+{
+    double start = hs_now_seconds(), waited = waited_seconds(s);
+    HS_TRY(check_input(s, ids, count, err));
+    for (size_t done = 0; done < count;) {
+        if (atomic_exchange(&s->cancel, false))
+            return hs_fail(err, HLWQ_ERR_CANCELLED, "stopped after %u tokens", s->n);
+        hs_engine_look_around(s->engine);
+        uint32_t edge = s->engine->net.batch - s->n % HS_GRID;
+        uint32_t n = (uint32_t)hs_min_u64(count - done, edge);
+        HS_TRY(feed(s, ids + done, n, false, NULL, err));
+        hlwq_status st = show_rows(s, n, done, each, user, err);
+        if (st != HLWQ_OK && st != HLWQ_ERR_CANCELLED)
+            s->broken = true;
+        HS_TRY(st);
+        done += n;
+    }
+    s->stats.prompt_seconds += hs_now_seconds() - start;
+    s->stats.prompt_wait_seconds += waited_seconds(s) - waited;
+    s->stats.prompt_tokens += count;
+    return HLWQ_OK;
+}
+
 const char *hlwq_session_text(hlwq_session *s, int32_t id)
 {
     size_t bytes = 0;

@@ -321,6 +321,122 @@ static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delt
     return HLWQ_OK;
 }
 
+/* ---- rows of several texts ------------------------------------------------------------------ */
+
+/*
+ * Products read their weights once for all rows.  What lies between them belongs to a text: there each row is a batch
+ * of one, with buffers that begin at its row, so it goes through the functions above and nothing of its neighbours can
+ * show in it.
+ */
+typedef struct rows_job {
+    hs_cpu c[HS_ROWS_MAX];
+    attn_job attn[HS_ROWS_MAX];
+    delta_job delta[HS_ROWS_MAX];
+    uint32_t heads;
+} rows_job;
+
+static void prepare_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    rows_job *j = user;
+    for (uint32_t r = first; r < last; r++)
+        prepare_tokens(&j->attn[r], 0, 1, worker);
+}
+
+/* Items are (text, kv head). */
+static void attend_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    rows_job *j = user;
+    for (uint32_t i = first; i < last; i++)
+        attend_some(&j->attn[i / j->heads], i % j->heads, i % j->heads + 1, worker);
+}
+
+static hlwq_status cpu_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv,
+                                      const uint32_t *position, uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    rows_job j = {.heads = w->kv_heads};
+    uint32_t width = w->q.rows + w->k.rows + w->v.rows;
+    (void)err;
+    assert(n <= HS_ROWS_MAX && n <= c->lim.batch);
+    hs_input u = normed(c, x, w->norm, w->eps, n);
+    c->task[0] = (hs_task){&w->q, &u, NULL, n, c->proj, width};
+    c->task[1] = (hs_task){&w->k, &u, NULL, n, c->proj + w->q.rows, width};
+    c->task[2] = (hs_task){&w->v, &u, NULL, n, c->proj + w->q.rows + w->k.rows, width};
+    hs_cpu_run(c, 3);
+    for (uint32_t t = 0; t < n; t++) {
+        j.c[t] = *c;
+        j.c[t].proj += (size_t)t * width;
+        j.c[t].out += (size_t)t * w->q_heads * w->head_dim;
+        j.c[t].rope += (size_t)t * w->rotary_dims;
+        j.c[t].rope_n = 0;
+        rope_table(&j.c[t], w, position[t], 1);
+        j.attn[t] = (attn_job){&j.c[t], w, &kv[t], position[t], 1, width};
+    }
+    c->rope_n = 0; /* its table has been written over */
+    hs_pool_run(c->pool, n, 1, prepare_rows, &j);
+    for (uint32_t t = 0; t < n; t++) {
+        uint32_t coded = hs_kv_coded_count(position[t] ? position[t] - 1 : 0);
+        uint32_t codes = hs_kv_coded_count(position[t]) - coded;
+        if (kv[t].coded && codes)
+            hs_pool_run(c->pool, codes * HS_GRID, 4, code_some, &j.attn[t]);
+    }
+    hs_pool_run(c->pool, n * w->kv_heads, 1, attend_rows, &j);
+    add_product(c, &w->o, c->out, n, x);
+    return HLWQ_OK;
+}
+
+static void mix_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    rows_job *j = user;
+    for (uint32_t r = first; r < last; r++) {
+        convolve(&j->delta[r], 0, j->delta[r].channels, worker);
+        delta_prepare(&j->delta[r], 0, 1, worker);
+    }
+}
+
+/* Items are (text, value head). */
+static void delta_heads_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    rows_job *j = user;
+    for (uint32_t i = first; i < last; i++)
+        delta_heads(&j->delta[i / j->heads], i % j->heads, i % j->heads + 1, worker);
+}
+
+static hlwq_status cpu_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
+                                     float *x, hlwq_error *err)
+{
+    hs_cpu *c = cpu_of(be);
+    rows_job j = {.heads = w->v_heads};
+    (void)err;
+    assert(n <= HS_ROWS_MAX && n <= c->lim.batch);
+    hs_input u = normed(c, x, w->norm, w->eps, n);
+    size_t batch = c->lim.batch, channels = w->qkv.rows;
+    float *z = c->proj + batch * channels, *b = z + batch * w->z.rows, *a = b + batch * w->v_heads;
+    c->task[0] = (hs_task){&w->qkv, &u, NULL, n, c->proj, channels};
+    c->task[1] = (hs_task){&w->z, &u, NULL, n, z, w->z.rows};
+    c->task[2] = (hs_task){&w->b, &u, NULL, n, b, w->v_heads};
+    c->task[3] = (hs_task){&w->a, &u, NULL, n, a, w->v_heads};
+    hs_cpu_run(c, 4);
+    for (uint32_t t = 0; t < n; t++) {
+        j.c[t] = *c;
+        j.c[t].mix += t * channels;
+        j.c[t].out += (size_t)t * w->v_heads * w->v_dim;
+        j.delta[t] = (delta_job){.c = &j.c[t],
+                                 .w = w,
+                                 .state = &state[t],
+                                 .n = 1,
+                                 .channels = w->qkv.rows,
+                                 .qkv = c->proj + t * channels,
+                                 .z = z + (size_t)t * w->z.rows,
+                                 .b = b + (size_t)t * w->v_heads,
+                                 .a = a + (size_t)t * w->v_heads};
+    }
+    hs_pool_run(c->pool, n, 1, mix_rows, &j);
+    hs_pool_run(c->pool, n * w->v_heads, 1, delta_heads_rows, &j);
+    add_product(c, &w->out, c->out, n, x);
+    return HLWQ_OK;
+}
+
 /* ---- feed-forward --------------------------------------------------------------------------- */
 
 static hlwq_status cpu_dense(hs_backend *be, const float *norm, float eps, const hs_ffn *w, uint32_t n, float *x,
@@ -506,6 +622,8 @@ static const hs_backend_ops cpu_ops = {
     .embed = cpu_embed,
     .attention = cpu_attention,
     .deltanet = cpu_deltanet,
+    .attention_rows = cpu_attention_rows,
+    .deltanet_rows = cpu_deltanet_rows,
     .dense = cpu_dense,
     .route = cpu_route,
     .guess = cpu_guess,
