@@ -2,15 +2,12 @@
  * app/chat_prompt.h - from a conversation to the ids that a model reads.
  *
  * A template mixes its own special tokens with texts that anyone may have written; only the former may become special
- * tokens.  The template never sees the texts: each is replaced by a mark, 20 letters that 80 random bits choose (so no
- * text and no template can hold them by design) and 8 that say which text it is.  The prompt is rendered with the
- * marks, each mark found is exchanged for its text, and the stretches that came from texts are handed to
- * hlwq_tokenize_prompt as plain: <|im_end|> typed by a user is ten ordinary characters.  Where texts hold no such words
- * the ids are those of the whole prompt tokenised at once.
+ * tokens.  The template never sees the texts but marks (app/marks.h), and the stretches that came from texts are handed
+ * to hlwq_tokenize_prompt as plain: <|im_end|> typed by a user is ten ordinary characters.  Where texts hold no such
+ * words the ids are those of the whole prompt tokenised at once.
  *
- * White space around a text stays around its mark, so that templates trim what they would have trimmed; an empty text
- * gets no mark.  What a template would do by looking into a text, it does not: a user's message that has the form of a
- * tool's answer stays a user's message.
+ * What a template would do by looking into a text, it does not: a user's message that has the form of a tool's answer
+ * stays a user's message.
  */
 #ifndef HS_APP_CHAT_PROMPT_H
 #define HS_APP_CHAT_PROMPT_H
