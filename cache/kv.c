@@ -11,7 +11,8 @@ struct hs_kv {
     hs_mem *mem;
     uint32_t layers, pages, coded; /* pages of a layer */
     hs_kv_format format;
-    void *page[]; /* [layers][pages], then [layers][coded] */
+    uint64_t plain_bytes, coded_bytes; /* of a page */
+    void *page[];                      /* [layers][pages], then [layers][coded] */
 };
 
 static uint64_t plain_bytes(const hs_kv_shape *s)
@@ -71,6 +72,8 @@ hlwq_status hs_kv_open(hs_kv **out, hs_mem *mem, const hs_kv_shape *s, void *blo
     kv->pages = (uint32_t)pages;
     kv->coded = (uint32_t)coded;
     kv->format = s->format;
+    kv->plain_bytes = plain_bytes(s);
+    kv->coded_bytes = hs_kv_is_coded(s->format) ? hs_kv_layout_of(s->format, s->width).bytes : 0;
     uint8_t *at = block;
     void **entry = kv->page;
     for (uint64_t l = 0; l < s->layers; l++, at += plain * plain_bytes(s))
@@ -103,4 +106,14 @@ void *const *hs_kv_coded_pages(const hs_kv *kv, uint32_t layer)
 hs_kv_format hs_kv_format_of(const hs_kv *kv)
 {
     return kv->format;
+}
+
+uint32_t hs_kv_layers(const hs_kv *kv)
+{
+    return kv->layers;
+}
+
+uint64_t hs_kv_page_bytes(const hs_kv *kv, bool coded)
+{
+    return coded ? kv->coded_bytes : kv->plain_bytes;
 }

@@ -39,5 +39,7 @@ void *const *hs_kv_pages(const hs_kv *kv, uint32_t layer);
 void *const *hs_kv_coded_pages(const hs_kv *kv, uint32_t layer);
 
 hs_kv_format hs_kv_format_of(const hs_kv *kv);
+uint32_t hs_kv_layers(const hs_kv *kv);
+uint64_t hs_kv_page_bytes(const hs_kv *kv, bool coded); /* 0 for codes of a plain cache */
 
 #endif

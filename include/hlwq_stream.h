@@ -316,10 +316,13 @@ HLWQ_API void hlwq_session_close(hlwq_session *session);
 /* From the next token on. HLWQ_ERR_ARG naming the value that makes no sense; nothing changes then. */
 HLWQ_API hlwq_status hlwq_session_set_sampling(hlwq_session *session, const hlwq_sampling *sampling, hlwq_error *err);
 
+HLWQ_API void hlwq_session_get_sampling(const hlwq_session *session, hlwq_sampling *sampling);
+
 /* Forget everything; memory stays. */
 HLWQ_API void hlwq_session_reset(hlwq_session *session);
 
-HLWQ_API uint32_t hlwq_session_position(const hlwq_session *session); /* tokens seen so far */
+HLWQ_API uint32_t hlwq_session_position(const hlwq_session *session);     /* tokens seen so far */
+HLWQ_API const int32_t *hlwq_session_tokens(const hlwq_session *session); /* they; valid until the next call */
 
 /* Append tokens. With `logits`, [count][vocab] fp32, the logits after each; else only the last are kept. */
 HLWQ_API hlwq_status hlwq_session_eval(hlwq_session *session, const int32_t *ids, size_t count, float *logits,
@@ -374,6 +377,24 @@ typedef struct hlwq_session_stats {
 } hlwq_session_stats;
 
 HLWQ_API void hlwq_session_get_stats(const hlwq_session *session, hlwq_session_stats *stats);
+
+/*
+ * Everything a session is, to a file that takes the place of an old one only when it is complete: tokens, keys and
+ * values, states, logits, sampling.  `note` (NULL = none) is a text of the caller's, kept beside them.
+ */
+HLWQ_API hlwq_status hlwq_session_save(const hlwq_session *session, const char *path, const char *note,
+                                       hlwq_error *err);
+
+/*
+ * Goes on from there: the tokens that follow are those that would have followed.  Only with the same model, kind of
+ * device and way to keep keys and values; the context may be another one that is large enough.  What is refused leaves
+ * the session as it was.  *note (NULL = not wanted) is allocated (hlwq_free), NULL where none was saved.  Statistics
+ * start again.
+ */
+HLWQ_API hlwq_status hlwq_session_load(hlwq_session *session, const char *path, char **note, hlwq_error *err);
+
+/* Whether a file says that it is a session. */
+HLWQ_API bool hlwq_is_session(const char *path);
 
 /* ---- convert -------------------------------------------------------------------------------- */
 

@@ -17,6 +17,9 @@
 #define HS_NUMERIC static inline
 #endif
 
+/* Raised whenever any rounding between tokens and logits changes: saved sessions say which one they go on with. */
+enum { HS_NUMERIC_VERSION = 1 };
+
 HS_NUMERIC float hs_bits_float(uint32_t u)
 {
     float f;

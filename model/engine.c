@@ -195,6 +195,7 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.stream.io = (hs_io)o->io;
     r.stream.direct = (hs_direct)o->direct;
     hs_limits limits = hs_network_limits(hs_store_table(e->store), e->plan.batch);
+    e->exact = o->exact;
     hs_cpu_options cpu = {.exact = o->exact};
     HS_TRY(hs_backend_cpu_open(e->vram ? &e->cpu : &e->backend, e->mem, e->pool, &limits, &cpu, err));
     if (e->vram) {

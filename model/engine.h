@@ -26,6 +26,7 @@ typedef struct hs_adapt {
 struct hlwq_engine {
     hs_mem *mem;
     hs_mem *vram;            /* what the card holds; NULL without one */
+    bool exact;
     bool planning, imagined; /* only a plan is wanted; there is no such card, but --vram says how large it would be */
     hs_log log;
     hs_pool *pool;

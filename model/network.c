@@ -2,6 +2,7 @@
  * model/network.c - binds the parts of each group to the structs that the backend takes.
  */
 #include "model/network.h"
+#include "model/session_file.h"
 
 #include "base/size.h"
 
@@ -292,7 +293,8 @@ uint64_t hs_states_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions
 
 uint64_t hs_session_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
 {
-    return hs_states_bytes(c, kv, positions, batch) + positions * sizeof(int32_t) + (uint64_t)c->vocab * 32 + 65536;
+    return hs_states_bytes(c, kv, positions, batch) + positions * sizeof(int32_t) + (uint64_t)c->vocab * 32 + 65536 +
+           hs_session_file_bytes();
 }
 
 static bool coded_type(uint32_t bits, hs_dtype *dtype)

@@ -67,6 +67,11 @@ hlwq_status hs_sampler_set(hs_sampler *s, const hlwq_sampling *options, hlwq_err
     return HLWQ_OK;
 }
 
+const hlwq_sampling *hs_sampler_options(const hs_sampler *s)
+{
+    return &s->opt;
+}
+
 void hs_sampler_close(hs_sampler *s)
 {
     if (s)

@@ -20,6 +20,8 @@ void hs_sampler_close(hs_sampler *sampler); /* NULL is fine */
 /* Other options from the next token on; the old ones stay where these make no sense. */
 hlwq_status hs_sampler_set(hs_sampler *sampler, const hlwq_sampling *options, hlwq_error *err);
 
+const hlwq_sampling *hs_sampler_options(const hs_sampler *sampler);
+
 /* HLWQ_ERR_ARG naming the value that makes no sense. */
 hlwq_status hs_sampling_check(const hlwq_sampling *options, hlwq_error *err);
 

@@ -5,34 +5,13 @@
  * only where a call itself ends off the grid.  A cancel is seen between pieces, when all layers agree on the position;
  * a failure inside a piece leaves them disagreeing, so the session then refuses everything but reset.
  */
-#include "model/engine.h"
+#include "model/session.h"
 
 #include "base/clock.h"
 #include "base/size.h"
 
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-struct hlwq_session {
-    hlwq_engine *engine;
-    hs_states states;
-    hs_sampler *sampler;
-    hs_utf8_stream utf8;
-    int32_t *tokens; /* [positions] */
-    float *logits;   /* [vocab] */
-    char *text;      /* of the last hlwq_session_text */
-    size_t text_capacity;
-    uint32_t n, positions;
-    bool has_logits, broken;
-    atomic_bool cancel;
-    XXH3_state_t *hash;
-    hlwq_session_stats stats;
-};
 
 hlwq_session_options hlwq_session_options_default(const hlwq_engine *engine)
 {
@@ -79,7 +58,7 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     return HLWQ_OK;
 }
 
-static hlwq_status reset(hlwq_session *s, hlwq_error *err)
+hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err)
 {
     hlwq_status st = hs_states_reset(&s->states, err);
     s->broken = st != HLWQ_OK;
@@ -106,13 +85,14 @@ hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *o
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a session");
     s->engine = engine;
     s->positions = positions;
+    s->kv = options->kv;
     engine->sessions++;
     hlwq_status st = open_parts(s, options, err);
     if (st != HLWQ_OK) {
         hlwq_session_close(s);
         return st;
     }
-    st = reset(s, err);
+    st = hs_session_reset(s, err);
     if (st != HLWQ_OK) {
         hlwq_session_close(s);
         return st;
@@ -141,14 +121,24 @@ hlwq_status hlwq_session_set_sampling(hlwq_session *s, const hlwq_sampling *samp
     return hs_sampler_set(s->sampler, sampling, err);
 }
 
+void hlwq_session_get_sampling(const hlwq_session *s, hlwq_sampling *sampling)
+{
+    *sampling = *hs_sampler_options(s->sampler);
+}
+
 void hlwq_session_reset(hlwq_session *s)
 {
-    (void)reset(s, NULL);
+    (void)hs_session_reset(s, NULL);
 }
 
 uint32_t hlwq_session_position(const hlwq_session *s)
 {
     return s->n;
+}
+
+const int32_t *hlwq_session_tokens(const hlwq_session *s)
+{
+    return s->tokens;
 }
 
 const float *hlwq_session_logits(const hlwq_session *s)

@@ -15,6 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #define PIECE (8u << 20)
 
 struct hs_store {
@@ -180,6 +183,51 @@ const hs_codebook *hs_store_book(const hs_store *s, uint32_t i)
 {
     assert(i < s->table->n_books);
     return &s->book[i];
+}
+
+static void hash_group(XXH3_state_t *h, const hs_group *g)
+{
+    uint32_t head[] = {(uint32_t)g->kind, g->layer, g->count, g->n_parts};
+    XXH3_64bits_update(h, head, sizeof head);
+    for (uint32_t i = 0; i < g->n_parts; i++) {
+        const hs_part *p = &g->part[i];
+        uint32_t part[] = {(uint32_t)p->role, p->rows, p->cols, (uint32_t)p->dtype, p->book, p->ordered};
+        XXH3_64bits_update(h, part, sizeof part);
+    }
+    if (g->xxh)
+        XXH3_64bits_update(h, g->xxh, g->count * sizeof *g->xxh);
+}
+
+static void hash_directory(XXH3_state_t *h, const hs_hf *hf)
+{
+    for (uint32_t i = 0; i < hf->n_files; i++) {
+        const char *slash = strrchr(hf->path[i], '/'), *name = slash ? slash + 1 : hf->path[i];
+        XXH3_64bits_update(h, name, strlen(name) + 1);
+        XXH3_64bits_update(h, &hf->file[i].bytes, sizeof hf->file[i].bytes);
+        XXH3_64bits_update(h, &hf->file[i].mtime_ns, sizeof hf->file[i].mtime_ns);
+    }
+    for (uint32_t i = 0; i < hf->n_tensors; i++) {
+        const hs_tensor *t = &hf->tensor[i];
+        XXH3_64bits_update(h, t->name, strlen(t->name) + 1);
+        XXH3_64bits_update(h, &t->data.offset, sizeof t->data.offset);
+    }
+}
+
+uint64_t hs_store_fingerprint(const hs_store *s)
+{
+    XXH3_state_t h;
+    uint64_t bytes;
+    const char *config = hs_store_blob(s, HS_BLOB_CONFIG, &bytes);
+    XXH3_64bits_reset(&h);
+    if (config)
+        XXH3_64bits_update(&h, config, bytes);
+    for (uint32_t i = 0; i < s->table->n_books; i++)
+        XXH3_64bits_update(&h, s->table->book[i].level, sizeof s->table->book[i].level);
+    for (uint32_t g = 0; g < s->table->n_groups; g++)
+        hash_group(&h, &s->table->group[g]);
+    if (s->has_hf)
+        hash_directory(&h, &s->hf);
+    return XXH3_64bits_digest(&h);
 }
 
 const char *hs_store_path(const hs_store *s)

@@ -28,6 +28,10 @@ void hs_store_close(hs_store *store); /* NULL is fine */
 const hs_table *hs_store_table(const hs_store *store);
 const hs_generation *hs_store_generation(const hs_store *store);
 const hs_codebook *hs_store_book(const hs_store *store, uint32_t i); /* of hs_table.book[i] */
+/* One number for everything that its logits depend on: for a container by its checksums, for a directory by the names,
+ * places and times of its files. */
+uint64_t hs_store_fingerprint(const hs_store *store);
+
 const char *hs_store_path(const hs_store *store);
 bool hs_store_is_container(const hs_store *store);
 const char *hs_store_format(const hs_store *store);     /* "BF16", "HLWQ packed Q5", "GPTQ 4 bit, group 64, ..." */

@@ -1,0 +1,34 @@
+/*
+ * model/session.h - what hlwq_session holds, for the files of this folder that work on it.
+ */
+#ifndef HS_MODEL_SESSION_H
+#define HS_MODEL_SESSION_H
+
+#include "model/engine.h"
+
+#include <stdatomic.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+struct hlwq_session {
+    hlwq_engine *engine;
+    hs_states states;
+    hs_sampler *sampler;
+    hs_utf8_stream utf8;
+    int32_t *tokens; /* [positions] */
+    float *logits;   /* [vocab] */
+    char *text;      /* of the last hlwq_session_text */
+    size_t text_capacity;
+    uint32_t n, positions;
+    hlwq_kv kv;
+    bool has_logits, broken;
+    atomic_bool cancel;
+    XXH3_state_t *hash;
+    hlwq_session_stats stats;
+};
+
+/* As hlwq_session_reset, and says what failed. */
+hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err);
+
+#endif
