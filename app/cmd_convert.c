@@ -27,9 +27,6 @@ static hlwq_status convert(const app_args *args, hlwq_error *err)
         return hs_fail(err, HLWQ_ERR_ARG, "convert needs the file to write: -o FILE");
     HS_TRY(check_bits(args, OPT_HEAD_BITS, err));
     HS_TRY(check_bits(args, OPT_EMBED_BITS, err));
-    if (!hs_path_is_directory(o.source)) /* said by us, since it is no misuse of the command */
-        return hs_fail(err, HLWQ_ERR_IO, hs_path_exists(o.source) ? "%s is not a model directory" : "%s does not exist",
-                       o.source);
     app_weight_format(args, &o.bits, &o.format);
     o.head_bits = (uint32_t)app_number(args, OPT_HEAD_BITS, o.head_bits);
     o.embed_bits = (uint32_t)app_number(args, OPT_EMBED_BITS, o.embed_bits);

@@ -117,7 +117,8 @@ static inline hs_dtype hs_dtype_of_bits(uint32_t bits)
 typedef struct hs_planes {
     uint64_t low, high, norms, zeros; /* offsets; norms: the scales of INT4 */
     uint64_t low_bytes, high_bytes, norms_bytes, zeros_bytes;
-    uint64_t order, order_bytes;    /* u32 [cols], which input a column is; hs_planes_of leaves it out */
+    uint64_t order, order_bytes;    /* u32 [cols], which input a column is; hs_planes_of leaves this and the next out */
+    uint64_t factor, factor_bytes;  /* fp32 [cols], what a column's input is multiplied by */
     uint64_t bytes;                 /* all, a multiple of 64 */
     uint32_t blocks;                /* per row; 0 for plain types */
     uint32_t groups;                /* per row, each with a norm; blocks or twice as many */

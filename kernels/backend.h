@@ -88,7 +88,7 @@ typedef struct hs_limits {
     uint32_t ffn_width;     /* widest of them */
     uint32_t experts, used; /* 0 for dense */
     uint32_t dtypes;        /* of its matrices: bits 1 << hs_dtype */
-    bool ordered;           /* some have an order of columns */
+    bool ordered;           /* some gather their inputs: have an order of columns, or factors */
     uint32_t batch;         /* most tokens of one stage call, <= HS_BATCH_MAX; 0 = HS_BATCH_MAX */
 } hs_limits;
 

@@ -17,6 +17,7 @@ typedef struct hs_matrix {
     const uint8_t *norms;    /* fp16 [rows][groups] */
     const uint8_t *zeros;    /* [rows][groups] or NULL */
     const uint32_t *order;   /* [cols] the input that each column multiplies, NULL = its own */
+    const float *factor;     /* [cols] what the input of each column is multiplied by first, NULL = 1 */
     const hs_codebook *book; /* rotated types */
 } hs_matrix;
 
@@ -37,8 +38,15 @@ static inline hs_matrix hs_matrix_at(hs_dtype dtype, uint32_t rows, uint32_t col
         .norms = planes->norms_bytes ? data + planes->norms : NULL,
         .zeros = planes->zeros_bytes ? data + planes->zeros : NULL,
         .order = planes->order_bytes ? (const uint32_t *)(const void *)(data + planes->order) : NULL,
+        .factor = planes->factor_bytes ? (const float *)(const void *)(data + planes->factor) : NULL,
         .book = book,
     };
+}
+
+/* True if its inputs are put in another order or scaled before the product. */
+static inline bool hs_matrix_gathers(const hs_matrix *w)
+{
+    return w->order || w->factor;
 }
 
 /* The input of a column of an ordered matrix; the last one for what only a damaged file has. */

@@ -146,8 +146,9 @@ static hlwq_status read_part(hs_index *x, uint32_t g, const hs_json *j, hs_part 
                        "%s: index: group %u holds %.60s of %u x %u, the config asks for %s of %u x %u", path, g, name,
                        rows, cols, hs_role_name(part->role), part->rows, part->cols);
     bool known = hs_part_parse_format(part, dtype), vector = hs_role_class_of(part->role) == HS_CLASS_VECTOR;
-    if (!known || (!hs_dtype_packed(part->dtype) && !hs_dtype_float(part->dtype)) || (vector && part->dtype != HS_F32) ||
-        (part->ordered && part->role == HS_EMBED)) /* whose rows are taken as they are */
+    if (!known || (!hs_dtype_packed(part->dtype) && !hs_dtype_float(part->dtype)) ||
+        (vector && part->dtype != HS_F32) ||
+        ((part->ordered || part->scaled) && part->role == HS_EMBED)) /* whose rows are taken as they are */
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: index: %s has the dtype \"%.20s\", which it cannot have", path,
                        hs_role_name(part->role), dtype);
     part->book = 0;

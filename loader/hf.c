@@ -188,7 +188,9 @@ static hlwq_status read_header(hs_hf *hf, uint32_t file, hs_st_entry **entry, ui
     HS_TRY(hs_mem_alloc(hf->arena.mem, HS_MEM_TABLE, bytes + 1, "header", &p, err));
     hlwq_status st = hs_file_read(f, 8, p, bytes, path, err);
     if (st == HLWQ_OK)
-        st = hs_safetensors_parse(p, bytes, f->bytes, path, &hf->arena, entry, n, err);
+        st = hs_safetensors_parse_noted(p, bytes, f->bytes, path, &hf->arena, entry, n, &hf->centroids, err);
+    if (hf->centroids && !hf->centroids_path)
+        hf->centroids_path = path;
     hs_mem_free(hf->arena.mem, p);
     return st;
 }

@@ -14,10 +14,13 @@
 
 /* How the bytes of a tensor are stored. */
 typedef enum hs_encoding {
-    HS_ENC_PLAIN,     /* row-major elements of dtype */
-    HS_ENC_HLWQ,      /* rotated codes and fp16 norms, in one of the ways of hs_packing; dtype is Q2..Q6 */
-    HS_ENC_GPTQ,      /* hs_ints, packed along the inputs, transposed */
-    HS_ENC_COMPRESSED /* hs_ints, compressed-tensors' pack-quantized: packed along the inputs of each row */
+    HS_ENC_PLAIN,      /* row-major elements of dtype */
+    HS_ENC_HLWQ,       /* rotated codes and fp16 norms, in one of the ways of hs_packing; dtype is Q2..Q6 */
+    HS_ENC_GPTQ,       /* hs_ints, packed along the inputs, transposed */
+    HS_ENC_COMPRESSED, /* hs_ints, compressed-tensors' pack-quantized: packed along the inputs of each row */
+    HS_ENC_FP8,        /* and those after: widened to fp32 row by row (hs_hf_widen). FP8 with a scale a square of 128 */
+    HS_ENC_EOQ,        /* absmax codes, a scale a block of 128 in row-major order */
+    HS_ENC_GGML        /* a type of GGUF */
 } hs_encoding;
 
 /* How the codes of a block of 128 are laid down. */
@@ -45,6 +48,16 @@ typedef struct hs_ints {
     hs_range zeros, index; /* zero points; the group of each input. bytes 0: none */
 } hs_ints;
 
+/* What the writer of a GGUF did to the numbers of a vector, to be undone. */
+typedef enum hs_change { HS_CHANGE_NONE, HS_CHANGE_LESS_ONE, HS_CHANGE_LOG_NEGATED } hs_change;
+
+/* Value heads in GGUF's order: head (k * repeat + i) is number (i * k_heads + k) there. size 0: they are in ours. */
+typedef struct hs_regroup {
+    bool rows, columns;
+    uint32_t first, size; /* where they begin, and rows or columns of a head */
+    uint32_t k_heads, repeat;
+} hs_regroup;
+
 typedef struct hs_tensor {
     const char *name;
     hs_dtype dtype; /* GPTQ and COMPRESSED: the type that holds the same numbers, F32 where no packed one does */
@@ -56,7 +69,13 @@ typedef struct hs_tensor {
     hs_packing packing; /* HLWQ */
     const char *family; /* HLWQ: what to call it, "PolarEngine" */
     uint32_t book;      /* HLWQ: index into hs_hf.book */
-    hs_ints ints;       /* GPTQ, COMPRESSED */
+    bool unsure;        /* HLWQ: MSB or LSB, which the codes must tell */
+    bool flat;          /* no shape is stored: dim[0] is the number of weights, blocks run on over rows */
+    hs_range awq;       /* F16 [inputs]: weights were multiplied by it before they were coded. bytes 0: none */
+    hs_ints ints;       /* GPTQ, COMPRESSED; bits of EOQ */
+    uint32_t ggml;      /* GGML: the type; with it the next two */
+    hs_change change;
+    hs_regroup heads;
 } hs_tensor;
 
 typedef struct hs_hf {
@@ -76,6 +95,10 @@ typedef struct hs_hf {
     const char
         *format;    /* "BF16", "HLWQ packed Q5", "GPTQ 4 bit, group 128, desc_act, symmetric", ...: what `info` says */
     hs_json *polar; /* polar_config.json; NULL where there is none, or nobody asked */
+    const char
+        *centroids; /* EOQ v3: a JSON text of levels, from a shard's metadata or eoq_metadata.json; NULL = none */
+    const char *centroids_path;
+    uint32_t eoq_book[8]; /* by width: 1 + the book of EOQ tensors, 0 = not looked for yet */
     uint32_t n_books;
     hs_levels book[16]; /* those without levels are the author's: see hs_levels.author */
 
@@ -118,6 +141,23 @@ uint32_t hs_hf_block_bytes(const hs_tensor *t);
  */
 hlwq_status hs_hf_read_packed(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, uint8_t *codes,
                               uint16_t *norms, hlwq_error *err);
+
+/* What to multiply the inputs of a tensor with AWQ scales by: 1 / scale, [cols]; ones without scales. */
+hlwq_status hs_hf_read_factors(const hs_hf *hf, const hs_tensor *t, uint32_t cols, float *factor, hlwq_error *err);
+
+/* True for the encodings that have no packed form here. */
+static inline bool hs_tensor_widened(const hs_tensor *t)
+{
+    return t->encoding >= HS_ENC_FP8;
+}
+
+/* Bytes of a row of such a tensor in a buffer; and rows first..first + rows - 1 of the source into one. */
+uint64_t hs_hf_wide_bytes(const hs_tensor *t, uint64_t cols);
+hlwq_status hs_hf_read_wide(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, uint8_t *buffer,
+                            hlwq_error *err);
+
+/* Row `row` of the source, whose bytes in the buffer are at `raw`, as fp32; `out` has room for 2 * cols. */
+void hs_hf_widen(const hs_source *source, uint64_t row, const uint8_t *raw, float *out);
 
 /* Schema of this directory with the dtype of each part as stored (small parts F32), placed. */
 hlwq_status hs_hf_table(const hs_hf *hf, hs_table *table, hs_arena *arena, hlwq_error *err);

@@ -20,6 +20,10 @@ static bool is_expert_group(const hs_group *g)
 static bool same_shape(const hs_tensor *t, uint64_t rows, uint64_t cols)
 {
     const uint64_t *d = t->dim;
+    if (t->awq.bytes && t->awq.bytes != cols * 2)
+        return false;
+    if (t->flat)
+        return (cols % HS_BLOCK == 0 || hs_tensor_widened(t)) && d[0] == rows * cols;
     if (t->encoding == HS_ENC_HLWQ) /* most files do not say how wide, only how many blocks */
         return d[0] == rows && (d[1] == cols || d[1] == hs_align_up(cols, HS_BLOCK));
     if (t->rank == 1)
@@ -33,9 +37,28 @@ static hlwq_status wrong_shape(const hs_hf *hf, const hs_tensor *t, uint64_t row
 {
     char got[200];
     hs_shape_text(got, sizeof got, t->dim, t->rank);
+    if (t->flat && cols % HS_BLOCK && !hs_tensor_widened(t))
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s: tensor %.200s has blocks that run over rows of %" PRIu64 " inputs, which is not read",
+                       hf->path[t->data.file], t->name, cols);
+    if (t->awq.bytes && t->awq.bytes != cols * 2)
+        return hs_fail(err, HLWQ_ERR_FORMAT,
+                       "%s: tensor %.200s has %" PRIu64 " awq_scales, the config asks for %" PRIu64 " inputs",
+                       hf->path[t->awq.file], t->name, t->awq.bytes / 2, cols);
     return hs_fail(err, HLWQ_ERR_FORMAT,
                    "%s: tensor %.200s has the shape %s, the config asks for [%" PRIu64 ", %" PRIu64 "]",
                    hf->path[t->data.file], t->name, got, rows, cols);
+}
+
+/* GGUF's: a tensor of all gates, one of all ups, one of all downs. */
+static const hs_tensor *gguf_experts(const hs_hf *hf, const hs_group *g, hs_role role)
+{
+    char name[100];
+    snprintf(name, sizeof name, "layers.%u.mlp.experts.%s_exps", g->layer,
+             role == HS_GATE ? "gate"
+             : role == HS_UP ? "up"
+                             : "down");
+    return g->kind == HS_GROUP_EXPERTS ? hs_hf_find(hf, name) : NULL;
 }
 
 /* Fused experts: gate rows, then up rows, in gate_up_proj; slice e of the tensor, or tensor number e. */
@@ -49,9 +72,18 @@ static hlwq_status fused_source(const hs_hf *hf, const hs_group *g, uint32_t ext
         snprintf(base, sizeof base, "layers.%u.mlp.experts.%s", g->layer, down ? "down_proj" : "gate_up_proj");
     else
         snprintf(base, sizeof base, "mtp.layers.0.mlp.experts.%s", down ? "down_proj" : "gate_up_proj");
-    const hs_tensor *t = hs_hf_find(hf, base);
+    const hs_tensor *t = gguf_experts(hf, g, part->role);
     if (t) {
-        if (t->rank != 3 || t->dim[0] != g->count || t->dim[1] != rows || t->dim[2] != part->cols)
+        if (t->rank != 3 || t->dim[0] != g->count || t->dim[1] != part->rows || t->dim[2] != part->cols)
+            return wrong_shape(hf, t, (uint64_t)part->rows * g->count, part->cols, err);
+        *s = (hs_source){t, (uint64_t)extent * part->rows, part->rows, part->cols};
+        return HLWQ_OK;
+    }
+    t = hs_hf_find(hf, base);
+    if (t) {
+        bool fits = t->flat ? same_shape(t, rows * g->count, part->cols)
+                            : t->rank == 3 && t->dim[0] == g->count && t->dim[1] == rows && t->dim[2] == part->cols;
+        if (!fits)
             return wrong_shape(hf, t, rows * g->count, part->cols, err);
         *s = (hs_source){t, extent * rows + from, part->rows, part->cols};
         return HLWQ_OK;
@@ -104,7 +136,8 @@ static hlwq_status check_group(const hs_hf *hf, const hs_group *g, bool *used, h
             if (!hs_dtype_packed(s.tensor->dtype) && !hs_dtype_float(s.tensor->dtype) && s.tensor->dtype != HS_F64)
                 return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s holds %s, not weights",
                                hf->path[s.tensor->data.file], s.tensor->name, hs_dtype_name(s.tensor->dtype));
-            if (hs_role_class_of(g->part[i].role) == HS_CLASS_VECTOR && s.tensor->encoding != HS_ENC_PLAIN)
+            if (hs_role_class_of(g->part[i].role) == HS_CLASS_VECTOR && s.tensor->encoding != HS_ENC_PLAIN &&
+                !hs_tensor_widened(s.tensor))
                 return hs_fail(err, HLWQ_ERR_FORMAT,
                                "%s: tensor %.200s is quantised, which norms and vectors cannot be",
                                hf->path[s.tensor->data.file], s.tensor->name);
@@ -171,10 +204,11 @@ static hlwq_status part_dtype(const hs_hf *hf, const hs_group *g, uint32_t exten
     out->dtype = s.tensor->dtype;
     out->book = s.tensor->book;
     out->ordered = hs_dtype_int4(out->dtype) && s.tensor->ints.ordered;
+    out->scaled = hs_dtype_rotated(out->dtype) && s.tensor->awq.bytes;
     if (hs_role_class_of(part->role) == HS_CLASS_VECTOR || out->dtype == HS_F64 ||
-        (part->role == HS_EMBED && out->ordered)) {
+        (part->role == HS_EMBED && (out->ordered || out->scaled))) {
         out->dtype = HS_F32;
-        out->ordered = false;
+        out->ordered = out->scaled = false;
     }
     return HLWQ_OK;
 }
@@ -185,6 +219,7 @@ static bool unite(hs_part *part, const hs_part *other)
     bool same_group = hs_dtype_int4(part->dtype) && hs_dtype_int4(other->dtype) &&
                       hs_dtype_group(part->dtype) == hs_dtype_group(other->dtype);
     part->ordered = part->ordered || other->ordered;
+    part->scaled = part->scaled || other->scaled;
     if (part->dtype == other->dtype)
         return part->book == other->book;
     if (same_group)
@@ -284,4 +319,25 @@ hlwq_status hs_hf_read_packed(const hs_hf *hf, const hs_source *s, uint64_t firs
                         hf->path[t->norms.file], err));
     HS_TRY(check_codes(hf, t, codes, rows * row, err));
     return check_norms(hf, t, norms, from, rows, blocks, err);
+}
+
+hlwq_status hs_hf_read_factors(const hs_hf *hf, const hs_tensor *t, uint32_t cols, float *factor, hlwq_error *err)
+{
+    const hs_range *r = &t->awq;
+    uint8_t *raw = (uint8_t *)factor + (size_t)cols * 2; /* the upper half of the room */
+    assert(r->bytes == 0 || r->bytes == (uint64_t)cols * 2);
+    if (r->bytes)
+        HS_TRY(hs_file_read(&hf->file[r->file], r->offset, raw, r->bytes, hf->path[r->file], err));
+    for (uint32_t i = 0; i < cols; i++) {
+        uint16_t half = 0x3C00;
+        if (r->bytes)
+            memcpy(&half, raw + (size_t)i * 2, 2);
+        float scale = hs_f16_to_f32(half);
+        if (!(scale > 0) || half >= 0x7C00)
+            return hs_fail(err, HLWQ_ERR_FORMAT,
+                           "%s: tensor %.200s: awq_scales[%u] is %g, should be above 0 and finite", hf->path[r->file],
+                           t->name, i, (double)scale);
+        factor[i] = 1.0f / scale;
+    }
+    return HLWQ_OK;
 }

@@ -2,9 +2,11 @@
  * loader/hf_tensors.c - from file tensors to the parameters of the model, under canonical names.
  */
 #include "loader/formats/compressed.h"
+#include "loader/formats/eoq.h"
 #include "loader/formats/gptq.h"
 #include "loader/formats/hlwq_packed.h"
 #include "loader/formats/polar.h"
+#include "loader/formats/wide.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -120,7 +122,7 @@ static hlwq_status plain_tensor(const hs_hf *hf, const hs_raw *r, hs_tensor *t, 
 
 /* ---- families ------------------------------------------------------------------------------- */
 
-typedef enum family { PLAIN, GPTQ, COMPRESSED, PACKED, DUNDER, POLAR } family;
+typedef enum family { PLAIN, GPTQ, COMPRESSED, PACKED, DUNDER, POLAR, EOQ3, EOQ, FP8 } family;
 
 /* What a file tensor's ending says: whose it is, if the tensor with the second ending is there. */
 static const struct {
@@ -141,6 +143,10 @@ static const struct {
     {"__meta", "__packed", PACKED},
     {"__codes", "__codes", DUNDER},
     {"__norms", "__codes", DUNDER},
+    {".codes", ".scales", EOQ}, /* before PolarEngine's, which has norms instead */
+    {".scales", ".codes", EOQ},
+    {".weight", ".weight_scale_inv", FP8},
+    {".weight_scale_inv", ".weight", FP8},
     {".codes", ".codes", POLAR},
     {".norms", ".codes", POLAR},
     {".ct_scaled", ".codes", POLAR},
@@ -149,6 +155,9 @@ static const struct {
     {".norms", ".codes_packed", POLAR},
     {".ct_scaled", ".codes_packed", POLAR},
     {".ct", ".codes_packed", POLAR},
+    {".packed", ".packed", EOQ3},
+    {".norms", ".packed", EOQ3},
+    {".awq_scales", ".packed", EOQ3},
 };
 
 typedef struct module {
@@ -170,6 +179,8 @@ static bool find_module(const hs_raw *raw, uint32_t n, uint32_t i, module *m)
             continue;
         m->of = ending[k].of;
         m->base = base;
+        if (m->of == EOQ || m->of == FP8) /* told by the companion, not by the ending of their own */
+            return strcmp(ending[k].suffix, m->of == EOQ ? ".codes" : ".weight") == 0;
         return strcmp(ending[k].suffix, ending[k].main) == 0;
     }
     return true;
@@ -178,6 +189,13 @@ static bool find_module(const hs_raw *raw, uint32_t n, uint32_t i, module *m)
 static const hs_raw *beside(const module *m, const char *suffix)
 {
     return hs_hf_raw(m->raw, m->n, m->main->entry.name, m->base, suffix);
+}
+
+/* Parameters whose own name has no ".weight". */
+static bool fused_experts(const char *name)
+{
+    size_t base;
+    return hs_hf_ends(name, ".mlp.experts.gate_up_proj", &base) || hs_hf_ends(name, ".mlp.experts.down_proj", &base);
 }
 
 /* The parameter's name in the checkpoint: "__" stands for dots where there are none; modules have a weight. */
@@ -196,7 +214,9 @@ static void parameter_name(const module *m, char name[HS_SAFETENSORS_NAME_MAX + 
         }
         *to = 0;
     }
-    bool is_module = m->of == GPTQ || m->of == COMPRESSED || m->of == POLAR;
+    if (m->of == EOQ3 && !fused_experts(name) && !hs_hf_ends(name, ".weight", &base))
+        strcat(name, ".weight");
+    bool is_module = m->of == GPTQ || m->of == COMPRESSED || m->of == POLAR || m->of == FP8;
     if (is_module && !hs_hf_ends(name, ".weight", &base)) /* some exporters write M.weight.weight_packed */
         strcat(name, ".weight");
 }
@@ -215,6 +235,9 @@ static hlwq_status read_module(hs_hf *hf, const hs_int_config *config, const mod
     case PACKED: return hs_hlwq_packed_tensor(hf, m->main, beside(m, "__norms"), beside(m, "__meta"), t, err);
     case DUNDER: return hs_polar_dunder_tensor(hf, m->main, beside(m, "__norms"), name, t, err);
     case POLAR: return hs_polar_tensor(hf, m->main, beside(m, ".norms"), levels ? levels : beside(m, ".ct"), t, err);
+    case EOQ3: return hs_eoq3_tensor(hf, m->raw, m->n, m->main, beside(m, ".norms"), beside(m, ".awq_scales"), t, err);
+    case EOQ: return hs_eoq_tensor(hf, m->main, beside(m, ".scales"), t, err);
+    case FP8: return hs_fp8_tensor(hf, m->main, beside(m, ".weight_scale_inv"), t, err);
     default: break;
     }
     HS_TRY(refuse_foreign(hf, m->main, err));
@@ -246,11 +269,12 @@ static hlwq_status make_tensor(hs_hf *hf, const hs_int_config *config, const hs_
 static hlwq_status name_rotated(hs_hf *hf, hlwq_error *err)
 {
     const char *name = NULL;
-    bool width[7] = {false};
+    bool width[7] = {false}, awq = false;
     char text[120], *copy;
     for (uint32_t i = 0; i < hf->n_tensors; i++)
         if (hf->tensor[i].encoding == HS_ENC_HLWQ) {
             width[hs_dtype_bits(hf->tensor[i].dtype)] = true;
+            awq = awq || hf->tensor[i].awq.bytes;
             if (!name || hf->tensor[i].packing == HS_PACK_HALVES) /* a notebook's nibbles say which notebook */
                 name = hf->tensor[i].family;
         }
@@ -260,9 +284,25 @@ static hlwq_status name_rotated(hs_hf *hf, hlwq_error *err)
     for (uint32_t b = 2; b <= 6; b++)
         if (width[b])
             n += snprintf(text + n, sizeof text - (size_t)n, " Q%u", b);
+    if (awq)
+        snprintf(text + n, sizeof text - (size_t)n, ", AWQ scales");
     HS_TRY(hs_arena_text(&hf->arena, text, strlen(text), &copy, err));
     hf->format = copy;
     return HLWQ_OK;
+}
+
+/* Formats whose matrices are widened: says so, since memory grows. */
+static void name_widened(hs_hf *hf, const hs_log *log)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < hf->n_tensors; i++)
+        if (hs_tensor_widened(&hf->tensor[i])) {
+            hf->format = hf->tensor[i].family;
+            n++;
+        }
+    if (n)
+        hs_log_line(log, HLWQ_LOG_WARN, "%s: %u matrices of %s have no packed form here and are dequantised", hf->dir,
+                    n, hf->format);
 }
 
 static hlwq_status name_format(hs_hf *hf, const hs_log *log, hlwq_error *err)
@@ -270,6 +310,8 @@ static hlwq_status name_format(hs_hf *hf, const hs_log *log, hlwq_error *err)
     HS_TRY(hs_int_describe(hf, log, &hf->format, err));
     if (!hf->format)
         HS_TRY(name_rotated(hf, err));
+    if (!hf->format)
+        name_widened(hf, log);
     if (hf->format)
         return HLWQ_OK;
     uint64_t bytes[HS_DTYPE_COUNT] = {0};
@@ -288,7 +330,7 @@ static bool is_skipped(const char *name)
 {
     size_t base;
     return begins(name, "model.visual.") || begins(name, "visual.") || begins(name, "model__visual__") ||
-           hs_hf_ends(name, "rotary_emb.inv_freq", &base);
+           hs_hf_ends(name, "rotary_emb.inv_freq", &base) || strcmp(name, "centroids") == 0;
 }
 
 hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, const hs_log *log, hlwq_error *err)

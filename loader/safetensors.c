@@ -147,6 +147,26 @@ static hlwq_status read_entries(const context *c, const hs_json *root, hs_st_ent
 hlwq_status hs_safetensors_parse(const char *header, uint64_t header_bytes, uint64_t file_bytes, const char *path,
                                  hs_arena *arena, hs_st_entry **entry, uint32_t *n, hlwq_error *err)
 {
+    return hs_safetensors_parse_noted(header, header_bytes, file_bytes, path, arena, entry, n, NULL, err);
+}
+
+static hlwq_status note_centroids(const hs_json *root, hs_arena *arena, const char **centroids, hlwq_error *err)
+{
+    const hs_json *c = hs_json_get(hs_json_get(root, "__metadata__"), "centroids");
+    size_t bytes;
+    char *copy;
+    if (!centroids || hs_json_type_of(c) != HS_JSON_STRING)
+        return HLWQ_OK;
+    const char *text = hs_json_string(c, &bytes);
+    HS_TRY(hs_arena_text(arena, text, bytes, &copy, err));
+    *centroids = copy;
+    return HLWQ_OK;
+}
+
+hlwq_status hs_safetensors_parse_noted(const char *header, uint64_t header_bytes, uint64_t file_bytes, const char *path,
+                                       hs_arena *arena, hs_st_entry **entry, uint32_t *n, const char **centroids,
+                                       hlwq_error *err)
+{
     hs_json *root;
     *entry = NULL;
     *n = 0;
@@ -164,6 +184,8 @@ hlwq_status hs_safetensors_parse(const char *header, uint64_t header_bytes, uint
     HS_TRY(hs_json_parse(header, header_bytes, path, &root, err));
     context c = {path, 8 + header_bytes, file_bytes - 8 - header_bytes, arena, err};
     hlwq_status st = read_entries(&c, root, entry, n);
+    if (st == HLWQ_OK)
+        st = note_centroids(root, arena, centroids, err);
     hs_json_free(root);
     return st;
 }

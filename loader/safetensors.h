@@ -27,6 +27,11 @@ typedef struct hs_st_entry {
 hlwq_status hs_safetensors_parse(const char *header, uint64_t header_bytes, uint64_t file_bytes, const char *path,
                                  hs_arena *arena, hs_st_entry **entry, uint32_t *n, hlwq_error *err);
 
+/* The same; *centroids becomes the text of that name in the header's metadata, if it has one. */
+hlwq_status hs_safetensors_parse_noted(const char *header, uint64_t header_bytes, uint64_t file_bytes, const char *path,
+                                       hs_arena *arena, hs_st_entry **entry, uint32_t *n, const char **centroids,
+                                       hlwq_error *err);
+
 /* "[32, 64]" */
 void hs_shape_text(char *out, size_t capacity, const uint64_t *dim, uint32_t rank);
 

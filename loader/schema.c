@@ -68,20 +68,25 @@ const char *hs_group_kind_name(hs_group_kind kind)
 
 void hs_part_format(char out[HS_FORMAT_TEXT], const hs_part *part)
 {
-    snprintf(out, HS_FORMAT_TEXT, "%s%s", hs_dtype_name(part->dtype), part->ordered ? "/order" : "");
+    snprintf(out, HS_FORMAT_TEXT, "%s%s%s", hs_dtype_name(part->dtype), part->ordered ? "/order" : "",
+             part->scaled ? "/scaled" : "");
 }
 
 bool hs_part_parse_format(hs_part *part, const char *text)
 {
     char name[HS_FORMAT_TEXT];
-    const char *slash = strchr(text, '/');
-    size_t n = slash ? (size_t)(slash - text) : strlen(text);
-    part->ordered = slash != NULL;
-    if (n >= sizeof name || (slash && strcmp(slash, "/order") != 0))
+    size_t n = strcspn(text, "/");
+    const char *rest = text + n;
+    if (n >= sizeof name)
         return false;
     memcpy(name, text, n);
     name[n] = 0;
-    return hs_dtype_parse(name, &part->dtype) && (!slash || hs_dtype_int4(part->dtype));
+    part->ordered = strncmp(rest, "/order", 6) == 0;
+    rest += part->ordered ? 6 : 0;
+    part->scaled = strcmp(rest, "/scaled") == 0;
+    rest += part->scaled ? 7 : 0;
+    return !*rest && hs_dtype_parse(name, &part->dtype) && (!part->ordered || hs_dtype_int4(part->dtype)) &&
+           (!part->scaled || hs_dtype_packed(part->dtype));
 }
 
 const hs_part *hs_group_find(const hs_group *group, hs_role role)
@@ -216,6 +221,11 @@ hlwq_status hs_group_place(hs_group *g, hlwq_error *err)
             p->planes.order = p->planes.bytes;
             p->planes.order_bytes = (uint64_t)p->cols * sizeof(uint32_t);
             p->planes.bytes += hs_align_up(p->planes.order_bytes, 64);
+        }
+        if (fits && p->scaled) {
+            p->planes.factor = p->planes.bytes;
+            p->planes.factor_bytes = (uint64_t)p->cols * sizeof(float);
+            p->planes.bytes += hs_align_up(p->planes.factor_bytes, 64);
         }
         /* Large parts start on a page; an expert is read whole, so its three follow one another. */
         uint64_t align = !experts && p->planes.bytes > HS_EXTENT_ALIGN ? HS_EXTENT_ALIGN : 64;

@@ -94,6 +94,7 @@ typedef struct hs_part {
     hs_dtype dtype;
     uint32_t book;    /* index into hs_table.book; rotated types only */
     bool ordered;     /* INT4: a plane after the others says which input each column is */
+    bool scaled;      /* packed types: a plane after those says what the input of each column is multiplied by */
     uint64_t offset;  /* in the extent */
     hs_planes planes; /* from offset */
 } hs_part;
@@ -136,7 +137,7 @@ hlwq_status hs_schema_build(hs_table *table, const hs_config *config, bool has_m
 /* Sets the offsets, planes and bytes of a group from its dtypes. */
 hlwq_status hs_group_place(hs_group *group, hlwq_error *err);
 
-/* "Q5", "I4Z", "I4/order": a part's dtype and whether it is ordered; and back, false if it is none of ours. */
+/* "Q5", "I4Z", "I4/order", "Q5/scaled": a part's dtype and its planes of columns; and back, false if it is none. */
 enum { HS_FORMAT_TEXT = 24 };
 void hs_part_format(char out[HS_FORMAT_TEXT], const hs_part *part);
 bool hs_part_parse_format(hs_part *part, const char *text);

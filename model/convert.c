@@ -3,6 +3,8 @@
  */
 #include "model/engine.h"
 
+#include "loader/formats/gguf.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,8 +96,8 @@ static hlwq_status open_source(hs_store **store, hs_mem *mem, const hlwq_convert
 {
     if (!hs_path_exists(o->source))
         return hs_fail(err, HLWQ_ERR_IO, "%s does not exist", o->source);
-    if (!hs_path_is_directory(o->source))
-        return hs_fail(err, HLWQ_ERR_ARG, "%s is not a model directory", o->source);
+    if (!hs_path_is_directory(o->source) && !hs_gguf_is(o->source))
+        return hs_fail(err, HLWQ_ERR_IO, "%s is not a model directory, nor a GGUF file", o->source);
     return hs_store_open(store, mem, o->source, p, log, err);
 }
 

@@ -10,15 +10,15 @@
 /* The dtypes of a group's matrices, in order of its parts. */
 static void group_format(hs_text *t, const hs_group *g)
 {
-    bool seen[2][HS_DTYPE_COUNT] = {{false}};
+    bool seen[2][2][HS_DTYPE_COUNT] = {{{false}}};
     const char *comma = "";
     hs_text_add(t, "\"", 1);
     for (uint32_t i = 0; i < g->n_parts; i++) {
         const hs_part *p = &g->part[i];
         char format[HS_FORMAT_TEXT];
-        if (seen[p->ordered][p->dtype] || (g->n_parts > 1 && hs_role_class_of(p->role) == HS_CLASS_VECTOR))
+        if (seen[p->ordered][p->scaled][p->dtype] || (g->n_parts > 1 && hs_role_class_of(p->role) == HS_CLASS_VECTOR))
             continue;
-        seen[p->ordered][p->dtype] = true;
+        seen[p->ordered][p->scaled][p->dtype] = true;
         hs_part_format(format, p);
         hs_text_format(t, "%s%s", comma, format);
         comma = "+";

@@ -187,7 +187,7 @@ hs_limits hs_network_limits(const hs_table *table, uint32_t batch)
     for (uint32_t g = 0; g < table->n_groups; g++)
         for (uint32_t i = 0; i < table->group[g].n_parts; i++) {
             m.dtypes |= 1u << table->group[g].part[i].dtype;
-            m.ordered = m.ordered || table->group[g].part[i].ordered;
+            m.ordered = m.ordered || table->group[g].part[i].ordered || table->group[g].part[i].scaled;
         }
     return m;
 }

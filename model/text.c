@@ -1,6 +1,7 @@
 /*
  * model/text.c - the public tokenizer functions.
  */
+#include "loader/formats/gguf.h"
 #include "model/engine.h"
 
 #include <stdio.h>
@@ -39,7 +40,7 @@ static hlwq_status open_any(hlwq_tokenizer *t, hs_arena *arena, const char *path
         HS_TRY(hs_path_join(arena, path, "tokenizer_config.json", &config, err));
         return parse_file(t, arena, file, config, err);
     }
-    if (hs_container_is(path))
+    if (hs_container_is(path) || hs_gguf_is(path))
         return parse_container(t, path, err);
     return parse_file(t, arena, path, NULL, err);
 }

@@ -7,8 +7,10 @@
 #include "offload/store.h"
 
 #include "base/size.h"
+#include "loader/formats/gguf.h"
 #include "offload/store_codes.h"
 #include "offload/store_ints.h"
+#include "offload/store_wide.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -75,7 +77,8 @@ static hlwq_status apply_precision(hs_table *t, const hs_precision *p, hlwq_erro
 static hlwq_status open_directory(hs_store *s, const char *path, const hs_precision *precision, const hs_log *log,
                                   hlwq_error *err)
 {
-    HS_TRY(hs_hf_open(&s->hf, s->mem, path, log, err));
+    HS_TRY(hs_path_is_directory(path) ? hs_hf_open(&s->hf, s->mem, path, log, err)
+                                      : hs_gguf_open(&s->hf, s->mem, path, log, err));
     s->has_hf = true;
     HS_TRY(hs_hf_table(&s->hf, &s->made, &s->arena, err));
     for (uint32_t i = 0; i < s->made.n_books; i++) {
@@ -84,6 +87,7 @@ static hlwq_status open_directory(hs_store *s, const char *path, const hs_precis
             hs_book_levels(book->author == 'A' ? HS_BOOK_A : HS_BOOK_B, book->bits, book->level);
         book->author = 0;
     }
+    HS_TRY(hs_store_settle_order(&s->hf, s->made.book, err));
     if (precision)
         HS_TRY(apply_precision(&s->made, precision, err));
     s->table = &s->made;
@@ -135,14 +139,15 @@ hlwq_status hs_store_open(hs_store **store, hs_mem *mem, const char *path, const
     hlwq_status st = hs_arena_text(&s->arena, path, strlen(path), &copy, err);
     if (st == HLWQ_OK) {
         s->path = copy;
-        if (hs_path_is_directory(path)) {
+        if (hs_path_is_directory(path) || hs_gguf_is(path)) {
             st = open_directory(s, path, precision, log, err);
         } else {
             st = hs_container_open(&s->container, mem, path, log, err);
             s->is_container = st == HLWQ_OK;
             s->table = &s->container.table;
             if (st == HLWQ_OK && precision)
-                st = hs_fail(err, HLWQ_ERR_ARG, "%s is a container already; convert reads model directories", path);
+                st = hs_fail(err, HLWQ_ERR_ARG,
+                             "%s is a container already; convert reads model directories and GGUF files", path);
         }
     }
     if (st == HLWQ_OK)
@@ -282,19 +287,22 @@ typedef struct making {
     const hs_part *part;
     const hs_codebook *book;
     const hs_source *source;
-    uint8_t *out;            /* the part */
-    const uint8_t *raw;      /* source rows of this piece */
-    const uint16_t *norms;   /* of this piece, packed sources */
-    uint64_t first;          /* row of the piece in the part */
-    float *row;              /* scratch, [threads][cols] */
-    hlwq_status status[256]; /* by worker */
+    uint8_t *out;              /* the part */
+    const uint8_t *raw;        /* source rows of this piece */
+    const uint16_t *norms;     /* of this piece, packed sources */
+    uint64_t first;            /* row of the piece in the part */
+    float *row;                /* scratch, [threads][row_floats] */
+    size_t row_floats;         /* cols, to whole blocks */
+    const hs_codebook *decode; /* HLWQ sources */
+    const float *factor;       /* of such, [cols]: what AWQ undoes */
+    hlwq_status status[256];   /* by worker */
 } making;
 
 static void encode_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
 {
     making *m = user;
     uint64_t cols = m->part->cols, item = hs_dtype_bytes(m->source->tensor->dtype);
-    float *row = m->row + worker * cols;
+    float *row = m->row + worker * m->row_floats;
     for (uint32_t r = first; r < last && m->status[worker] == HLWQ_OK; r++) {
         hs_to_f32(row, m->raw + r * cols * item, m->source->tensor->dtype, cols);
         m->status[worker] =
@@ -317,6 +325,29 @@ static void repack_some(void *user, uint32_t first, uint32_t last, uint32_t work
     }
 }
 
+/* Rows that stay codes nowhere: decoded, and coded anew where the part is packed. */
+static void recode_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    making *m = user;
+    const hs_part *part = m->part;
+    const uint64_t blocks = hs_ceil_div(part->cols, HS_BLOCK), block = hs_hf_block_bytes(m->source->tensor);
+    float *row = m->row + worker * m->row_floats;
+    for (uint32_t r = first; r < last && m->status[worker] == HLWQ_OK; r++) {
+        for (uint64_t b = 0; b < blocks; b++) {
+            uint8_t code[HS_BLOCK];
+            hs_store_unpack_codes(m->source->tensor, m->raw + (r * blocks + b) * block, code);
+            hs_decode_block(m->decode, code, m->norms[r * blocks + b], row + b * HS_BLOCK);
+        }
+        for (uint32_t c = 0; c < part->cols; c++)
+            row[c] *= m->factor[c];
+        if (hs_dtype_packed(part->dtype))
+            m->status[worker] =
+                hs_encode_rows(part->dtype, m->book, row, m->first + r, 1, part->rows, part->cols, m->out, NULL);
+        else
+            memcpy((float *)(void *)m->out + (m->first + r) * part->cols, row, part->cols * sizeof(float));
+    }
+}
+
 static void run_rows(hs_pool *pool, uint32_t n, hs_pool_fn fn, making *m)
 {
     if (pool)
@@ -330,12 +361,11 @@ static hlwq_status make_piece(hs_store *s, making *m, uint64_t rows, hs_pool *po
 {
     const hs_part *part = m->part;
     const hs_tensor *t = m->source->tensor;
-    if (t->encoding == HS_ENC_HLWQ) {
-        assert(part->dtype == t->dtype);
+    if (t->encoding == HS_ENC_HLWQ && part->dtype == t->dtype) {
         run_rows(pool, (uint32_t)rows, repack_some, m);
-    } else if (hs_dtype_packed(part->dtype)) {
+    } else if (t->encoding == HS_ENC_HLWQ || hs_dtype_packed(part->dtype)) {
         memset(m->status, 0, sizeof m->status);
-        run_rows(pool, (uint32_t)rows, encode_some, m);
+        run_rows(pool, (uint32_t)rows, t->encoding == HS_ENC_HLWQ ? recode_some : encode_some, m);
         for (int i = 0; i < 256; i++)
             if (m->status[i] != HLWQ_OK)
                 return hs_fail(err, m->status[i], "%s: %s holds a value that is not finite", s->path, t->name);
@@ -358,20 +388,30 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
     if (t->encoding == HS_ENC_GPTQ || t->encoding == HS_ENC_COMPRESSED)
         return hs_store_ints(&s->hf, s->mem, t, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL, pool,
                              out, err);
+    if (hs_tensor_widened(t))
+        return hs_store_wide(&s->hf, s->mem, &source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
+                             pool, out, err);
     bool stream = t->encoding == HS_ENC_HLWQ;
     uint64_t blocks = hs_ceil_div(part->cols, HS_BLOCK), threads = pool ? hs_pool_threads(pool) : 1;
     uint64_t row = stream ? blocks * hs_hf_block_bytes(t) : (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
-    uint64_t step = hs_max_u64(1, hs_min_u64(part->rows, PIECE / row));
-    uint64_t norm_bytes = stream ? step * blocks * 2 : 0, scratch = threads * part->cols * sizeof(float);
+    uint64_t step = hs_max_u64(1, hs_min_u64(part->rows, PIECE / row)), row_floats = blocks * HS_BLOCK;
+    uint64_t norm_bytes = stream ? hs_align_up(step * blocks * 2, 64) : 0;
+    uint64_t factor_bytes = stream ? row_floats * sizeof(float) : 0;
     void *p;
-    uint64_t raw_bytes = hs_align_up(step * row, 64), norms_at = raw_bytes + hs_align_up(scratch, 64);
-    HS_TRY(hs_mem_alloc(s->mem, HS_MEM_IO, norms_at + norm_bytes, "transfer buffer", &p, err));
+    uint64_t raw_bytes = hs_align_up(step * row, 64);
+    uint64_t norms_at = raw_bytes + hs_align_up(threads * row_floats * sizeof(float), 64);
+    HS_TRY(hs_mem_alloc(s->mem, HS_MEM_IO, norms_at + norm_bytes + factor_bytes, "transfer buffer", &p, err));
     uint8_t *buffer = p;
+    uint16_t *norms = (uint16_t *)(void *)(buffer + norms_at);
+    float *factor = (float *)(void *)(buffer + norms_at + norm_bytes);
     making *m = calloc(1, sizeof *m);
     hlwq_status st = m ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to load a tensor");
+    if (st == HLWQ_OK && stream)
+        st = hs_hf_read_factors(&s->hf, t, part->cols, factor, err);
+    if (st == HLWQ_OK && part->scaled)
+        memcpy(out + part->planes.factor, factor, part->planes.factor_bytes);
     for (uint64_t first = 0; st == HLWQ_OK && first < part->rows; first += step) {
         uint64_t rows = hs_min_u64(step, part->rows - first);
-        uint16_t *norms = (uint16_t *)(void *)(buffer + norms_at);
         *m = (making){.part = part,
                       .book = hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
                       .source = &source,
@@ -379,7 +419,10 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
                       .raw = buffer,
                       .norms = norms,
                       .first = first,
-                      .row = (float *)(void *)(buffer + raw_bytes)};
+                      .row = (float *)(void *)(buffer + raw_bytes),
+                      .row_floats = row_floats,
+                      .decode = stream ? &s->book[t->book] : NULL,
+                      .factor = factor};
         st = stream ? hs_hf_read_packed(&s->hf, &source, first, rows, buffer, norms, err)
                     : hs_hf_read_rows(&s->hf, &source, first, rows, buffer, err);
         if (st == HLWQ_OK)

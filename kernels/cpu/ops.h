@@ -130,6 +130,8 @@ static inline void hs_exact_row(const hs_matrix *w, uint32_t r, float *row)
 {
     float *columns = w->order ? row + w->cols : row;
     hs_decode_row(w->dtype, w->book, w->low, w->rows, w->cols, r, columns);
+    for (uint32_t c = 0; w->factor && c < w->cols; c++)
+        columns[c] *= w->factor[c];
     if (!w->order)
         return;
     memset(row, 0, w->cols * sizeof *row); /* a damaged order may leave some out */

@@ -42,7 +42,7 @@ static bool reads_q8(const hs_cpu *c, hs_dtype weights)
     return hs_dtype_packed(weights) && !c->exact;
 }
 
-/* Row `row` of the input of an ordered matrix, gathered in the order of its columns by way of `scratch`. */
+/* Row `row` of the input of a matrix that gathers: in the order of its columns, scaled, by way of `scratch`. */
 static void gather_row(const hs_cpu_ops *ops, const hs_input *in, const hs_matrix *w, uint32_t row,
                        const hs_q8_buffer *out, uint32_t to, float *scratch)
 {
@@ -50,7 +50,9 @@ static void gather_row(const hs_cpu_ops *ops, const hs_input *in, const hs_matri
     hs_q8_form form = hs_q8_form_of(w->dtype);
     size_t block = (size_t)to * blocks_of(in->cols), at = form == HS_Q8_FLAT64 ? 2 * block : block;
     for (uint32_t i = 0; i < in->cols; i++)
-        scratch[i] = x[hs_input_of(w, i)];
+        scratch[i] = x[w->order ? hs_input_of(w, i) : i];
+    for (uint32_t i = 0; w->factor && i < in->cols; i++)
+        scratch[i] *= w->factor[i];
     hs_q8_row(ops, form, scratch, in->cols, out->q + block * HS_BLOCK, out->scale + at, out->sum + at);
 }
 
@@ -67,10 +69,10 @@ static void gather_some(void *user, uint32_t first, uint32_t last, uint32_t work
     }
 }
 
-/* True if a task reads rows of its own: no two modules of a model are known to share an order. */
+/* True if a task reads rows of its own: no two modules of a model are known to share an order or factors. */
 static bool gathers(const hs_cpu *c, const hs_task *t)
 {
-    return t->w->order && reads_q8(c, t->w->dtype) && t->in->made != EVERY_FORM;
+    return hs_matrix_gathers(t->w) && reads_q8(c, t->w->dtype) && t->in->made != EVERY_FORM;
 }
 
 static void gather(hs_cpu *c, uint32_t n_tasks)
@@ -178,7 +180,7 @@ static void glue_rows(void *user, uint32_t first, uint32_t last, uint32_t worker
         c->ops->swiglu(h, job_rows(c, c->up, j) + (size_t)m * width, width, h);
         if (!reads_q8(c, j->w->down.dtype))
             continue;
-        if (j->w->down.order) /* both while h is warm */
+        if (hs_matrix_gathers(&j->w->down)) /* both while h is warm */
             gather_row(c->ops, &j->hidden, &j->w->down, m, &j->room, m, hs_cpu_scratch(c, worker));
         else
             q8_row(c->ops, &j->hidden, hs_q8_form_of(j->w->down.dtype), m);

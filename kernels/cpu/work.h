@@ -34,7 +34,7 @@ typedef struct hs_task {
     size_t stride;
 } hs_task;
 
-/* Rows of a task with an ordered matrix: those of its tokens, gathered, in its form; q NULL = it has none. */
+/* Rows of a task whose matrix gathers: those of its tokens, gathered, in its form; q NULL = it has none. */
 typedef struct hs_own_rows {
     hs_q8_buffer q8;
     uint32_t first; /* own rows of the tasks before */

@@ -598,6 +598,9 @@ extern "C" hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error
         if (limits->dtypes >> d & 1 && hs_dtype_int4((hs_dtype)d))
             return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "the CUDA backend does not know %s weights",
                            hs_dtype_name((hs_dtype)d));
+    if (limits->ordered)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
+                       "the CUDA backend does not know weights whose inputs are scaled (AWQ) or put in order");
     if (limits->experts > 512 || limits->head_dim > 256)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
                        "the CUDA backend takes at most 512 experts and heads of 256, this model has %u and %u",

@@ -1,0 +1,92 @@
+/*
+ * offload/store_wide.c - rows of foreign formats into parts, a piece at a time.
+ */
+#include "offload/store_wide.h"
+
+#include "base/size.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PIECE (8u << 20)
+
+typedef struct job {
+    const hs_source *source;
+    const hs_part *part;
+    const hs_codebook *book;
+    const uint8_t *raw;
+    uint64_t step, first; /* bytes of a row of raw; its row in the part */
+    float *row;           /* scratch, [threads][2 * cols] */
+    uint8_t *out;
+    hlwq_status status[256]; /* by worker */
+} job;
+
+static bool is_finite(const float *row, uint32_t n)
+{
+    float sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += row[i] - row[i]; /* NaN for infinities too */
+    return sum == 0;
+}
+
+static void make_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    job *j = user;
+    const uint32_t cols = j->part->cols;
+    float *row = j->row + (size_t)worker * 2 * cols;
+    for (uint32_t r = first; r < last && j->status[worker] == HLWQ_OK; r++) {
+        hs_hf_widen(j->source, j->first + r, j->raw + r * j->step, row);
+        if (!is_finite(row, cols))
+            j->status[worker] = HLWQ_ERR_FORMAT;
+        else if (hs_dtype_packed(j->part->dtype))
+            j->status[worker] =
+                hs_encode_rows(j->part->dtype, j->book, row, j->first + r, 1, j->part->rows, cols, j->out, NULL);
+        else
+            memcpy(j->out + (j->first + r) * cols * sizeof(float), row, cols * sizeof(float));
+    }
+}
+
+static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t rows_each, uint8_t *raw, hs_pool *pool,
+                               hlwq_error *err)
+{
+    const hs_tensor *t = j->source->tensor;
+    for (uint64_t first = 0; first < j->part->rows; first += rows_each) {
+        uint64_t rows = hs_min_u64(rows_each, j->part->rows - first);
+        j->first = first;
+        HS_TRY(hs_hf_read_wide(hf, j->source, first, rows, raw, err));
+        if (pool)
+            hs_pool_run(pool, (uint32_t)rows, 16, make_some, j);
+        else
+            make_some(j, 0, (uint32_t)rows, 0);
+        for (int i = 0; i < 256; i++)
+            if (j->status[i] != HLWQ_OK)
+                return hs_fail(err, j->status[i], "%s: tensor %s: a scale or a weight is not finite, or too large",
+                               hf->path[t->data.file], t->name);
+    }
+    return HLWQ_OK;
+}
+
+hlwq_status hs_store_wide(const hs_hf *hf, hs_mem *mem, const hs_source *source, const hs_part *part,
+                          const hs_codebook *book, hs_pool *pool, uint8_t *out, hlwq_error *err)
+{
+    const uint64_t threads = pool ? hs_pool_threads(pool) : 1, step = hs_hf_wide_bytes(source->tensor, part->cols);
+    const uint64_t rows = hs_max_u64(1, hs_min_u64(part->rows, PIECE / step)), raw = hs_align_up(rows * step, 64);
+    void *p;
+    HS_TRY(hs_mem_alloc(mem, HS_MEM_IO, raw + threads * 2 * part->cols * sizeof(float), "transfer buffer", &p, err));
+    job *j = calloc(1, sizeof *j);
+    hlwq_status st = j ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to load a tensor");
+    if (j) {
+        *j = (job){.source = source,
+                   .part = part,
+                   .book = book,
+                   .raw = p,
+                   .step = step,
+                   .row = (float *)(void *)((uint8_t *)p + raw),
+                   .out = out};
+        st = make_pieces(hf, j, rows, p, pool, err);
+    }
+    free(j);
+    hs_mem_free(mem, p);
+    return st;
+}

@@ -1,0 +1,214 @@
+/*
+ * loader/formats/gguf.c, wide.c: files written by the gguf package, in llama.cpp's order of heads, give the model they
+ * were made from; blocks of every type are what that package makes of them.
+ */
+#include "loader/formats/gguf.h"
+#include "loader/formats/wide.h"
+#include "model/engine.h"
+#include "tests/support/edit_model.h"
+#include "tests/support/safetensors.h"
+
+#include <math.h>
+
+static hs_mem *mem;
+static hlwq_error err;
+
+static void every_block_type_is_what_the_gguf_package_makes_of_it(void **state)
+{
+    (void)state;
+    static const uint32_t type[] = {2, 3, 6, 7, 8, 12, 13, 14};
+    st_file *f = st_open("tests/golden/gguf/blocks.safetensors");
+    for (size_t i = 0; i < sizeof type / sizeof *type; i++) {
+        char key[32];
+        uint64_t bytes, n;
+        uint32_t weights, block;
+        const char *name;
+        snprintf(key, sizeof key, "%u.raw", type[i]);
+        const uint8_t *raw = st_raw(f, key, &bytes);
+        snprintf(key, sizeof key, "%u.f32", type[i]);
+        float *want = st_f32(f, key, &n), *got = malloc(n * sizeof *got);
+        assert_true(hs_ggml_type(type[i], &weights, &block, &name));
+        assert_int_equal(bytes / block * weights, n);
+        hs_ggml_widen(type[i], raw, n, got);
+        for (uint64_t k = 0; k < n; k++)
+            if (!(fabsf(got[k] - want[k]) <= 1e-6f * fabsf(want[k]) + 1e-7f))
+                fail_msg("%s weight %u is %g, should be %g", name, (unsigned)k, (double)got[k], (double)want[k]);
+        free(want);
+        free(got);
+    }
+    st_close(f);
+}
+
+/* Row r of a part as fp32. */
+static void row_of(const hs_part *p, const uint8_t *data, uint32_t r, float *row)
+{
+    hs_to_f32(row, data + p->offset + (size_t)r * p->cols * hs_dtype_bytes(p->dtype), p->dtype, p->cols);
+}
+
+/* What rounding to the file's types may move a weight of the largest magnitude by. */
+static void same_model(const char *gguf, bool moe, float limit)
+{
+    char dir[64], path[100];
+    hs_store *a, *b;
+    snprintf(dir, sizeof dir, "/tmp/hlwq-gguf-%d", (int)getpid());
+    tiny_model_write(dir, moe);
+    CHECK_OK(hs_store_open(&a, mem, dir, NULL, NULL, &err), err);
+    CHECK_OK(hs_store_open(&b, mem, gguf, NULL, NULL, &err), err);
+    const hs_table *t = hs_store_table(a), *u = hs_store_table(b);
+    assert_int_equal(t->n_groups, u->n_groups);
+    for (uint32_t g = 0; g < t->n_groups; g++) {
+        assert_int_equal(t->group[g].count, u->group[g].count);
+        uint8_t *x = aligned_alloc(4096, t->group[g].bytes), *y = aligned_alloc(4096, u->group[g].bytes);
+        for (uint32_t e = 0; e < t->group[g].count; e++) {
+            CHECK_OK(hs_store_load(a, g, e, NULL, false, x, &err), err);
+            CHECK_OK(hs_store_load(b, g, e, NULL, false, y, &err), err);
+            for (uint32_t k = 0; k < t->group[g].n_parts; k++) {
+                const hs_part *p = &t->group[g].part[k], *q = &u->group[g].part[k];
+                float v[512], w[512];
+                assert_true(p->cols <= 512);
+                for (uint32_t r = 0; r < p->rows; r++) {
+                    row_of(p, x, r, v);
+                    row_of(q, y, r, w);
+                    for (uint32_t c = 0; c < p->cols; c++)
+                        if (!(fabsf(v[c] - w[c]) <= limit))
+                            fail_msg("%s: %s of layer %u [%u, %u] is %g, should be %g", gguf, hs_role_name(p->role),
+                                     t->group[g].layer, r, c, (double)w[c], (double)v[c]);
+                }
+            }
+        }
+        free(x);
+        free(y);
+    }
+    hs_store_close(a);
+    hs_store_close(b);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
+static void heads_norms_and_names_are_put_back(void **state)
+{
+    (void)state;
+    same_model("tests/golden/gguf/tiny-dense.gguf", false, 5e-4f); /* F16: half a unit of 1.0 */
+    same_model("tests/golden/gguf/tiny-moe.gguf", true, 4.5e-3f);  /* Q8_0: half of 1 / 127, and of its scale */
+}
+
+/* ---- damage --------------------------------------------------------------------------------- */
+
+static hlwq_status parse(const uint8_t *data, uint64_t bytes, uint64_t file_bytes)
+{
+    hs_gguf g;
+    hs_arena arena;
+    uint8_t *exact = malloc(bytes ? bytes : 1); /* so that a sanitizer sees the end */
+    memcpy(exact, data, bytes);
+    hs_arena_init(&arena, mem, HS_MEM_OTHER);
+    hlwq_status st = hs_gguf_parse(&g, exact, bytes, file_bytes, "x.gguf", &arena, &err);
+    hs_arena_close(&arena);
+    free(exact);
+    return st;
+}
+
+static void every_truncation_is_refused(void **state)
+{
+    (void)state;
+    size_t bytes;
+    uint8_t *data = (uint8_t *)edit_read("tests/golden/gguf", "tiny-dense.gguf", &bytes);
+    uint64_t header = 0;
+    CHECK_OK(parse(data, bytes, bytes), err);
+    for (uint64_t n = 1; n <= 8192; n++) /* the header ends somewhere below */
+        if (parse(data, n, bytes) == HLWQ_OK) {
+            header = n;
+            break;
+        }
+    assert_true(header > 1000);
+    for (uint64_t n = 0; n < header; n += 1 + n / 64) {
+        assert_true(parse(data, n, bytes) != HLWQ_OK);
+        assert_non_null(strstr(err.message, "x.gguf"));
+    }
+    for (uint64_t file = header; file < bytes; file += 997) /* data cut off */
+        CHECK_FAILS(parse(data, header, file), HLWQ_ERR_FORMAT, err, "beyond the end");
+    free(data);
+}
+
+static void damaged_headers_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t at;
+        uint32_t value;
+        const char *word;
+    } c[] = {
+        {4, 1, "version 1"},         {4, 4, "version 4"}, {8, 0x7FFFFFFF, "do not fit"}, {12, 0x7FFFFFFF, "do not fit"},
+        {16, 1 << 20, "do not fit"},
+    };
+    size_t bytes;
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        uint8_t *data = (uint8_t *)edit_read("tests/golden/gguf", "tiny-dense.gguf", &bytes);
+        memcpy(data + c[i].at, &c[i].value, 4);
+        CHECK_FAILS(parse(data, bytes, bytes), HLWQ_ERR_FORMAT, err, c[i].word);
+        free(data);
+    }
+}
+
+/* One text of the header made another of the same length. */
+static void refuses(const char *from, const char *to, const char *word)
+{
+    char dir[64], path[100];
+    size_t bytes;
+    hs_store *s;
+    snprintf(dir, sizeof dir, "/tmp/hlwq-gguf-%d", (int)getpid());
+    mkdir(dir, 0777);
+    char *data = edit_read("tests/golden/gguf", "tiny-dense.gguf", &bytes);
+    tiny_file(dir, "x.gguf", data, bytes);
+    free(data);
+    edit_file(dir, "x.gguf", from, to);
+    snprintf(path, sizeof path, "%s/x.gguf", dir);
+    hlwq_status st = hs_store_open(&s, mem, path, NULL, NULL, &err);
+    if (st == HLWQ_OK)
+        fail_msg("%s instead of %s should be refused", to, from);
+    if (!strstr(err.message, word) || !strstr(err.message, "x.gguf"))
+        fail_msg("\"%s\" does not mention %s and the file", err.message, word);
+    unlink(path);
+    rmdir(dir);
+}
+
+static void what_is_missing_or_unknown_is_named(void **state)
+{
+    (void)state;
+    refuses("blk.1.ssm_a", "blk.1.ssm_b", "blk.1.ssm_b is unknown");
+    refuses("blk.2.ffn_up.weight", "blk.3.ffn_up.weight", "duplicate");
+    refuses("token_embd.weight", "token_embx.weight", "token_embd");
+    refuses("qwen35.block_count", "qwen35.block_xount", "block_count");
+    refuses("qwen35.ssm.group_count", "qwen35.ssm.group_xount", "group_count");
+    refuses("general.architecture", "general.architexture", "architecture");
+    refuses("blk.0.attn_qkv.weight", "blk.7.attn_qkv.weight", "in_proj_qkv");
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    mem = hs_mem_open(0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    hs_mem_close(mem);
+    return 0;
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(every_block_type_is_what_the_gguf_package_makes_of_it),
+        TEST(heads_norms_and_names_are_put_back),
+        TEST(every_truncation_is_refused),
+        TEST(damaged_headers_are_refused),
+        TEST(what_is_missing_or_unknown_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

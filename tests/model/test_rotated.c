@@ -1,0 +1,206 @@
+/* HLWQ and EOQ v3 checkpoints of whole models: every weight by its sums, rows one by one, logits, greedy text. */
+#include "tests/support/run_model.h"
+
+#include <unistd.h>
+
+static const struct {
+    const char *name, *format;
+    uint32_t matrices;
+    double limit; /* of the divergence from transformers' logits, eight-bit activations */
+} model[] = {
+    {"hlwq-models/hlwq-q5-dense", "HLWQ packed Q5", 26, 0.005},
+    {"hlwq-models/hlwq-q5-moe", "HLWQ packed Q5", 132, 0.005},
+    {"hlwq-models/eoq3-dense", "EOQ v3 Q5, AWQ scales", 27, 0.005},
+    {"hlwq-models/eoq3-moe", "EOQ v3 Q5, AWQ scales", 123, 0.02},
+};
+enum { N_MODELS = sizeof model / sizeof *model };
+
+/* Sums of a whole matrix, and where the fixture has it, every weight. */
+static uint32_t check_part(hs_store *store, const hs_json *sums, const st_file *want, const hs_group *g,
+                           uint32_t extent, const hs_part *p, const uint8_t *data)
+{
+    char key[300], whole[320];
+    hs_part_name(key, sizeof key, g, extent, p->role);
+    const hs_json *expected = hs_json_get(sums, key);
+    if (!expected)
+        return 0;
+    const hs_codebook *book = hs_dtype_rotated(p->dtype) ? hs_store_book(store, p->book) : NULL;
+    float *row = malloc(p->cols * sizeof *row), *right = NULL;
+    double sum = 0, sum_abs = 0, largest = 0;
+    snprintf(whole, sizeof whole, "deq.%s", key);
+    if (st_find(want, whole))
+        right = st_f32(want, whole, NULL);
+    for (uint64_t i = 0; right && i < (uint64_t)p->rows * p->cols; i++)
+        largest = fmax(largest, fabs((double)right[i]));
+    for (uint32_t r = 0; r < p->rows; r++) {
+        row_of(p, book, data, r, row);
+        for (uint32_t c = 0; c < p->cols; c++) {
+            sum += (double)row[c];
+            sum_abs += fabs((double)row[c]);
+            if (right && !(fabs((double)row[c] - (double)right[(uint64_t)r * p->cols + c]) <= 2e-6 * largest))
+                fail_msg("%s [%u, %u] is %g, should be %g", key, r, c, (double)row[c],
+                         (double)right[(uint64_t)r * p->cols + c]);
+        }
+    }
+    double want_sum = hs_json_real(hs_json_get(expected, "sum"));
+    double want_abs = hs_json_real(hs_json_get(expected, "sum_abs"));
+    if (!(fabs(sum - want_sum) <= 1e-6 * want_abs) || !(fabs(sum_abs - want_abs) <= 1e-6 * want_abs))
+        fail_msg("%s: sums %g and %g, should be %g and %g", key, sum, sum_abs, want_sum, want_abs);
+    free(row);
+    free(right);
+    return 1;
+}
+
+static void every_matrix_has_its_sums(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_MODELS; i++) {
+        char dir[4096], path[4200], *text;
+        hlwq_error err;
+        hs_store *store;
+        hs_json *root;
+        uint64_t bytes;
+        uint32_t compared = 0;
+        hs_arena arena;
+        find(model[i].name, "config.json", dir);
+        hs_mem *mem = hs_mem_open(0);
+        hs_arena_init(&arena, mem, HS_MEM_OTHER);
+        snprintf(path, sizeof path, "%s/expected.json", dir);
+        CHECK_OK(hs_file_text(&arena, path, 1u << 20, &text, &bytes, &err), err);
+        CHECK_OK(hs_json_parse(text, bytes, path, &root, &err), err);
+        snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+        st_file *want = st_open(path);
+        const hs_json *sums = hs_json_get(root, "sums_of_dequantised_float32");
+        CHECK_OK(hs_store_open(&store, mem, dir, NULL, NULL, &err), err);
+        assert_string_equal(hs_store_format(store), model[i].format);
+        const hs_table *t = hs_store_table(store);
+        for (uint32_t g = 0; g < t->n_groups; g++) {
+            uint8_t *data = aligned_alloc(4096, t->group[g].bytes);
+            for (uint32_t e = 0; e < t->group[g].count; e++) {
+                CHECK_OK(hs_store_load(store, g, e, NULL, false, data, &err), err);
+                for (uint32_t k = 0; k < t->group[g].n_parts; k++)
+                    compared += check_part(store, sums, want, &t->group[g], e, &t->group[g].part[k], data);
+            }
+            free(data);
+        }
+        assert_int_equal(compared, hs_json_count(sums));
+        assert_int_equal(compared, model[i].matrices);
+        st_close(want);
+        hs_store_close(store);
+        hs_json_free(root);
+        hs_arena_close(&arena);
+        hs_mem_close(mem);
+    }
+}
+
+static void logits_and_greedy_text_are_those_of_transformers(void **state)
+{
+    (void)state;
+    for (int i = 2; i < N_MODELS; i++) { /* model.golden has the first two */
+        char dir[4096], path[4200];
+        find(model[i].name, "config.json", dir);
+        snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+        st_file *want = st_open(path);
+        check_logits(model[i].name, dir, 37, want, true);
+        check_logits(model[i].name, dir, 100, want, false);
+        st_close(want);
+    }
+}
+
+static bool same_set(const int32_t *a, const int32_t *b, uint32_t n)
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < n; k++)
+            found += a[i] == b[k];
+    return found == n;
+}
+
+/* Tokens before the first for which eight-bit activations choose other experts; all of them in dense models. */
+static uint32_t first_flip(const char *dir, const int32_t *ids, uint32_t n)
+{
+    int32_t *pick[2];
+    uint32_t picks = 0, used = 1, layers = 0;
+    for (int k = 0; k < 2; k++) {
+        hlwq_error err;
+        run r;
+        open_run(&r, dir, k, n);
+        used = r.engine->net.config->experts_used;
+        layers = r.engine->net.config->layers;
+        picks = layers * n * used;
+        pick[k] = calloc(picks + 1, sizeof(int32_t));
+        float *logits = malloc((size_t)n * r.vocab * sizeof *logits);
+        hs_tap tap = {.pick = pick[k]};
+        CHECK_OK(hs_forward(&r.engine->net, &r.states, ids, 0, n, HS_LOGITS_ALL, logits, &tap, &err), err);
+        free(logits);
+        close_run(&r);
+    }
+    uint32_t first = n;
+    for (uint32_t l = 0; l < layers; l++)
+        for (uint32_t t = 0; t < first; t++)
+            if (!same_set(pick[0] + (l * n + t) * used, pick[1] + (l * n + t) * used, used))
+                first = t;
+    free(pick[0]);
+    free(pick[1]);
+    return first;
+}
+
+/* Scaled activations in eight bits; and the same from a container, bit for bit. */
+static void the_eight_bit_path_is_near_and_a_container_has_its_bits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_MODELS; i++) {
+        char dir[4096], path[4200], file[64];
+        uint64_t n, count;
+        hlwq_error err;
+        run r;
+        find(model[i].name, "config.json", dir);
+        snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+        snprintf(file, sizeof file, "/tmp/hlwq-rotated-%d.hlwq", (int)getpid());
+        st_file *want = st_open(path);
+        int32_t *ids = st_i32(want, "ids_100", &n);
+        float *logits = st_f32(want, "logits_100", &count), *got[2];
+        hlwq_convert_options o = hlwq_convert_options_default();
+        o.source = dir;
+        o.output = file;
+        o.bits = 0;
+        o.overwrite = true;
+        CHECK_OK(hlwq_convert(&o, &err), err);
+        for (int k = 0; k < 2; k++) {
+            got[k] = malloc(count * sizeof(float));
+            open_run(&r, k ? file : dir, false, (uint32_t)n);
+            step(&r, ids, 0, (uint32_t)n, got[k]);
+            close_run(&r);
+        }
+        unlink(file);
+        assert_memory_equal(got[0], got[1], count * sizeof(float));
+        /* A router's choice that flips moves all tokens after it, in weights drawn at random: those before it count. */
+        uint32_t sure = first_flip(dir, ids, (uint32_t)n);
+        double kl = sure ? divergence(logits, got[0], sure, 512) : 0,
+               all = divergence(logits, got[0], (uint32_t)n, 512);
+        fprintf(stderr, "%s: divergence %.5f of %u tokens before a router flips, %.5f of all %u\n", model[i].name, kl,
+                sure, all, (unsigned)n);
+        if (!(kl < model[i].limit) || !(all < 0.15))
+            fail_msg("%s: divergence %g before a flip and %g, limits %g and 0.15", model[i].name, kl, all,
+                     model[i].limit);
+        free(got[0]);
+        free(got[1]);
+        free(logits);
+        free(ids);
+        st_close(want);
+    }
+}
+
+int main(void)
+{
+    if (!golden("hlwq-models/eoq3-moe/config.json")) {
+        fprintf(stderr, "skipped: no golden/hlwq-models; HLWQ_GOLDEN names its folder\n");
+        return 77;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_matrix_has_its_sums),
+        cmocka_unit_test(logits_and_greedy_text_are_those_of_transformers),
+        cmocka_unit_test(the_eight_bit_path_is_near_and_a_container_has_its_bits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,126 @@
+/*
+ * tests/support/run_model.h - a whole model fed with the ids of a fixture: its logits, its greedy text, its matrices.
+ */
+#ifndef HS_TESTS_RUN_MODEL_H
+#define HS_TESTS_RUN_MODEL_H
+
+#include "base/json.h"
+#include "model/engine.h"
+#include "tests/support/safetensors.h"
+
+#include <math.h>
+
+/* The folder of a golden, or a skip. */
+static inline void find(const char *model, const char *file, char out[4096])
+{
+    char probe[256];
+    snprintf(probe, sizeof probe, "%s/%s", model, file);
+    const char *path = golden(probe);
+    if (!path)
+        skip();
+    snprintf(out, 4096, "%.*s", (int)(strlen(path) - strlen(file) - 1), path);
+}
+
+/* Row r of a part as fp32 in the order of the inputs. */
+static inline void row_of(const hs_part *p, const hs_codebook *book, const uint8_t *data, uint32_t r, float *row)
+{
+    hs_matrix m = hs_matrix_at(p->dtype, p->rows, p->cols, &p->planes, data + p->offset, book);
+    float *columns = malloc(p->cols * sizeof *columns);
+    if (hs_dtype_packed(p->dtype))
+        hs_decode_row(p->dtype, book, m.low, p->rows, p->cols, r, columns);
+    else
+        hs_to_f32(columns, m.low + (size_t)r * p->cols * hs_dtype_bytes(p->dtype), p->dtype, p->cols);
+    for (uint32_t c = 0; c < p->cols; c++)
+        row[m.order ? m.order[c] : c] = columns[c] * (m.factor ? m.factor[c] : 1.0f);
+    free(columns);
+}
+
+typedef struct run {
+    hlwq_engine *engine;
+    hs_states states;
+    uint32_t vocab;
+} run;
+
+static inline void open_run(run *r, const char *dir, bool exact, uint32_t n)
+{
+    hlwq_error err;
+    hlwq_engine_options o = hlwq_engine_options_default();
+    o.model = dir;
+    o.exact = exact;
+    o.threads = 2;
+    CHECK_OK(hlwq_engine_open(&o, &r->engine, &err), err);
+    r->vocab = r->engine->net.config->vocab;
+    CHECK_OK(hs_states_init(&r->states, r->engine->net.config, r->engine->mem, r->engine->backend,
+                            (hs_kv_format){HS_F32, HS_F32}, n + 40, r->engine->net.batch, &err),
+             err);
+}
+
+static inline void close_run(run *r)
+{
+    hs_states_close(&r->states);
+    hlwq_engine_close(r->engine);
+}
+
+static inline void step(run *r, const int32_t *ids, uint32_t at, uint32_t n, float *logits)
+{
+    hlwq_error err;
+    CHECK_OK(hs_forward(&r->engine->net, &r->states, ids, at, n, HS_LOGITS_ALL, logits, NULL, &err), err);
+}
+
+static inline void check_greedy(run *r, const st_file *want, const float *last, uint32_t at)
+{
+    uint64_t n;
+    int32_t *id = st_i32(want, "greedy_37", &n);
+    float *next = malloc(r->vocab * sizeof *next);
+    for (uint64_t i = 0; i < n; i++, last = next) {
+        int32_t best = 0;
+        for (uint32_t k = 1; k < r->vocab; k++)
+            best = last[k] > last[best] ? (int32_t)k : best;
+        assert_int_equal(best, id[i]);
+        step(r, &best, at + (uint32_t)i, 1, next);
+    }
+    free(next);
+    free(id);
+}
+
+static inline void check_logits(const char *model, const char *dir, uint32_t n, const st_file *want, bool greedy)
+{
+    char key[32];
+    uint64_t count;
+    run r;
+    snprintf(key, sizeof key, "ids_%u", n);
+    int32_t *ids = st_i32(want, key, &count);
+    snprintf(key, sizeof key, "logits_%u", n);
+    float *logits = st_f32(want, key, &count), *got = malloc(count * sizeof *got), worst = 0;
+    open_run(&r, dir, true, n);
+    step(&r, ids, 0, n, got);
+    for (uint64_t i = 0; i < count; i++)
+        worst = fabsf(got[i] - logits[i]) <= worst ? worst : fabsf(got[i] - logits[i]);
+    if (!(worst < 1e-3f))
+        fail_msg("%s: %s differ by %g, limit 1e-3", model, key, (double)worst);
+    if (greedy)
+        check_greedy(&r, want, got + (size_t)(n - 1) * r.vocab, n);
+    close_run(&r);
+    free(ids);
+    free(logits);
+    free(got);
+}
+
+/* Mean over positions of the divergence of q's choice from p's. */
+static inline double divergence(const float *p, const float *q, uint32_t n, uint32_t vocab)
+{
+    double sum = 0;
+    for (uint32_t t = 0; t < n; t++, p += vocab, q += vocab) {
+        double a = 0, b = 0, kl = 0;
+        for (uint32_t k = 0; k < vocab; k++) {
+            a += exp((double)p[k]);
+            b += exp((double)q[k]);
+        }
+        for (uint32_t k = 0; k < vocab; k++)
+            kl += exp((double)p[k]) / a * ((double)p[k] - log(a) - (double)q[k] + log(b));
+        sum += kl;
+    }
+    return sum / n;
+}
+
+#endif
