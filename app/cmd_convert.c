@@ -3,8 +3,10 @@
  */
 #include "app/commands.h"
 #include "app/console.h"
+#include "app/hub.h"
 #include "app/open.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* 0, 2..6 or 16: the table's range alone would let others through. */
@@ -21,13 +23,14 @@ static hlwq_status convert(const app_args *args, hlwq_error *err)
 {
     app_progress progress = {.label = "converting"};
     hlwq_convert_options o = hlwq_convert_options_default();
-    o.source = args->operand[0];
     o.output = app_text(args, OPT_OUTPUT, NULL);
     if (!o.output)
         return hs_fail(err, HLWQ_ERR_ARG, "convert needs the file to write: -o FILE");
     HS_TRY(check_bits(args, OPT_HEAD_BITS, err));
     HS_TRY(check_bits(args, OPT_EMBED_BITS, err));
     app_weight_format(args, &o.bits, &o.format);
+    const char *to = app_text(args, OPT_TO, "hlwq");
+    o.to = strcmp(to, "hlwq") == 0 ? NULL : to;
     o.head_bits = (uint32_t)app_number(args, OPT_HEAD_BITS, o.head_bits);
     o.embed_bits = (uint32_t)app_number(args, OPT_EMBED_BITS, o.embed_bits);
     o.threads = (uint32_t)app_number(args, OPT_THREADS, o.threads);
@@ -35,9 +38,15 @@ static hlwq_status convert(const app_args *args, hlwq_error *err)
     o.log = app_log;
     o.progress = app_progress_step;
     o.user = &progress;
+    char *source;
+    HS_TRY(app_hub_path(args->operand[0], &source, err));
+    o.source = source;
     hlwq_status st = hlwq_convert(&o, err);
     app_progress_end(&progress);
-    if (st == HLWQ_OK) {
+    free(source);
+    if (st == HLWQ_OK && o.to) {
+        app_note("%s: written as %s", o.output, to);
+    } else if (st == HLWQ_OK) {
         struct stat s;
         char size[32];
         if (stat(o.output, &s) == 0)

@@ -1,6 +1,7 @@
 /*
  * app/cmd_info.c - what a model is: the library's description as a table, or passed through as JSON.
  */
+#include "app/hub.h"
 #include "app/commands.h"
 #include "app/open.h"
 
@@ -133,9 +134,8 @@ static hlwq_status info(const app_args *args, hlwq_error *err)
     hs_json *root = NULL;
     hs_text t = {0};
     hlwq_status st = HLWQ_OK;
-    if (!args->n_operands)
-        st = app_model_path(args, &path, err);
-    const char *model = args->n_operands ? args->operand[0] : path;
+    st = args->n_operands ? app_hub_path(args->operand[0], &path, err) : app_model_path(args, &path, err);
+    const char *model = path;
     if (st == HLWQ_OK)
         st = hlwq_describe(model, &json, err);
     if (st == HLWQ_OK && app_flag(args, OPT_JSON)) {

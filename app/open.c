@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include "app/open.h"
 
+#include "app/hub.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -33,8 +35,8 @@ hlwq_status app_model_path(const app_args *args, char **path, hlwq_error *err)
     const char *given = app_text(args, OPT_MODEL, NULL);
     *path = NULL;
     if (given)
-        *path = strdup(given);
-    else if (!program_folder(folder, sizeof folder))
+        return app_hub_path(given, path, err);
+    if (!program_folder(folder, sizeof folder))
         return hs_fail(err, HLWQ_ERR_ARG, "no model given; use -m PATH");
     for (size_t i = 0; !given && !*path && i < sizeof places / sizeof *places; i++) {
         char *candidate = NULL;

@@ -106,6 +106,8 @@ const app_option app_option_table[OPT_COUNT] = {
                   ON(CONVERT) | ON(SYNTH), false},
     [OPT_HEAD_BITS] = {"head-bits", NULL, 0, APP_NUMBER, "N", 0, 16, "6, or the source's with --bits 0",
                        "bits of the output head, 2 to 6 or 16", ON(CONVERT) | ON(SYNTH), false},
+    [OPT_TO] = {"to", NULL, 0, APP_CHOICE, "hlwq|compressed-tensors|gptq|bf16", 0, 0, "hlwq",
+                "what to write: a container, or a directory that other programs load", ON(CONVERT), false},
     [OPT_EMBED_BITS] = {"embed-bits", NULL, 0, APP_NUMBER, "N", 0, 16, "6, or the source's with --bits 0",
                         "bits of the embeddings, 2 to 6 or 16", ON(CONVERT) | ON(SYNTH), false},
     [OPT_FORCE] = {"force", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "replace an output that exists",

@@ -68,6 +68,7 @@ typedef enum app_option_id {
     OPT_OUTPUT,
     OPT_BITS,
     OPT_HEAD_BITS,
+    OPT_TO,
     OPT_EMBED_BITS,
     OPT_FORCE,
     OPT_IDS_FILE,

@@ -223,3 +223,13 @@ hlwq_status hs_json_take_string(const hs_json *object, const char *key, hs_json_
     *out = json_string_value(node);
     return HLWQ_OK;
 }
+
+void hs_json_write(hs_text *text, const hs_json *node)
+{
+    char *copy = json_dumps((const json_t *)node, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (copy)
+        hs_text_add(text, copy, strlen(copy));
+    else
+        text->failed = true;
+    free(copy);
+}

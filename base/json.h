@@ -7,6 +7,7 @@
 #ifndef HS_BASE_JSON_H
 #define HS_BASE_JSON_H
 
+#include "base/text.h"
 #include "base/error.h"
 
 enum { HS_JSON_DEPTH = 64 };
@@ -47,7 +48,9 @@ const hs_json *hs_json_value(hs_json_iter *it);
 /* Values of a node; asserts the type. */
 bool hs_json_bool(const hs_json *node);
 int64_t hs_json_int(const hs_json *node);
-double hs_json_real(const hs_json *node);                       /* INTEGER or REAL */
+double hs_json_real(const hs_json *node); /* INTEGER or REAL */
+/* The node as it stands in a file, compact, appended to `text`. */
+void hs_json_write(hs_text *text, const hs_json *node);
 const char *hs_json_string(const hs_json *node, size_t *bytes); /* bytes may be NULL */
 
 /*

@@ -399,8 +399,9 @@ HLWQ_API bool hlwq_is_session(const char *path);
 /* ---- convert -------------------------------------------------------------------------------- */
 
 typedef struct hlwq_convert_options {
-    const char *source;  /* a Hugging Face directory */
-    const char *output;  /* the .hlwq file to write; appears only when complete */
+    const char *source;  /* a Hugging Face directory, a GGUF file; with `to` a container too */
+    const char *output;  /* the .hlwq file to write, which appears only when complete; with `to` a directory */
+    const char *to;      /* "compressed-tensors", "gptq", "bf16": a directory for other programs; NULL = a container */
     uint32_t bits;       /* 2..6; 0 = keep what the source has */
     const char *format;  /* INT4 instead: "I4", "I4Z", "I4G64", "I4G64Z"; NULL = HLWQ of `bits` bits */
     uint32_t head_bits;  /* lm_head: 2..6, 16; 0 = 6, or as the source where `bits` is 0 */

@@ -4,6 +4,7 @@
 #include "model/engine.h"
 
 #include "loader/formats/gguf.h"
+#include "model/export.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -101,12 +102,38 @@ static hlwq_status open_source(hs_store **store, hs_mem *mem, const hlwq_convert
     return hs_store_open(store, mem, o->source, p, log, err);
 }
 
+/* A directory for other programs: from anything that can be opened. */
+static hlwq_status export_model(hs_mem *mem, hs_pool *pool, const hlwq_convert_options *o, const hs_log *log,
+                                hlwq_error *err)
+{
+    static const char *const kind[] = {"bf16", "compressed-tensors", "gptq"};
+    hs_export e = {.format = HS_I4, .overwrite = o->overwrite, .progress = o->progress, .user = o->user};
+    hs_store *store;
+    uint32_t k = 0;
+    while (k < 3 && strcasecmp(o->to, kind[k]) != 0)
+        k++;
+    e.kind = (hs_export_kind)k;
+    if (k == 3)
+        return hs_fail(err, HLWQ_ERR_ARG, "\"%.40s\" is none of compressed-tensors, gptq and bf16", o->to);
+    if (o->format)
+        HS_TRY(hs_matrix_format(&e.format, o->format, 0, err));
+    if (e.kind == HS_EXPORT_GPTQ && hs_dtype_zeros(e.format))
+        return hs_fail(err, HLWQ_ERR_ARG, "gptq is written without zero points: i4 or i4g64, not %s", o->format);
+    if (!hs_path_exists(o->source))
+        return hs_fail(err, HLWQ_ERR_IO, "%s does not exist", o->source);
+    HS_TRY(hs_store_open(&store, mem, o->source, NULL, log, err));
+    hlwq_status st = hs_export_write(store, mem, pool, o->output, &e, err);
+    hs_store_close(store);
+    return st;
+}
+
 hlwq_status hlwq_convert(const hlwq_convert_options *o, hlwq_error *err)
 {
     if (!o->source || !o->output)
         return hs_fail(err, HLWQ_ERR_ARG, "convert needs a source and an output");
     hs_precision p;
-    HS_TRY(plan_precision(&p, o, err));
+    if (!o->to)
+        HS_TRY(plan_precision(&p, o, err));
     hs_mem *mem = hs_mem_open(0);
     if (!mem)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to convert");
@@ -114,9 +141,11 @@ hlwq_status hlwq_convert(const hlwq_convert_options *o, hlwq_error *err)
     hs_pool *pool = NULL;
     hs_store *store = NULL;
     hlwq_status st = hs_pool_open(o->threads, &pool, err);
-    if (st == HLWQ_OK)
+    if (st == HLWQ_OK && o->to)
+        st = export_model(mem, pool, o, &log, err);
+    else if (st == HLWQ_OK)
         st = open_source(&store, mem, o, &p, &log, err);
-    if (st == HLWQ_OK) {
+    if (st == HLWQ_OK && store) {
         st = convert(store, mem, pool, o, err);
         hs_store_close(store);
     }
