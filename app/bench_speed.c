@@ -32,6 +32,7 @@ typedef struct speed {
     uint64_t peak_rss_bytes;
     double stage[2][HLWQ_STAGE_COUNT]; /* seconds over all runs */
     double bandwidth;                  /* bytes per second */
+    bool drafts;
 } speed;
 
 static const char *const stage_name[HLWQ_STAGE_COUNT] = {
@@ -95,8 +96,13 @@ static hlwq_status one_run(speed *s, uint32_t run, bool warm_up, hlwq_error *err
     take_stages(s, unused);
     hlwq_engine_streaming(s->engine, &from);
     start = hs_now_seconds();
-    for (uint32_t i = 0; i < s->tokens; i++)
-        HS_TRY(hlwq_session_eval(s->session, s->ids + i + 1, 1, NULL, err));
+    for (uint32_t i = 0; i < s->tokens; i++) {
+        int32_t id = -1;
+        if (s->drafts) /* of its own choice: what is given cannot be drafted */
+            HS_TRY(hlwq_session_next(s->session, &id, err));
+        if (id < 0)
+            HS_TRY(hlwq_session_eval(s->session, s->ids + i + 1, 1, NULL, err));
+    }
     took = hs_now_seconds() - start;
     s->decode[run] = app_rate(s->tokens, took);
     s->seconds[1] += warm_up ? 0 : took;
@@ -115,6 +121,9 @@ static hlwq_status open_all(speed *s, hlwq_error *err)
     hlwq_session_options o = hlwq_session_options_default(s->engine);
     o.context = most;
     o.kv = app_kv(a, HLWQ_KV_F16);
+    s->drafts = a->value[OPT_DRAFT].set;
+    if (s->drafts)
+        o.sampling = (hlwq_sampling){.top_p = 1, .repetition_penalty = 1};
     HS_TRY(hlwq_session_open(s->engine, &o, &s->session, err));
     s->ids = malloc(((size_t)most + 1) * sizeof *s->ids);
     if (!s->ids)
@@ -203,6 +212,16 @@ static void print_table(hs_text *t, const speed *s)
     hs_text_format(t, "%u runs, medians\n", s->runs);
     if (app_text(s->args, OPT_ROUTING, NULL))
         hs_text_format(t, "experts were not chosen by the router, but by %s\n", app_text(s->args, OPT_ROUTING, NULL));
+    hlwq_speculation ahead;
+    hlwq_session_speculation(s->session, &ahead);
+    if (ahead.passes)
+        hs_text_format(t,
+                       "drafts in the last run: %" PRIu64 " of %" PRIu64
+                       " right, %.2f tokens a pass; depth %u pays best now, %.2f times\n",
+                       ahead.accepted[0] + ahead.accepted[1], ahead.drafted[0] + ahead.drafted[1],
+                       (double)s->tokens / (double)ahead.passes, ahead.depth, ahead.expected_gain);
+    if (s->args->value[OPT_DRAFT_PRETEND].real > 0)
+        hs_text_format(t, "drafts were taken for right with probability %g\n", s->args->value[OPT_DRAFT_PRETEND].real);
     print_streaming(t, s);
     if (app_flag(s->args, OPT_STAGES))
         print_stages(t, s);
@@ -251,6 +270,10 @@ static void print_json(hs_text *t, const speed *s)
         app_streaming_json(t, &s->streaming[k]);
         hs_text_format(t, "}");
     }
+    hlwq_speculation ahead;
+    hlwq_session_speculation(s->session, &ahead);
+    hs_text_format(t, ",\n");
+    app_speculation_json(t, &ahead);
     hs_text_format(t, ",\n\"peak_rss_bytes\":%" PRIu64 ",\"logits_hash\":\"%016" PRIx64 "\"}\n", s->peak_rss_bytes,
                    stats.logits_hash);
 }

@@ -145,6 +145,21 @@ static hlwq_status generate(run *r, hlwq_error *err)
     return st;
 }
 
+/* What drafting did, and what it is worth now. */
+static void drafts(const run *r, uint64_t decoded)
+{
+    hlwq_speculation a;
+    char price[64] = "they do not pay now";
+    hlwq_session_speculation(r->session, &a);
+    if (a.depth_max == 0 || a.passes == 0)
+        return;
+    if (a.depth)
+        snprintf(price, sizeof price, "%u at once pay best: %.2f times as fast", a.depth, a.expected_gain);
+    app_note("drafts: %" PRIu64 " of %" PRIu64 " right (MTP), %" PRIu64 " of %" PRIu64
+             " (repetitions) | %.2f tokens a pass | %s",
+             a.accepted[0], a.drafted[0], a.accepted[1], a.drafted[1], (double)decoded / (double)a.passes, price);
+}
+
 static void summary(const run *r)
 {
     hlwq_session_stats s;
@@ -159,6 +174,7 @@ static void summary(const run *r)
              f.load_seconds, s.prompt_tokens, app_rate(s.prompt_tokens, s.prompt_seconds), s.decoded_tokens,
              app_rate(s.decoded_tokens, s.decode_seconds), (double)f.bytes_per_token * 1e-6,
              app_size_text(now_text, now), app_size_text(peak_text, peak));
+    drafts(r, s.decoded_tokens);
     hlwq_streaming io;
     hlwq_plan p;
     hlwq_engine_streaming(r->engine, &io);
@@ -216,6 +232,10 @@ static hlwq_status report(const run *r, const char *path, hlwq_error *err)
     hlwq_engine_vram(r->engine, &now, &peak);
     hs_text_format(&t, "}, \"vram_now_bytes\": %" PRIu64 ", \"vram_peak_bytes\": %" PRIu64 "},\n  ", now, peak);
     app_streaming_json(&t, &io);
+    hs_text_format(&t, ",\n  ");
+    hlwq_speculation ahead;
+    hlwq_session_speculation(r->session, &ahead);
+    app_speculation_json(&t, &ahead);
     hs_text_format(&t, ",\n");
     hs_text_format(&t, "  \"stopped\": \"%s\",\n  \"seed\": %" PRIu64 ",\n  \"context\": %u,\n", r->stopped, r->seed,
                    r->context);

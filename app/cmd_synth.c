@@ -21,6 +21,7 @@ static hlwq_status synth(const app_args *args, hlwq_error *err)
     o.threads = (uint32_t)app_number(args, OPT_THREADS, 0);
     o.head_bits = (uint32_t)app_number(args, OPT_HEAD_BITS, 0);
     o.embed_bits = (uint32_t)app_number(args, OPT_EMBED_BITS, 0);
+    o.mtp = app_flag(args, OPT_MTP);
     o.dry = app_flag(args, OPT_DRY);
     o.overwrite = app_flag(args, OPT_FORCE);
     o.progress = app_progress_step;

@@ -82,6 +82,14 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
     o.adapt = !args->value[OPT_ADAPT].set || args->value[OPT_ADAPT].number == 0;
     if (args->value[OPT_POLICY].set)
         o.policy = (hlwq_policy)args->value[OPT_POLICY].number;
+    if (args->value[OPT_DRAFT].set)
+        o.draft = (hlwq_draft)args->value[OPT_DRAFT].number;
+    o.draft_depth = (uint32_t)app_number(args, OPT_DRAFT_DEPTH, 0);
+    o.draft_vocab = (uint32_t)app_number(args, OPT_DRAFT_VOCAB, 0);
+    o.draft_text = app_text(args, OPT_DRAFT_TEXT, NULL);
+    if (args->value[OPT_DRAFT_PRETEND].set)
+        o.draft_pretend = args->value[OPT_DRAFT_PRETEND].real;
+    o.draft_always = app_flag(args, OPT_DRAFT_ALWAYS);
     if (args->value[OPT_VERIFY].set) {
         static const hlwq_verify verify[] = {HLWQ_VERIFY_OFF, HLWQ_VERIFY_FIRST, HLWQ_VERIFY_ALWAYS};
         o.verify = verify[args->value[OPT_VERIFY].number];

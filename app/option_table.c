@@ -8,6 +8,7 @@
     (ON(RUN) | ON(CHAT) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(TEMPLATE) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
 #define SAMPLING_COMMANDS (ON(RUN) | ON(CHAT))
 #define ENGINE_COMMANDS (SAMPLING_COMMANDS | ON(LOGITS) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
+#define DRAFT_COMMANDS (SAMPLING_COMMANDS | ON(BENCH) | ON(PLAN))
 #define EVERY ((1u << APP_COMMAND_COUNT) - 1)
 #define MANY 2147483647.0
 
@@ -90,6 +91,22 @@ const app_option app_option_table[OPT_COUNT] = {
                        ON(SIM), true},
     [OPT_FLOOR] = {"floor", NULL, 0, APP_NUMBER, "N", 0, 65535, "all of them",
                    "slots that each layer keeps; the rest is one pool for all layers", ON(SIM), true},
+    [OPT_DRAFT] = {"draft", NULL, 0, APP_CHOICE, "off|auto|mtp|lookup", 0, 0, "off",
+                   "compute tokens that are likely to come ahead, drafted by the model's MTP head or found earlier in "
+                   "the text; the text stays the same; auto: both, while it pays",
+                   DRAFT_COMMANDS, false},
+    [OPT_DRAFT_DEPTH] = {"draft-depth", NULL, 0, APP_NUMBER, "N", 1, 7, "3", "at most N drafts at once", DRAFT_COMMANDS,
+                         false},
+    [OPT_DRAFT_ALWAYS] = {"draft-always", NULL, 0, APP_FLAG, NULL, 0, 0, NULL,
+                          "draft to that depth whether it pays or not", DRAFT_COMMANDS, false},
+    [OPT_DRAFT_VOCAB] = {"draft-vocab", NULL, 0, APP_NUMBER, "N", 0, MANY, "0",
+                         "the MTP head drafts among the N most frequent tokens; 0 = all", DRAFT_COMMANDS, false},
+    [OPT_DRAFT_TEXT] = {"draft-text", NULL, 0, APP_PATH, "FILE", 0, 0, "the tokenizer's order",
+                        "count in FILE which tokens are frequent", DRAFT_COMMANDS, false},
+    [OPT_DRAFT_PRETEND] = {"draft-pretend", NULL, 0, APP_REAL, "X", 0, 1, "0",
+                           "take drafts for right with probability X, whatever the model says; for measuring models "
+                           "with random weights",
+                           ON(BENCH), true},
     [OPT_EXACT] = {"exact", NULL, 0, APP_FLAG, NULL, 0, 0, NULL,
                    "compute from dequantised fp32 weights: slow, for comparisons", ENGINE_COMMANDS, false},
     [OPT_VERIFY] = {"verify", NULL, 0, APP_CHOICE, "off|first|always", 0, 0, "first",
@@ -146,6 +163,7 @@ const app_option app_option_table[OPT_COUNT] = {
                  true},
     [OPT_LIKE] = {"like", NULL, 0, APP_CHOICE, "9b|27b|35b-a3b", 0, 0, NULL, "the geometry; required", ON(SYNTH), true},
     [OPT_LAYERS] = {"layers", NULL, 0, APP_NUMBER, "N", 0, 512, "0", "number of layers; 0 = all", ON(SYNTH), true},
+    [OPT_MTP] = {"mtp", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "with an MTP head", ON(SYNTH), true},
     [OPT_VOCAB] = {"vocab", NULL, 0, APP_NUMBER, "N", 0, 4194304, "0", "size of the vocabulary; 0 = the real one",
                    ON(SYNTH), true},
     [OPT_PPL] = {"ppl", NULL, 0, APP_PATH, "FILE", 0, 0, NULL,

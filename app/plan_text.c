@@ -124,3 +124,14 @@ void app_streaming_json(hs_text *t, const hlwq_streaming *s)
                    s->engine ? s->engine : "none", s->reason ? s->reason : "", s->bytes_read, s->requests, s->retries,
                    s->io_seconds, s->wait_seconds);
 }
+
+void app_speculation_json(hs_text *t, const hlwq_speculation *s)
+{
+    hs_text_format(t,
+                   "\"drafts\": {\"depth_max\": %u, \"depth\": %u, \"passes\": %" PRIu64
+                   ", \"passes_without\": %" PRIu64 ", \"mtp\": {\"drafted\": %" PRIu64 ", \"accepted\": %" PRIu64
+                   "}, \"lookup\": {\"drafted\": %" PRIu64 ", \"accepted\": %" PRIu64
+                   "}, \"draft_seconds\": %.6f, \"pass_seconds\": %.6f, \"expected_gain\": %.4f}",
+                   s->depth_max, s->depth, s->passes, s->plain, s->drafted[0], s->accepted[0], s->drafted[1],
+                   s->accepted[1], s->draft_seconds, s->pass_seconds, s->expected_gain);
+}

@@ -15,4 +15,7 @@ void app_prediction_json(hs_text *t, const hlwq_diagnosis *d); /* the plan's fie
 /* `"cache": {..}, "io": {..}` */
 void app_streaming_json(hs_text *t, const hlwq_streaming *s);
 
+/* `"drafts": {..}` */
+void app_speculation_json(hs_text *t, const hlwq_speculation *s);
+
 #endif

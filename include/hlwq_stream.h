@@ -96,6 +96,12 @@ typedef enum hlwq_policy { HLWQ_POLICY_LFRU, HLWQ_POLICY_LRU, HLWQ_POLICY_LFU, H
 /* What computes. AUTO: the graphics card, where the build and the machine have one; else the CPU. */
 typedef enum hlwq_device { HLWQ_DEVICE_AUTO, HLWQ_DEVICE_CPU, HLWQ_DEVICE_CUDA } hlwq_device;
 
+/*
+ * Where drafts of tokens to come are taken from: the model's MTP head, repetitions in the text.  AUTO: from both, as
+ * far as there is an MTP head and drafting is found to pay.  Text does not depend on it.
+ */
+typedef enum hlwq_draft { HLWQ_DRAFT_OFF, HLWQ_DRAFT_AUTO, HLWQ_DRAFT_MTP, HLWQ_DRAFT_LOOKUP } hlwq_draft;
+
 typedef struct hlwq_engine_options {
     const char *model; /* a .hlwq container or a Hugging Face directory; required */
     hlwq_device device;
@@ -110,15 +116,21 @@ typedef struct hlwq_engine_options {
     uint32_t slots;      /* experts (of a dense model: layers) kept in memory; 0 = as many as fit */
     hlwq_io io;
     hlwq_direct direct;
-    hlwq_policy policy;  /* LFRU gives way to a fixed set of experts while that is found to be better */
-    uint32_t admit;      /* tokens: an expert used once within so many makes room first; 0 = all are alike */
-    bool adapt;          /* give memory up while the system runs short of it, and take it back */
-    const char *trace;   /* a file to write every choice of experts to, for hlwq_simulate; NULL = none */
-    const char *routing; /* benchmarks: a trace, or "model", in place of the router's choices; NULL = the router */
-    uint32_t threads;    /* 0 = one per usable physical core */
-    bool exact;          /* quantised matrices compute from dequantised fp32 weights (slow) */
-    hlwq_verify verify;  /* extent checksums: on first read by default */
-    hlwq_log_fn log;     /* NULL = silent */
+    hlwq_policy policy;     /* LFRU gives way to a fixed set of experts while that is found to be better */
+    uint32_t admit;         /* tokens: an expert used once within so many makes room first; 0 = all are alike */
+    bool adapt;             /* give memory up while the system runs short of it, and take it back */
+    hlwq_draft draft;       /* its sessions compute drafted tokens ahead; HLWQ_DRAFT_OFF by default */
+    uint32_t draft_depth;   /* drafts at once, at most 7; 0 = 3 */
+    bool draft_always;      /* at that depth, whether it pays or not: for measuring */
+    uint32_t draft_vocab;   /* the MTP head drafts among so many tokens, the most frequent; 0 = all */
+    const char *draft_text; /* a text to count them in; NULL = as the tokenizer ranks them */
+    double draft_pretend;   /* benchmarks: drafts are taken for right with this probability, whatever the model says */
+    const char *trace;      /* a file to write every choice of experts to, for hlwq_simulate; NULL = none */
+    const char *routing;    /* benchmarks: a trace, or "model", in place of the router's choices; NULL = the router */
+    uint32_t threads;       /* 0 = one per usable physical core */
+    bool exact;             /* quantised matrices compute from dequantised fp32 weights (slow) */
+    hlwq_verify verify;     /* extent checksums: on first read by default */
+    hlwq_log_fn log;        /* NULL = silent */
     hlwq_progress_fn progress; /* loading; NULL = none */
     void *user;                /* handed to both */
 } hlwq_engine_options;
@@ -378,6 +390,19 @@ typedef struct hlwq_session_stats {
 
 HLWQ_API void hlwq_session_get_stats(const hlwq_session *session, hlwq_session_stats *stats);
 
+/* What computing drafted tokens ahead did for a session. All zero where it does not. */
+typedef struct hlwq_speculation {
+    uint32_t depth_max; /* 0 = off */
+    uint32_t depth;     /* that pays best now; 0 = none does */
+    uint64_t passes;    /* over the model; of them without drafts: */
+    uint64_t plain;
+    uint64_t drafted[2], accepted[2];   /* drafts of the MTP head, and of repetitions */
+    double draft_seconds, pass_seconds; /* making drafts; computing windows */
+    double expected_gain;               /* tokens per second at that depth, over those without drafts */
+} hlwq_speculation;
+
+HLWQ_API void hlwq_session_speculation(const hlwq_session *session, hlwq_speculation *speculation);
+
 /*
  * Everything a session is, to a file that takes the place of an old one only when it is complete: tokens, keys and
  * values, states, logits, sampling.  `note` (NULL = none) is a text of the caller's, kept beside them.
@@ -427,6 +452,7 @@ typedef struct hlwq_synth_options {
     uint32_t vocab;      /* 0 = the real one */
     uint32_t head_bits;  /* 2..6; 0 = 6 */
     uint32_t embed_bits; /* likewise */
+    bool mtp;            /* with an MTP head */
     bool dry;            /* geometry only: all weights zero, and the file takes next to no room on the disk */
     uint64_t seed;
     uint32_t threads;

@@ -57,9 +57,26 @@ typedef struct hs_delta_state {
     float *conv; /* [taps - 1][channels]: raw inputs, oldest first */
 } hs_delta_state;
 
+/*
+ * Beside it, what a window of tokens that may yet be taken back has done, row by row; see deltanet_window.  All in the
+ * backend's memory.
+ */
+typedef struct hs_delta_window {
+    float *raw;   /* [taps - 1 + tokens][channels]: what went into the convolution; the first taps - 1 are scratch */
+    float *mix;   /* [tokens][channels]: queries, keys and values */
+    float *gates; /* [tokens][2][v_heads]: write strength and log-decay */
+} hs_delta_window;
+
 typedef struct hs_ffn {
     hs_matrix gate, up, down;
 } hs_ffn;
+
+/* What a draft head is fed: one projection of a token's embedding and the hidden state before it. */
+typedef struct hs_joint {
+    const float *embed_norm, *hidden_norm; /* [hidden] */
+    hs_matrix fc;                          /* [hidden][2 hidden]: embedding first */
+    float eps;
+} hs_joint;
 
 typedef struct hs_mixture {
     const float *norm; /* [hidden] */
@@ -89,6 +106,7 @@ typedef struct hs_limits {
     uint32_t experts, used; /* 0 for dense */
     uint32_t dtypes;        /* of its matrices: bits 1 << hs_dtype */
     bool ordered;           /* some gather their inputs: have an order of columns, or factors */
+    bool joins;             /* it has a draft head */
     uint32_t batch;         /* most tokens of one stage call, <= HS_BATCH_MAX; 0 = HS_BATCH_MAX */
 } hs_limits;
 
@@ -179,11 +197,38 @@ typedef struct hs_backend_ops {
     /* logits [n][vocab] = head norm(x); `hidden` [n][hidden] gets norm(x) if not NULL. */
     hlwq_status (*head)(hs_backend *be, const float *norm, float eps, const hs_matrix *head, uint32_t n, const float *x,
                         float *hidden, float *logits, hlwq_error *err);
+
+    /* ---- speculation: a backend that has none of these runs without it ---- */
+
+    /*
+     * x += deltanet(norm(x)) for n tokens of which only the first is sure: each by the recurrence, with the bits of a
+     * lone token.  The first one's step is taken in state->s; what the others and the convolution would do is kept in
+     * `window` until deltanet_keep says how many of the n (the first included) belong to the text.
+     */
+    hlwq_status (*deltanet_window)(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                   const hs_delta_window *window, uint32_t n, float *x, hlwq_error *err);
+    hlwq_status (*deltanet_keep)(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                 const hs_delta_window *window, uint32_t kept, hlwq_error *err);
+
+    /* y = norm(x), both [n][hidden] in the backend's memory. */
+    hlwq_status (*norm)(hs_backend *be, const float *norm, float eps, uint32_t n, const float *x, float *y,
+                        hlwq_error *err);
+
+    /* x[t] = fc [norm of row ids[t] of the table; norm of h[t]]: what the layer of a draft head begins with. */
+    hlwq_status (*join)(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
+                        const float *h, float *x, hlwq_error *err);
 } hs_backend_ops;
 
 struct hs_backend {
     const hs_backend_ops *ops;
 };
+
+enum { HS_WINDOW_MAX = 8 /* tokens of a window */ };
+
+static inline bool hs_backend_speculates(const hs_backend *be)
+{
+    return be->ops->deltanet_window && be->ops->deltanet_keep && be->ops->norm && be->ops->join;
+}
 
 typedef struct hs_cpu_options {
     bool exact; /* packed matrices compute from dequantised fp32 weights */

@@ -112,6 +112,11 @@ typedef struct hs_group {
     uint64_t *xxh;        /* [count] XXH3-64 of each extent */
 } hs_group;
 
+static inline bool hs_group_is_experts(const hs_group *g)
+{
+    return g->kind == HS_GROUP_EXPERTS || g->kind == HS_GROUP_MTP_EXPERTS;
+}
+
 /* 2^bits levels in ascending order, exactly as the file has them; symmetric. */
 typedef struct hs_levels {
     uint32_t bits;
@@ -126,6 +131,7 @@ typedef struct hs_table {
     uint32_t n_books;
     hs_levels book[16];
     bool has_mtp;
+    bool drafts; /* and it is to be used; set by whoever opens the model */
 } hs_table;
 
 /*

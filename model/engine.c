@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "kernels/measure.h"
+#include "model/draft_vocab.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -15,6 +16,11 @@
 
 #define STR2(x) #x
 #define STR(x) STR2(x)
+
+enum {
+    DRAFT_DEPTH = 3, /* where none is asked for */
+    DRAFT_TEXT_MAX = 16 << 20
+};
 
 const char *hlwq_version(void)
 {
@@ -67,7 +73,9 @@ hlwq_status hs_engine_rows(hlwq_engine *e, hlwq_error *err)
 static uint64_t tail_bytes(const hlwq_engine *e, uint32_t batch)
 {
     const hs_config *c = &hs_store_table(e->store)->config;
-    return e->planned * (hs_states_bytes(c, e->kv, e->context, batch) - hs_states_bytes(c, e->kv, e->context, HS_GRID));
+    return e->planned * (hs_states_bytes(c, e->kv, e->context, batch) - hs_states_bytes(c, e->kv, e->context, HS_GRID) +
+                         hs_speculate_bytes(&e->draft, c, e->kv, e->context, batch) -
+                         hs_speculate_bytes(&e->draft, c, e->kv, e->context, HS_GRID));
 }
 
 static uint64_t activation_bytes(const void *user, uint32_t batch)
@@ -75,8 +83,7 @@ static uint64_t activation_bytes(const void *user, uint32_t batch)
     const hlwq_engine *e = user;
     const hs_table *t = hs_store_table(e->store);
     hs_limits limits = hs_network_limits(t, batch);
-    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(&t->config, batch) +
-           tail_bytes(e, batch);
+    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(t, batch) + tail_bytes(e, batch);
 }
 
 static uint64_t card_bytes(const void *user, uint32_t batch)
@@ -126,6 +133,9 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         in.card_slots = o->card_slots;
         in.card_bytes = card_bytes;
     }
+    if (e->draft.mtp)
+        in.fixed_bytes += hs_draft_vocab_bytes(t, e->draft_vocab);
+    in.session_bytes += e->planned * hs_speculate_bytes(&e->draft, &t->config, e->kv, context, HS_GRID);
     if (!in.ram_bytes) { /* a model that fits needs no cap; one that does not gets what there is, less a tenth */
         uint64_t available = hs_memory_available();
         hs_footprint f = hs_footprint_of(t);
@@ -171,6 +181,35 @@ static hlwq_status find_card(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
     return HLWQ_OK;
 }
 
+/* What sessions will draft with; decided before anything is planned, because it takes memory. */
+static hlwq_status choose_drafts(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
+{
+    const char *why = NULL;
+    if (o->draft == HLWQ_DRAFT_OFF)
+        return HLWQ_OK;
+    if (o->draft_depth >= HS_WINDOW_MAX)
+        return hs_fail(err, HLWQ_ERR_ARG, "%u drafts at once; the most is %d", o->draft_depth, HS_WINDOW_MAX - 1);
+    if (e->vram)
+        why = "a graphics card cannot take tokens back yet";
+    else if (o->trace || o->routing)
+        why = "the choices of experts are recorded or replayed token by token";
+    if (why) {
+        hs_log_line(&e->log, HLWQ_LOG_WARN, "running without drafts: %s", why);
+        return HLWQ_OK;
+    }
+    e->draft = (hs_draft_mode){.lookup = o->draft != HLWQ_DRAFT_MTP,
+                               .priced = !o->draft_always,
+                               .pretend = o->draft_pretend,
+                               .depth = o->draft_depth ? o->draft_depth : DRAFT_DEPTH};
+    if (o->draft != HLWQ_DRAFT_LOOKUP)
+        e->draft.mtp = hs_store_use_drafts(e->store);
+    e->draft_vocab = o->draft_vocab;
+    if (o->draft == HLWQ_DRAFT_MTP && !e->draft.mtp)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s has no MTP head to draft with; lookup needs none",
+                       hs_store_path(e->store));
+    return HLWQ_OK;
+}
+
 /* Everything that comes before the first weight. */
 static hlwq_status open_table(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
@@ -178,7 +217,21 @@ static hlwq_status open_table(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     HS_TRY(hs_store_open(&e->store, e->mem, o->model, NULL, &e->log, err));
     HS_TRY(hs_store_tokenizer(&e->text.inner, e->mem, e->store, err));
     HS_TRY(find_card(e, o, err));
+    HS_TRY(choose_drafts(e, o, err));
     return make_plan(e, o, err);
+}
+
+static hlwq_status open_draft_vocab(hlwq_engine *e, const char *path, hlwq_error *err)
+{
+    hs_arena arena;
+    char *text = NULL;
+    uint64_t bytes = 0;
+    hs_arena_init(&arena, e->mem, HS_MEM_OTHER);
+    hlwq_status st = path ? hs_file_text(&arena, path, DRAFT_TEXT_MAX, &text, &bytes, err) : HLWQ_OK;
+    if (st == HLWQ_OK)
+        st = hs_draft_vocab_open(&e->net, e->mem, e->text.inner, e->draft_vocab, text, bytes, err);
+    hs_arena_close(&arena);
+    return st;
 }
 
 static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
@@ -209,6 +262,8 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
     if (e->planned > 1)
         HS_TRY(hs_engine_rows(e, err));
+    if (e->draft.mtp)
+        HS_TRY(open_draft_vocab(e, o->draft_text, err));
     const hs_config *c = e->net.config;
     if (o->routing)
         HS_TRY(hs_routes_open(&e->net.routes, e->mem, o->routing, c->layers, c->experts, c->experts_used, err));
@@ -257,6 +312,7 @@ void hlwq_engine_close(hlwq_engine *e)
     (void)hlwq_engine_end_trace(e, &ignored);
     hs_routes_close(e->net.routes);
     hs_mem_free(e->mem, e->rows);
+    hs_draft_vocab_close(&e->net, e->mem);
     if (e->net.config)
         hs_network_close(&e->net);
     hs_residency_close(e->residency);

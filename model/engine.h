@@ -8,6 +8,7 @@
 #include "model/network.h"
 #include "offload/plan.h"
 #include "model/sampler.h"
+#include "model/speculate.h"
 #include "model/tokenizer.h"
 
 struct hlwq_tokenizer {
@@ -38,6 +39,8 @@ struct hlwq_engine {
     hs_plan plan;
     hs_kv_format kv;     /* of the session that it was planned for */
     uint32_t context;    /* likewise */
+    hs_draft_mode draft; /* of all sessions */
+    uint32_t draft_vocab;
     hlwq_tokenizer text; /* inner NULL if the model has none */
     uint32_t sessions;   /* open now */
     uint32_t planned;    /* that memory is kept for */

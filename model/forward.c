@@ -30,7 +30,10 @@ static hlwq_status mixer(hs_network *net, hs_states *states, uint32_t i, uint32_
         hs_kv_view kv = hs_states_kv(states, states->index[i]);
         return ops->attention(net->backend, &layer->attention, &kv, first, n, net->x, err);
     }
-    return ops->deltanet(net->backend, &layer->delta, &states->delta[states->index[i]], first, n, net->x, err);
+    uint32_t l = states->index[i];
+    if (states->window && n > 1)
+        return ops->deltanet_window(net->backend, &layer->delta, &states->delta[l], &states->window[l], n, net->x, err);
+    return ops->deltanet(net->backend, &layer->delta, &states->delta[l], first, n, net->x, err);
 }
 
 /* What takes a step: n tokens of one text from position first[0] on, or with `rows` one token of each of n texts. */
@@ -232,4 +235,22 @@ hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int
     step s = {states, position, n, true};
     HS_TRY(layers(net, &s, ids, NULL, err));
     return hs_forward_head(net, 0, n, logits, NULL, err);
+}
+
+hlwq_status hs_forward_draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
+                             uint32_t n, float *hidden, float *logits, hlwq_error *err)
+{
+    hs_backend *be = net->backend;
+    const hs_layer *layer = &net->layer[net->config->layers];
+    HS_TRY(be->ops->join(be, &net->joint, &net->embed, ids, n, h, net->x, err));
+    HS_TRY(be->ops->attention(be, &layer->attention, kv, first, n, net->x, err));
+    HS_TRY(feed_forward(net, layer, n, err));
+    if (!logits)
+        return HLWQ_OK;
+    const float *last = net->x + (size_t)(n - 1) * net->config->hidden;
+    float *out = net->draft_id ? net->draft_logits : logits;
+    HS_TRY(be->ops->head(be, net->draft_norm, net->config->eps, &net->draft_head, 1, last, hidden, out, err));
+    for (uint32_t i = 0; net->draft_id && i < net->draft_head.rows; i++)
+        logits[net->draft_id[i]] = out[i];
+    return HLWQ_OK;
 }

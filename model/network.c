@@ -85,8 +85,7 @@ static void bind_delta(const binder *b, hs_delta *d)
 static void bind_layer(const binder *b, hs_layer *layer)
 {
     const hs_config *c = b->net->config;
-    uint32_t i = b->group->layer;
-    layer->full = c->full[i];
+    layer->full = b->group->kind == HS_GROUP_MTP_LAYER || c->full[b->group->layer];
     layer->moe = c->experts > 0;
     layer->ffn_norm = vector(b, HS_POST_NORM);
     if (layer->full)
@@ -107,6 +106,23 @@ static void bind_layer(const binder *b, hs_layer *layer)
         layer->dense = ffn(b, HS_GATE, HS_UP, HS_DOWN);
 }
 
+/* The draft head: a layer after the last one, and what leads into and out of it. */
+static void bind_drafts(hs_network *net, uint32_t g)
+{
+    binder b = {net, &net->table->group[g], NULL};
+    hs_layer *layer = &net->layer[net->config->layers];
+    if (b.group->kind == HS_GROUP_MTP_EXPERTS) {
+        layer->experts_group = g;
+        return;
+    }
+    b.data = hs_residency_trunk(net->residency, g);
+    layer->group = g;
+    bind_layer(&b, layer);
+    net->joint =
+        (hs_joint){vector(&b, HS_MTP_NORM_E), vector(&b, HS_MTP_NORM_H), matrix(&b, HS_MTP_FC), net->config->eps};
+    net->draft_norm = vector(&b, HS_MTP_NORM);
+}
+
 static void bind_all(hs_network *net)
 {
     for (uint32_t g = 0; g < net->table->n_groups; g++) {
@@ -123,8 +139,11 @@ static void bind_all(hs_network *net)
             if (hs_residency_streams(net->residency, g))
                 continue; /* bound when it is used */
         }
-        if (group->kind == HS_GROUP_MTP_LAYER || group->kind == HS_GROUP_MTP_EXPERTS)
+        if (group->kind == HS_GROUP_MTP_LAYER || group->kind == HS_GROUP_MTP_EXPERTS) {
+            if (net->drafts)
+                bind_drafts(net, g);
             continue;
+        }
         b.data = hs_residency_trunk(net->residency, g);
         if (group->kind == HS_GROUP_GLOBAL)
             net->final_norm = vector(&b, HS_FINAL_NORM);
@@ -138,6 +157,7 @@ static void bind_all(hs_network *net)
         else
             bind_layer(&b, &net->layer[group->layer]);
     }
+    net->draft_head = net->head;
 }
 
 void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id, uint32_t n)
@@ -180,6 +200,7 @@ hs_limits hs_network_limits(const hs_table *table, uint32_t batch)
         .ffn_width = c->experts ? c->expert_width : c->intermediate,
         .experts = c->experts,
         .used = c->experts ? c->experts_used : 0,
+        .joins = table->drafts,
         .batch = batch,
     };
     if (c->experts && c->shared_width > m.ffn_width)
@@ -192,6 +213,11 @@ hs_limits hs_network_limits(const hs_table *table, uint32_t batch)
     return m;
 }
 
+static uint64_t drafts_bytes(const hs_config *c, uint32_t batch)
+{
+    return (uint64_t)(batch + HS_WINDOW_MAX) * c->hidden * sizeof(float);
+}
+
 hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *residency, hs_backend *backend, hs_mem *mem,
                             uint32_t batch, hlwq_error *err)
 {
@@ -200,8 +226,9 @@ hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *resi
     const hs_config *c = &t->config;
     *net = (hs_network){.table = t, .config = c, .store = store, .residency = residency, .backend = backend};
     net->batch = batch;
+    net->drafts = t->drafts;
     hs_arena_init(&net->arena, mem, HS_MEM_TABLE);
-    HS_TRY(hs_arena_array(&net->arena, c->layers, sizeof(hs_layer), &p, err));
+    HS_TRY(hs_arena_array(&net->arena, c->layers + 1, sizeof(hs_layer), &p, err));
     net->layer = p;
     HS_TRY(hs_arena_array(&net->arena, c->experts, sizeof(hs_ffn), &p, err));
     net->expert = p;
@@ -216,6 +243,10 @@ hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *resi
     HS_TRY(
         backend->ops->alloc(backend, HS_MEM_ACT, (uint64_t)batch * c->hidden * sizeof(float), "activations", &p, err));
     net->x = p;
+    if (net->drafts) {
+        HS_TRY(backend->ops->alloc(backend, HS_MEM_ACT, drafts_bytes(c, batch), "draft head", &p, err));
+        net->h = p;
+    }
     HS_TRY(hs_arena_array(&net->arena, c->rotary_dims / 2 + 1, sizeof(float), &p, err));
     net->inv_freq = p;
     make_inv_freq(net->inv_freq, c);
@@ -223,15 +254,18 @@ hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *resi
     return HLWQ_OK;
 }
 
-uint64_t hs_network_bytes(const hs_config *c, uint32_t batch)
+uint64_t hs_network_bytes(const hs_table *t, uint32_t batch)
 {
-    return batch * ((uint64_t)c->hidden * sizeof(float) + c->experts_used * 8ull) + c->layers * sizeof(hs_layer) +
+    const hs_config *c = &t->config;
+    return (t->drafts ? drafts_bytes(c, batch) : 0) +
+           batch * ((uint64_t)c->hidden * sizeof(float) + c->experts_used * 8ull) + c->layers * sizeof(hs_layer) +
            c->experts * sizeof(hs_ffn) + 65536;
 }
 
 void hs_network_close(hs_network *net)
 {
     net->backend->ops->free(net->backend, net->x);
+    net->backend->ops->free(net->backend, net->h);
     hs_arena_close(&net->arena);
     *net = (hs_network){0};
 }
@@ -320,15 +354,20 @@ hlwq_status hs_kv_format_named(hs_kv_format *f, hlwq_kv name, const hs_config *c
     return HLWQ_OK;
 }
 
-hs_kv_view hs_states_kv(const hs_states *s, uint32_t layer)
+hs_kv_view hs_kv_view_of(const hs_kv *kv, uint32_t layer, uint32_t width)
 {
-    hs_kv_format f = hs_kv_format_of(s->kv);
-    hs_kv_view view = {.page = hs_kv_pages(s->kv, layer), .dtype = f.k == HS_F32 ? HS_F32 : HS_F16};
+    hs_kv_format f = hs_kv_format_of(kv);
+    hs_kv_view view = {.page = hs_kv_pages(kv, layer), .dtype = f.k == HS_F32 ? HS_F32 : HS_F16};
     if (hs_kv_is_coded(f)) {
-        view.coded = hs_kv_coded_pages(s->kv, layer);
-        view.layout = hs_kv_layout_of(f, s->kv_width);
+        view.coded = hs_kv_coded_pages(kv, layer);
+        view.layout = hs_kv_layout_of(f, width);
     }
     return view;
+}
+
+hs_kv_view hs_states_kv(const hs_states *s, uint32_t layer)
+{
+    return hs_kv_view_of(s->kv, layer, s->kv_width);
 }
 
 static const char *kv_type_name(hs_dtype d)

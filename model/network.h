@@ -30,12 +30,20 @@ typedef struct hs_network {
     hs_arena arena;
     hs_matrix embed, head;
     const float *final_norm;
-    hs_layer *layer; /* [config->layers] */
-    hs_ffn *expert;  /* [experts]: those of the lease in hand */
-    uint32_t batch;  /* most tokens of one hs_forward */
-    int32_t *pick;   /* [batch][used] */
-    float *weight;   /* likewise */
-    int32_t *guess;  /* [used] */
+    hs_layer *layer; /* [config->layers], and the draft head's */
+    bool drafts;     /* there is a draft head */
+    hs_joint joint;
+    hs_matrix draft_head; /* of all tokens, or of some */
+    int32_t *draft_id;    /* [draft_head.rows]: which; NULL = all */
+    float *draft_logits;  /* [draft_head.rows] of some */
+    uint8_t *draft_rows;  /* what draft_head reads then */
+    const float *draft_norm;
+    float *h;       /* [batch + HS_WINDOW_MAX][hidden]: what the draft head is fed, in the backend's memory */
+    hs_ffn *expert; /* [experts]: those of the lease in hand */
+    uint32_t batch; /* most tokens of one hs_forward */
+    int32_t *pick;  /* [batch][used] */
+    float *weight;  /* likewise */
+    int32_t *guess; /* [used] */
     float *guess_weight;
     float *inv_freq;        /* [rotary_dims / 2] */
     float *x;               /* [batch][hidden] residual stream, in the backend's memory */
@@ -53,7 +61,7 @@ hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *resi
 void hs_network_close(hs_network *net);
 
 /* Bytes that hs_network_init takes for a batch, about. */
-uint64_t hs_network_bytes(const hs_config *config, uint32_t batch);
+uint64_t hs_network_bytes(const hs_table *table, uint32_t batch);
 
 /* Bytes of a session, about: states, keys and values, logits, sampler. */
 uint64_t hs_session_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
@@ -75,6 +83,7 @@ typedef struct hs_states {
     uint32_t *index;       /* [layers]: of delta, or of the kv layer */
     uint32_t kv_width;     /* kv heads * head dim */
     uint32_t positions;
+    const hs_delta_window *window; /* [DeltaNet layers]: tokens after the first may be taken back; NULL = none may */
 } hs_states;
 
 /* Formats as hs_kv_format_named gives them; at most `batch` tokens a step. */
@@ -118,6 +127,17 @@ hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *l
  */
 hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int32_t *ids, const uint32_t *position,
                             uint32_t n, float *logits, hlwq_error *err);
+
+/*
+ * The draft head on n <= net->batch pairs of a hidden state, h [n][hidden] in the backend's memory, and the token after
+ * it.  If `logits` is given, those after the last pair, and what the next pair would take as its hidden state.  Logits
+ * of tokens that the draft head leaves out stay as they are.
+ */
+hlwq_status hs_forward_draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
+                             uint32_t n, float *hidden, float *logits, hlwq_error *err);
+
+/* What a step sees of a cache's layer. */
+hs_kv_view hs_kv_view_of(const hs_kv *kv, uint32_t layer, uint32_t width);
 
 /* Weight bytes that decoding one token reads. */
 uint64_t hs_network_token_bytes(const hs_table *table);

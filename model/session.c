@@ -37,7 +37,9 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     const hs_config *c = e->net.config;
     hs_kv_format kv;
     HS_TRY(hs_kv_format_named(&kv, o->kv, c, err));
-    uint64_t need = hs_states_bytes(c, kv, s->positions, e->net.batch), cap = hs_mem_cap_bytes(e->mem);
+    uint64_t need = hs_states_bytes(c, kv, s->positions, e->net.batch) +
+                    hs_speculate_bytes(&e->draft, c, kv, s->positions, e->net.batch),
+             cap = hs_mem_cap_bytes(e->mem);
     if (need > cap - hs_mem_now_bytes(e->mem))
         return hs_fail(
             err, HLWQ_ERR_BUDGET,
@@ -52,6 +54,8 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     s->logits = p;
     uint32_t usable = e->text.inner ? hs_tokenizer_count(e->text.inner) : c->vocab;
     HS_TRY(hs_sampler_open(&s->sampler, e->mem, c->vocab, usable, &o->sampling, err));
+    if (e->draft.depth)
+        HS_TRY(hs_speculate_open(&s->ahead, &e->draft, &e->net, &s->states, s->sampler, e->mem, kv, s->positions, err));
     s->hash = XXH3_createState();
     if (!s->hash)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a session");
@@ -61,6 +65,8 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
 hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err)
 {
     hlwq_status st = hs_states_reset(&s->states, err);
+    if (s->ahead)
+        hs_speculate_reset(s->ahead);
     s->broken = st != HLWQ_OK;
     s->n = 0;
     s->has_logits = false;
@@ -106,6 +112,7 @@ void hlwq_session_close(hlwq_session *s)
     if (!s)
         return;
     hs_mem *mem = s->engine->mem;
+    hs_speculate_close(s->ahead);
     hs_sampler_close(s->sampler);
     hs_mem_free(mem, s->logits);
     hs_mem_free(mem, s->tokens);
@@ -157,6 +164,13 @@ void hlwq_session_get_stats(const hlwq_session *s, hlwq_session_stats *stats)
     stats->logits_hash = XXH3_64bits_digest(s->hash);
 }
 
+void hlwq_session_speculation(const hlwq_session *s, hlwq_speculation *out)
+{
+    *out = (hlwq_speculation){0};
+    if (s->ahead)
+        hs_speculate_stats(s->ahead, out);
+}
+
 static hlwq_status check_input(const hlwq_session *s, const int32_t *ids, size_t count, hlwq_error *err)
 {
     uint32_t vocab = s->engine->net.config->vocab;
@@ -194,6 +208,43 @@ static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool la
     return HLWQ_OK;
 }
 
+/* What drafts are made from takes in a piece that was fed; last of all, since it computes in the same memory. */
+static hlwq_status fed(hlwq_session *s, uint32_t n, hlwq_error *err)
+{
+    hlwq_status st = s->ahead ? hs_speculate_fed(s->ahead, s->tokens, s->n - n, n, err) : HLWQ_OK;
+    s->broken = s->broken || st != HLWQ_OK;
+    return st;
+}
+
+/* The window that is open ends here: states are those of the text. */
+static hlwq_status settle(hlwq_session *s, hlwq_error *err)
+{
+    hlwq_status st = s->ahead ? hs_speculate_settle(s->ahead, err) : HLWQ_OK;
+    s->broken = s->broken || st != HLWQ_OK;
+    return st;
+}
+
+/* Feeds a token that was chosen, or finds that it was fed ahead. */
+static hlwq_status step_ahead(hlwq_session *s, int32_t id, hlwq_error *err)
+{
+    size_t bytes = s->engine->net.config->vocab * sizeof(float);
+    const float *logits;
+    bool computed;
+    HS_TRY(check_input(s, &id, 1, err));
+    if (atomic_exchange(&s->cancel, false))
+        return hs_fail(err, HLWQ_ERR_CANCELLED, "stopped after %u tokens", s->n);
+    hs_engine_look_around(s->engine);
+    s->tokens[s->n] = id;
+    hlwq_status st = hs_speculate_next(s->ahead, s->tokens, s->n, &logits, &computed, err);
+    s->broken = st != HLWQ_OK;
+    HS_TRY(st);
+    s->n++;
+    memcpy(s->logits, logits, bytes);
+    XXH3_64bits_update(s->hash, logits, bytes);
+    s->has_logits = true;
+    return HLWQ_OK;
+}
+
 static double waited_seconds(const hlwq_session *s)
 {
     return (double)hs_residency_get_stats(s->engine->residency).wait_ns * 1e-9;
@@ -202,6 +253,7 @@ static double waited_seconds(const hlwq_session *s)
 static hlwq_status eval(hlwq_session *s, const int32_t *ids, size_t count, float *logits, hlwq_error *err)
 {
     HS_TRY(check_input(s, ids, count, err));
+    HS_TRY(settle(s, err));
     size_t vocab = s->engine->net.config->vocab;
     for (size_t done = 0; done < count;) {
         if (atomic_exchange(&s->cancel, false))
@@ -210,6 +262,7 @@ static hlwq_status eval(hlwq_session *s, const int32_t *ids, size_t count, float
         uint32_t edge = s->engine->net.batch - s->n % HS_GRID; /* the piece ends on the grid */
         uint32_t n = (uint32_t)hs_min_u64(count - done, edge);
         HS_TRY(feed(s, ids + done, n, done + n == count, logits ? logits + done * vocab : NULL, err));
+        HS_TRY(fed(s, n, err));
         done += n;
     }
     return HLWQ_OK;
@@ -258,11 +311,11 @@ hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
     HS_TRY(hs_sampler_next(s->sampler, s->logits, s->tokens, s->n, s->n, &next, err));
     if (ends_text(s->engine->net.config, next))
         return HLWQ_OK;
-    HS_TRY(eval(s, &next, 1, NULL, err));
+    HS_TRY(s->ahead ? step_ahead(s, next, err) : eval(s, &next, 1, NULL, err));
     s->stats.decode_seconds += hs_now_seconds() - start;
     s->stats.decode_wait_seconds += waited_seconds(s) - waited;
     s->stats.decoded_tokens++;
-    *id = next;
+    *id = s->tokens[s->n - 1];
     return HLWQ_OK;
 }
 
@@ -308,6 +361,17 @@ static void keep_row(hlwq_session *s, int32_t id, const float *logits, double se
     s->stats.decoded_tokens++;
 }
 
+/* One session by itself can be ahead of what is asked for. */
+static hlwq_status step_alone(hlwq_session *s, int32_t id, hlwq_error *err)
+{
+    double start = hs_now_seconds(), waited = waited_seconds(s);
+    HS_TRY(step_ahead(s, id, err));
+    s->stats.decode_seconds += hs_now_seconds() - start;
+    s->stats.decode_wait_seconds += waited_seconds(s) - waited;
+    s->stats.decoded_tokens++;
+    return HLWQ_OK;
+}
+
 hlwq_status hlwq_sessions_step(hlwq_session *const *sessions, const int32_t *ids, uint32_t n, hlwq_error *err)
 {
     hs_states *states[HLWQ_ROWS_MAX];
@@ -322,7 +386,10 @@ hlwq_status hlwq_sessions_step(hlwq_session *const *sessions, const int32_t *ids
         logits = e->rows;
     }
     double start = hs_now_seconds(), waited = waited_seconds(sessions[0]);
+    if (n == 1 && sessions[0]->ahead)
+        return step_alone(sessions[0], ids[0], err);
     for (uint32_t i = 0; i < n; i++) {
+        HS_TRY(settle(sessions[i], err));
         states[i] = &sessions[i]->states;
         position[i] = sessions[i]->n;
     }
@@ -330,6 +397,9 @@ hlwq_status hlwq_sessions_step(hlwq_session *const *sessions, const int32_t *ids
     hlwq_status st = hs_forward_rows(&e->net, states, ids, position, n, logits, err);
     double seconds = hs_now_seconds() - start;
     waited = waited_seconds(sessions[0]) - waited;
+    for (uint32_t i = 0; i < n; i++)
+        if (sessions[i]->ahead)
+            hs_speculate_missed(sessions[i]->ahead);
     for (uint32_t i = 0; i < n; i++)
         if (st == HLWQ_OK)
             keep_row(sessions[i], ids[i], logits + i * (size_t)e->net.config->vocab, seconds, waited);
@@ -364,6 +434,7 @@ hlwq_status hlwq_session_eval_each(hlwq_session *s, const int32_t *ids, size_t c
 {
     double start = hs_now_seconds(), waited = waited_seconds(s);
     HS_TRY(check_input(s, ids, count, err));
+    HS_TRY(settle(s, err));
     for (size_t done = 0; done < count;) {
         if (atomic_exchange(&s->cancel, false))
             return hs_fail(err, HLWQ_ERR_CANCELLED, "stopped after %u tokens", s->n);
@@ -372,6 +443,8 @@ hlwq_status hlwq_session_eval_each(hlwq_session *s, const int32_t *ids, size_t c
         uint32_t n = (uint32_t)hs_min_u64(count - done, edge);
         HS_TRY(feed(s, ids + done, n, false, NULL, err));
         hlwq_status st = show_rows(s, n, done, each, user, err);
+        if (st == HLWQ_OK || st == HLWQ_ERR_CANCELLED)
+            HS_TRY(fed(s, n, st == HLWQ_OK ? err : NULL));
         if (st != HLWQ_OK && st != HLWQ_ERR_CANCELLED)
             s->broken = true;
         HS_TRY(st);

@@ -15,6 +15,7 @@ struct hlwq_session {
     hlwq_engine *engine;
     hs_states states;
     hs_sampler *sampler;
+    hs_speculate *ahead; /* NULL = does not speculate */
     hs_utf8_stream utf8;
     int32_t *tokens; /* [positions] */
     float *logits;   /* [vocab] */

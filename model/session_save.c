@@ -121,6 +121,8 @@ hlwq_status hlwq_session_save(const hlwq_session *s, const char *path, const cha
         return hs_fail(err, HLWQ_ERR_ARG, "this session failed in the middle of a token: there is nothing to save");
     if (note && strlen(note) > NOTE_MAX)
         return hs_fail(err, HLWQ_ERR_ARG, "a note of %zu bytes, limit %d", strlen(note), NOTE_MAX);
+    if (s->ahead) /* states are to be those of the text */
+        HS_TRY(hs_speculate_settle(s->ahead, err));
     HS_TRY(hs_session_create(&w, s->engine->mem, path, &id, s->n, err));
     hlwq_status st = put_sections(&w, s, note, err);
     if (st == HLWQ_OK)

@@ -42,7 +42,7 @@ static hlwq_status find_geometry(const char *name, const geometry **g, hlwq_erro
     return hs_fail(err, HLWQ_ERR_ARG, "\"%s\" is none of the known geometries: 9b, 27b, 35b-a3b", name ? name : "");
 }
 
-static void write_config(hs_text *t, const geometry *g, uint32_t layers, uint32_t vocab)
+static void write_config(hs_text *t, const geometry *g, uint32_t layers, uint32_t vocab, bool mtp)
 {
     hs_text_format(
         t,
@@ -51,9 +51,10 @@ static void write_config(hs_text *t, const geometry *g, uint32_t layers, uint32_
         "\"linear_num_value_heads\":%u,\"linear_key_head_dim\":128,\"linear_value_head_dim\":128,"
         "\"linear_conv_kernel_dim\":4,\"full_attention_interval\":4,\"rms_norm_eps\":1e-6,"
         "\"max_position_embeddings\":262144,\"tie_word_embeddings\":false,"
+        "\"mtp_num_hidden_layers\":%u,"
         "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000000,\"partial_rotary_factor\":0.25},",
-        g->experts ? "qwen3_5_moe_text" : "qwen3_5_text", vocab, g->hidden, layers, g->q_heads, g->kv_heads,
-        g->v_heads);
+        g->experts ? "qwen3_5_moe_text" : "qwen3_5_text", vocab, g->hidden, layers, g->q_heads, g->kv_heads, g->v_heads,
+        mtp ? 1 : 0);
     if (g->experts)
         hs_text_format(t,
                        "\"num_experts\":%u,\"num_experts_per_tok\":%u,\"moe_intermediate_size\":%u,"
@@ -88,7 +89,7 @@ static hlwq_status build_table(hs_table *t, hs_arena *arena, const hs_text *conf
     HS_TRY(hs_config_parse(&c, config->data, config->bytes, "synth", NULL, err));
     hs_dtype matrix;
     HS_TRY(hs_matrix_format(&matrix, o->format, o->bits, err));
-    HS_TRY(hs_schema_build(t, &c, false, arena, err));
+    HS_TRY(hs_schema_build(t, &c, o->mtp, arena, err));
     for (uint32_t g = 0; g < t->n_groups; g++) {
         for (uint32_t i = 0; i < t->group[g].n_parts; i++) {
             hs_part *p = &t->group[g].part[i];
@@ -221,7 +222,7 @@ static hlwq_status synth(const hlwq_synth_options *o, const geometry *g, hs_mem 
     hs_container_writer *w;
     char provenance[128];
     uint32_t layers = o->layers ? o->layers : g->layers;
-    write_config(config, g, layers, o->vocab ? o->vocab : VOCAB);
+    write_config(config, g, layers, o->vocab ? o->vocab : VOCAB, o->mtp);
     if (config->failed)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a config");
     HS_TRY(build_table(&t, arena, config, o, err));

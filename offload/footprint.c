@@ -5,13 +5,15 @@
 
 #include "base/size.h"
 
-bool hs_group_is_used(const hs_group *g)
+bool hs_group_is_used(const hs_table *t, const hs_group *g)
 {
-    return g->kind != HS_GROUP_MTP_LAYER && g->kind != HS_GROUP_MTP_EXPERTS;
+    return t->drafts || (g->kind != HS_GROUP_MTP_LAYER && g->kind != HS_GROUP_MTP_EXPERTS);
 }
 
 bool hs_group_may_stream(const hs_table *t, const hs_group *g)
 {
+    if (t->drafts && g->kind == HS_GROUP_MTP_EXPERTS)
+        return true;
     return g->kind == (t->config.experts ? HS_GROUP_EXPERTS : HS_GROUP_LAYER);
 }
 
@@ -21,7 +23,7 @@ hs_footprint hs_footprint_of(const hs_table *t)
     for (uint32_t g = 0; g < t->n_groups; g++) {
         const hs_group *group = &t->group[g];
         uint64_t bytes = group->bytes * group->count;
-        if (!hs_group_is_used(group))
+        if (!hs_group_is_used(t, group))
             continue;
         if (!hs_group_may_stream(t, group)) {
             bool embed = group->kind == HS_GROUP_EMBED;

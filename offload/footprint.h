@@ -21,10 +21,10 @@ typedef struct hs_footprint {
 
 hs_footprint hs_footprint_of(const hs_table *table);
 
-/* All but the MTP head, which nothing reads yet. */
-bool hs_group_is_used(const hs_group *group);
+/* All but the MTP head where nobody drafts with it. */
+bool hs_group_is_used(const hs_table *table, const hs_group *group);
 
-/* Routed experts; of a dense model, its layers. */
+/* Routed experts, the draft head's among them; of a dense model, its layers. */
 bool hs_group_may_stream(const hs_table *table, const hs_group *group);
 
 #endif

@@ -47,7 +47,7 @@ static hlwq_status load_group(hs_residency *r, uint32_t g, hs_pool *pool, const 
                               uint64_t *done, uint64_t total, hlwq_error *err)
 {
     const hs_group *group = &r->table->group[g];
-    hs_mem_tag tag = group->kind == HS_GROUP_EXPERTS ? HS_MEM_EXPERTS : HS_MEM_WEIGHTS;
+    hs_mem_tag tag = hs_group_is_experts(group) ? HS_MEM_EXPERTS : HS_MEM_WEIGHTS;
     hs_backend *be = r->backend;
     hlwq_status st = HLWQ_OK;
     void *p = NULL, *up = NULL;
@@ -82,7 +82,7 @@ static hlwq_status load_all(hs_residency *r, hs_pool *pool, const hs_residency_o
     uint64_t done = 0, total = f.trunk_bytes + (r->slots ? 0 : f.streamed_bytes);
     for (uint32_t g = 0; g < t->n_groups; g++) {
         bool embed = t->group[g].kind == HS_GROUP_EMBED, below = embed || r->index[g] != UINT32_MAX;
-        if (!hs_group_is_used(&t->group[g]) || (r->slots && r->index[g] != UINT32_MAX))
+        if (!hs_group_is_used(t, &t->group[g]) || (r->slots && r->index[g] != UINT32_MAX))
             continue;
         if (!o->own_memory || (below && (embed || r->upper.slots)))
             HS_TRY(load_group(r, g, pool, o, false, &done, total, err));

@@ -174,6 +174,13 @@ void hs_store_close(hs_store *s)
     hs_mem_free(s->mem, s);
 }
 
+bool hs_store_use_drafts(hs_store *s)
+{
+    hs_table *t = s->table == &s->made ? &s->made : &s->container.table;
+    t->drafts = t->has_mtp;
+    return t->drafts;
+}
+
 const hs_table *hs_store_table(const hs_store *s)
 {
     return s->table;

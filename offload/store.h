@@ -25,6 +25,9 @@ hlwq_status hs_store_open(hs_store **store, hs_mem *mem, const char *path, const
                           const hs_log *log, hlwq_error *err);
 void hs_store_close(hs_store *store); /* NULL is fine */
 
+/* The MTP head will be used; call before anything is planned. False if there is none. */
+bool hs_store_use_drafts(hs_store *store);
+
 const hs_table *hs_store_table(const hs_store *store);
 const hs_generation *hs_store_generation(const hs_store *store);
 const hs_codebook *hs_store_book(const hs_store *store, uint32_t i); /* of hs_table.book[i] */

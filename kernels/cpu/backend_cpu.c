@@ -11,11 +11,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-static hs_cpu *cpu_of(hs_backend *be)
-{
-    return (hs_cpu *)(void *)be;
-}
-
 /* ---- parts shared by stages ----------------------------------------------------------------- */
 
 typedef struct norm_job {
@@ -33,7 +28,7 @@ static void norm_some(void *user, uint32_t first, uint32_t last, uint32_t worker
         j->c->ops->rms_norm(j->x + t * hidden, j->w, (uint32_t)hidden, j->eps, j->out + t * hidden);
 }
 
-static void norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n, float *out)
+void hs_cpu_norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n, float *out)
 {
     norm_job j = {c, x, w, eps, out};
     hs_pool_run(c->pool, n, 4, norm_some, &j);
@@ -42,12 +37,11 @@ static void norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint
 /* u = norm(x), as the input of several matrices. */
 static hs_input normed(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n)
 {
-    norm_rows(c, x, w, eps, n, c->u);
+    hs_cpu_norm_rows(c, x, w, eps, n, c->u);
     return (hs_input){.x = c->u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
 }
 
-/* Rows that one matrix reads. */
-static hs_input input_of_one(const hs_cpu *c, const float *x, uint32_t cols, uint32_t n)
+hs_input hs_cpu_input_of_one(const hs_cpu *c, const float *x, uint32_t cols, uint32_t n)
 {
     return (hs_input){.x = x, .cols = cols, .n = n, .form = {&c->outq, &c->outq, &c->outq}};
 }
@@ -66,19 +60,17 @@ static void add_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
         j->x[i] += j->y[i];
 }
 
-/* x += W a */
-static void add_product(hs_cpu *c, const hs_matrix *w, const float *a, uint32_t n, float *x)
+void hs_cpu_add_product(hs_cpu *c, const hs_matrix *w, const float *a, uint32_t n, float *x)
 {
-    hs_input in = input_of_one(c, a, w->cols, n);
+    hs_input in = hs_cpu_input_of_one(c, a, w->cols, n);
     c->task[0] = (hs_task){w, &in, NULL, n, c->y, c->lim.hidden};
     hs_cpu_run(c, 1);
     add_job j = {x, c->y, c->lim.hidden};
     hs_pool_run(c->pool, n, 8, add_some, &j);
 }
 
-static void row_f32(const hs_cpu *c, const hs_matrix *m, uint32_t r, float *out)
+void hs_cpu_row(const hs_matrix *m, uint32_t r, float *out)
 {
-    (void)c;
     if (hs_dtype_packed(m->dtype))
         hs_decode_row(m->dtype, m->book, m->low, m->rows, m->cols, r, out);
     else
@@ -88,11 +80,11 @@ static void row_f32(const hs_cpu *c, const hs_matrix *m, uint32_t r, float *out)
 static hlwq_status cpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
                              hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     (void)err;
     for (uint32_t t = 0; t < n; t++) {
         assert(ids[t] >= 0 && (uint32_t)ids[t] < table->rows);
-        row_f32(c, table, (uint32_t)ids[t], x + (size_t)t * c->lim.hidden);
+        hs_cpu_row(table, (uint32_t)ids[t], x + (size_t)t * c->lim.hidden);
     }
     return HLWQ_OK;
 }
@@ -201,7 +193,7 @@ static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t work
 static hlwq_status cpu_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first,
                                  uint32_t n, float *x, hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     (void)err;
     assert(n <= c->lim.batch);
     hs_input u = normed(c, x, w->norm, w->eps, n);
@@ -217,32 +209,23 @@ static hlwq_status cpu_attention(hs_backend *be, const hs_attention *w, const hs
         hs_pool_run(c->pool, codes * HS_GRID, 4, code_some, &j);
     uint32_t rows = (first + n - 1) / HS_ATTEND_TOKENS - first / HS_ATTEND_TOKENS + 1;
     hs_pool_run(c->pool, w->kv_heads * rows, 1, attend_some, &j);
-    add_product(c, &w->o, c->out, n, x);
+    hs_cpu_add_product(c, &w->o, c->out, n, x);
     return HLWQ_OK;
 }
 
 /* ---- Gated DeltaNet ------------------------------------------------------------------------- */
 
-typedef struct delta_job {
-    hs_cpu *c;
-    const hs_delta *w;
-    const hs_delta_state *state;
-    uint32_t first, n, channels;
-    const float *qkv, *z; /* [n][channels], [n][v_heads * v_dim] */
-    float *b, *a;         /* [n][v_heads]: beta logits, then beta; decay input, then log-decay */
-} delta_job;
-
 static void convolve(void *user, uint32_t first, uint32_t last, uint32_t worker)
 {
-    delta_job *j = user;
+    hs_delta_job *j = user;
     (void)worker;
-    j->c->ops->conv(j->qkv, j->w->conv, j->w->taps, j->channels, first, last, j->n, j->state->conv, j->c->mix);
+    j->c->ops->conv(j->qkv, j->w->conv, j->w->taps, j->channels, first, last, j->n, j->conv, j->c->mix);
 }
 
 /* Per token: unit keys and queries, beta, log-decay. */
 static void delta_prepare(void *user, uint32_t first, uint32_t last, uint32_t worker)
 {
-    delta_job *j = user;
+    hs_delta_job *j = user;
     const hs_delta *w = j->w;
     (void)worker;
     for (uint32_t t = first; t < last; t++) {
@@ -262,24 +245,22 @@ static void delta_prepare(void *user, uint32_t first, uint32_t last, uint32_t wo
     }
 }
 
-/* Items are value heads; value head h uses key head h / (v_heads / k_heads). */
+/* Items are value heads. */
 static void delta_heads(void *user, uint32_t first, uint32_t last, uint32_t worker)
 {
-    delta_job *j = user;
+    hs_delta_job *j = user;
     const hs_delta *w = j->w;
     const hs_cpu_ops *ops = j->c->ops;
     uint32_t v_width = w->v_heads * w->v_dim;
     float *scratch = hs_cpu_scratch(j->c, worker);
     for (uint32_t h = first; h < last; h++) {
-        float *s = j->state->s + (size_t)h * w->k_dim * w->v_dim;
-        uint32_t kh = h / (w->v_heads / w->k_heads), n;
+        float *s = j->s + (size_t)h * w->k_dim * w->v_dim;
+        uint32_t n;
         for (uint32_t t = 0; t < j->n; t += n) { /* pieces end on the absolute grid */
             uint32_t to_edge = HS_GRID - (j->first + t) % HS_GRID;
             n = j->n - t < to_edge ? j->n - t : to_edge;
-            const float *q = j->c->mix + (size_t)t * j->channels + (size_t)kh * w->k_dim;
-            const float *k = q + (size_t)w->k_heads * w->k_dim;
-            const float *v =
-                j->c->mix + (size_t)t * j->channels + 2 * (size_t)w->k_heads * w->k_dim + (size_t)h * w->v_dim;
+            const float *q, *k, *v;
+            hs_cpu_delta_at(w, j->c->mix, j->channels, t, h, &q, &k, &v);
             const float *g = j->a + (size_t)t * w->v_heads + h, *beta = j->b + (size_t)t * w->v_heads + h;
             float *o = j->c->out + (size_t)t * v_width + (size_t)h * w->v_dim;
             if (n == 1)
@@ -295,29 +276,43 @@ static void delta_heads(void *user, uint32_t first, uint32_t last, uint32_t work
     }
 }
 
-static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
-                                uint32_t n, float *x, hlwq_error *err)
+void hs_cpu_delta_products(hs_delta_job *j, const float *x)
 {
-    hs_cpu *c = cpu_of(be);
-    (void)err;
+    hs_cpu *c = j->c;
+    const hs_delta *w = j->w;
+    uint32_t n = j->n;
     assert(n <= c->lim.batch);
     hs_input u = normed(c, x, w->norm, w->eps, n);
     size_t b = c->lim.batch;
-    delta_job j = {.c = c, .w = w, .state = state, .first = first, .n = n, .channels = w->qkv.rows};
     float *z = c->proj + b * w->qkv.rows;
-    j.qkv = c->proj;
-    j.z = z;
-    j.b = z + b * w->z.rows;
-    j.a = j.b + b * w->v_heads;
+    j->channels = w->qkv.rows;
+    j->qkv = c->proj;
+    j->z = z;
+    j->b = z + b * w->z.rows;
+    j->a = j->b + b * w->v_heads;
     c->task[0] = (hs_task){&w->qkv, &u, NULL, n, c->proj, w->qkv.rows};
     c->task[1] = (hs_task){&w->z, &u, NULL, n, z, w->z.rows};
-    c->task[2] = (hs_task){&w->b, &u, NULL, n, j.b, w->v_heads};
-    c->task[3] = (hs_task){&w->a, &u, NULL, n, j.a, w->v_heads};
+    c->task[2] = (hs_task){&w->b, &u, NULL, n, j->b, w->v_heads};
+    c->task[3] = (hs_task){&w->a, &u, NULL, n, j->a, w->v_heads};
     hs_cpu_run(c, 4);
-    hs_pool_run(c->pool, j.channels, 64, convolve, &j);
-    hs_pool_run(c->pool, n, 4, delta_prepare, &j);
+}
+
+void hs_cpu_delta_mix(hs_delta_job *j)
+{
+    hs_pool_run(j->c->pool, j->channels, 64, convolve, j);
+    hs_pool_run(j->c->pool, j->n, 4, delta_prepare, j);
+}
+
+static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
+                                uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cpu *c = hs_cpu_of(be);
+    hs_delta_job j = {.c = c, .w = w, .s = state->s, .conv = state->conv, .first = first, .n = n};
+    (void)err;
+    hs_cpu_delta_products(&j, x);
+    hs_cpu_delta_mix(&j);
     hs_pool_run(c->pool, w->v_heads, 1, delta_heads, &j);
-    add_product(c, &w->out, c->out, n, x);
+    hs_cpu_add_product(c, &w->out, c->out, n, x);
     return HLWQ_OK;
 }
 
@@ -331,7 +326,7 @@ static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delt
 typedef struct rows_job {
     hs_cpu c[HS_ROWS_MAX];
     attn_job attn[HS_ROWS_MAX];
-    delta_job delta[HS_ROWS_MAX];
+    hs_delta_job delta[HS_ROWS_MAX];
     uint32_t heads;
 } rows_job;
 
@@ -353,7 +348,7 @@ static void attend_rows(void *user, uint32_t first, uint32_t last, uint32_t work
 static hlwq_status cpu_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv,
                                       const uint32_t *position, uint32_t n, float *x, hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     rows_job j = {.heads = w->kv_heads};
     uint32_t width = w->q.rows + w->k.rows + w->v.rows;
     (void)err;
@@ -381,7 +376,7 @@ static hlwq_status cpu_attention_rows(hs_backend *be, const hs_attention *w, con
             hs_pool_run(c->pool, codes * HS_GRID, 4, code_some, &j.attn[t]);
     }
     hs_pool_run(c->pool, n * w->kv_heads, 1, attend_rows, &j);
-    add_product(c, &w->o, c->out, n, x);
+    hs_cpu_add_product(c, &w->o, c->out, n, x);
     return HLWQ_OK;
 }
 
@@ -405,35 +400,29 @@ static void delta_heads_rows(void *user, uint32_t first, uint32_t last, uint32_t
 static hlwq_status cpu_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
                                      float *x, hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     rows_job j = {.heads = w->v_heads};
     (void)err;
-    assert(n <= HS_ROWS_MAX && n <= c->lim.batch);
-    hs_input u = normed(c, x, w->norm, w->eps, n);
-    size_t batch = c->lim.batch, channels = w->qkv.rows;
-    float *z = c->proj + batch * channels, *b = z + batch * w->z.rows, *a = b + batch * w->v_heads;
-    c->task[0] = (hs_task){&w->qkv, &u, NULL, n, c->proj, channels};
-    c->task[1] = (hs_task){&w->z, &u, NULL, n, z, w->z.rows};
-    c->task[2] = (hs_task){&w->b, &u, NULL, n, b, w->v_heads};
-    c->task[3] = (hs_task){&w->a, &u, NULL, n, a, w->v_heads};
-    hs_cpu_run(c, 4);
+    assert(n <= HS_ROWS_MAX);
+    hs_delta_job all = {.c = c, .w = w, .n = n};
+    hs_cpu_delta_products(&all, x);
     for (uint32_t t = 0; t < n; t++) {
         j.c[t] = *c;
-        j.c[t].mix += t * channels;
+        j.c[t].mix += (size_t)t * all.channels;
         j.c[t].out += (size_t)t * w->v_heads * w->v_dim;
-        j.delta[t] = (delta_job){.c = &j.c[t],
-                                 .w = w,
-                                 .state = &state[t],
-                                 .n = 1,
-                                 .channels = w->qkv.rows,
-                                 .qkv = c->proj + t * channels,
-                                 .z = z + (size_t)t * w->z.rows,
-                                 .b = b + (size_t)t * w->v_heads,
-                                 .a = a + (size_t)t * w->v_heads};
+        j.delta[t] = all;
+        j.delta[t].c = &j.c[t];
+        j.delta[t].s = state[t].s;
+        j.delta[t].conv = state[t].conv;
+        j.delta[t].n = 1;
+        j.delta[t].qkv += (size_t)t * all.channels;
+        j.delta[t].z += (size_t)t * w->z.rows;
+        j.delta[t].b += (size_t)t * w->v_heads;
+        j.delta[t].a += (size_t)t * w->v_heads;
     }
     hs_pool_run(c->pool, n, 1, mix_rows, &j);
     hs_pool_run(c->pool, n * w->v_heads, 1, delta_heads_rows, &j);
-    add_product(c, &w->out, c->out, n, x);
+    hs_cpu_add_product(c, &w->out, c->out, n, x);
     return HLWQ_OK;
 }
 
@@ -442,7 +431,7 @@ static hlwq_status cpu_deltanet_rows(hs_backend *be, const hs_delta *w, const hs
 static hlwq_status cpu_dense(hs_backend *be, const float *norm, float eps, const hs_ffn *w, uint32_t n, float *x,
                              hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     (void)err;
     hs_input u = normed(c, x, norm, eps, n);
     hs_ffn_job job = {.w = w, .m = n};
@@ -462,7 +451,7 @@ static void choose(const hs_cpu *c, const hs_mixture *w, uint32_t n, hs_routing 
 static hlwq_status cpu_route(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                              hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     (void)err;
     c->normed = normed(c, x, w->norm, w->eps, n);
     c->task[0] = (hs_task){&w->router, &c->normed, NULL, n, c->logit, w->experts};
@@ -477,10 +466,10 @@ static hlwq_status cpu_route(hs_backend *be, const hs_mixture *w, uint32_t n, co
 static hlwq_status cpu_guess(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                              hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     (void)err;
-    norm_rows(c, x, w->norm, w->eps, n, c->y);
-    hs_input a = input_of_one(c, c->y, c->lim.hidden, n);
+    hs_cpu_norm_rows(c, x, w->norm, w->eps, n, c->y);
+    hs_input a = hs_cpu_input_of_one(c, c->y, c->lim.hidden, n);
     c->task[0] = (hs_task){&w->router, &a, NULL, n, c->logit, w->experts};
     hs_cpu_run(c, 1);
     choose(c, w, n, routing);
@@ -521,7 +510,7 @@ static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn
                                const hs_expert_source *source, uint32_t n, const hs_routing *routing, float *x,
                                hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     uint32_t picks = n * w->used, ready;
     bool shared = w->shared.gate.rows > 0;
     hs_sort_picks(routing->id, picks, w->used, w->experts, c->start, c->list, c->slot);
@@ -548,7 +537,7 @@ static hlwq_status cpu_experts(hs_backend *be, const hs_mixture *w, const hs_ffn
 static hlwq_status cpu_head(hs_backend *be, const float *norm, float eps, const hs_matrix *head, uint32_t n,
                             const float *x, float *hidden, float *logits, hlwq_error *err)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     (void)err;
     hs_input u = normed(c, x, norm, eps, n);
     if (hidden)
@@ -561,7 +550,7 @@ static hlwq_status cpu_head(hs_backend *be, const float *norm, float eps, const 
 void hs_backend_cpu_lane(hs_backend *be, const float *u, uint32_t n, const hs_ffn *expert, const int32_t *id,
                          uint32_t n_ids, const uint32_t *start, const uint32_t *list, float *y)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     hs_input a = {.x = u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
     for (uint32_t i = 0; i < n_ids; i++)
         c->job[i] = (hs_ffn_job){.w = &expert[id[i]],
@@ -576,12 +565,12 @@ void hs_backend_cpu_lane(hs_backend *be, const float *u, uint32_t n, const hs_ff
 static hlwq_status cpu_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out,
                              hlwq_error *err)
 {
-    return hs_mem_alloc(cpu_of(be)->mem, tag, bytes, what, out, err);
+    return hs_mem_alloc(hs_cpu_of(be)->mem, tag, bytes, what, out, err);
 }
 
 static void cpu_free(hs_backend *be, void *p)
 {
-    hs_mem_free(cpu_of(be)->mem, p);
+    hs_mem_free(hs_cpu_of(be)->mem, p);
 }
 
 static hlwq_status cpu_copy(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
@@ -604,7 +593,7 @@ static hlwq_status cpu_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error
 
 static void cpu_close(hs_backend *be)
 {
-    hs_cpu *c = cpu_of(be);
+    hs_cpu *c = hs_cpu_of(be);
     hs_mem *mem = c->mem;
     hs_mem_free(mem, c->block);
     hs_mem_free(mem, c);
@@ -629,6 +618,10 @@ static const hs_backend_ops cpu_ops = {
     .guess = cpu_guess,
     .experts = cpu_experts,
     .head = cpu_head,
+    .deltanet_window = hs_cpu_deltanet_window,
+    .deltanet_keep = hs_cpu_deltanet_keep,
+    .norm = hs_cpu_norm,
+    .join = hs_cpu_join,
 };
 
 static uint64_t max3(uint64_t a, uint64_t b, uint64_t c)
@@ -686,10 +679,11 @@ static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
     c->u = take(k, b * m->hidden, f);
     for (int form = 0; form < HS_Q8_FORMS; form++)
         c->uq[form] = take_q8(k, forms >> form & 1 ? b : 0, m->hidden, c->scales);
-    c->proj = take(k, b * max3(m->q_width + 2 * (uint64_t)m->kv_width, m->channels + m->v_width + 2 * heads, 0), f);
+    uint64_t joint = m->joins ? 2 * (uint64_t)m->hidden : 0;
+    c->proj = take(k, b * max3(m->q_width + 2 * (uint64_t)m->kv_width, m->channels + m->v_width + 2 * heads, joint), f);
     c->mix = take(k, b * m->channels, f);
     c->out = take(k, b * max3(m->v_width, attention, 0), f);
-    c->outq = take_q8(k, b, max3(m->v_width, attention, m->hidden), c->scales);
+    c->outq = take_q8(k, b, max3(m->v_width, attention, m->joins ? joint : m->hidden), c->scales);
     c->y = take(k, b * m->hidden, f);
     c->gate = take(k, b * m->ffn_rows * m->ffn_width, f);
     c->up = take(k, b * m->ffn_rows * m->ffn_width, f);
@@ -707,13 +701,14 @@ static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
     c->rope = take(k, b * m->head_dim, f);
     uint64_t room = m->ordered ? max3((4 > 2 * m->ffn_rows ? 4 : 2 * m->ffn_rows) * (uint64_t)HS_BLOCK *
                                           ((m->hidden + HS_BLOCK - 1) / HS_BLOCK),
-                                      m->v_width, attention)
+                                      m->v_width > joint ? m->v_width : joint, attention)
                                : 0; /* several read the normed input, one what a mixer gives */
     c->room = take_q8(k, b, room, c->scales);
     c->room_blocks = b * ((room + HS_BLOCK - 1) / HS_BLOCK);
     if (m->ordered) /* rows of weights before and after sorting */
         wide *= 2;
     c->worker_floats = max3(hs_attend_floats(m->head_dim, m->group), hs_delta_chunk_floats(m->k_dim, m->v_dim), wide);
+    c->worker_floats = max3(c->worker_floats, hs_cpu_window_floats(m->k_dim, m->v_dim), m->ordered ? 2 * joint : joint);
     c->worker_floats = (c->worker_floats + 15) & ~(size_t)15;
     c->worker = take(k, threads * c->worker_floats, f);
 }

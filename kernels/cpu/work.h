@@ -89,12 +89,70 @@ typedef struct hs_cpu {
     size_t worker_floats;
 } hs_cpu;
 
+/* A DeltaNet stage under way. */
+typedef struct hs_delta_job {
+    hs_cpu *c;
+    const hs_delta *w;
+    float *s, *conv; /* the state */
+    uint32_t first, n, channels;
+    const float *qkv, *z; /* [n][channels], [n][v_heads * v_dim] */
+    float *b, *a;         /* [n][v_heads]: beta logits, then beta; decay input, then log-decay */
+} hs_delta_job;
+
 enum { HS_BAND = 64 };
 
 /* Scratch of one worker. */
 static inline float *hs_cpu_scratch(hs_cpu *c, uint32_t worker)
 {
     return c->worker + worker * c->worker_floats;
+}
+
+static inline hs_cpu *hs_cpu_of(hs_backend *be)
+{
+    return (hs_cpu *)(void *)be;
+}
+
+/* out = norm(x) */
+void hs_cpu_norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n, float *out);
+
+/* Rows that one matrix reads. */
+hs_input hs_cpu_input_of_one(const hs_cpu *c, const float *x, uint32_t cols, uint32_t n);
+
+/* x += W a */
+void hs_cpu_add_product(hs_cpu *c, const hs_matrix *w, const float *a, uint32_t n, float *x);
+
+/* Row r of a table. */
+void hs_cpu_row(const hs_matrix *m, uint32_t r, float *out);
+
+/* The products of norm(x), for j->n tokens; then convolution, unit keys and queries, gates. */
+void hs_cpu_delta_products(hs_delta_job *j, const float *x);
+void hs_cpu_delta_mix(hs_delta_job *j);
+
+/* Token t, head h, of a job's inputs. */
+static inline void hs_cpu_delta_at(const hs_delta *w, const float *mix, uint32_t channels, uint32_t t, uint32_t h,
+                                   const float **q, const float **k, const float **v)
+{
+    size_t row = (size_t)t * channels;
+    uint32_t kh = h / (w->v_heads / w->k_heads); /* value head h uses key head h / (v_heads / k_heads) */
+    *q = mix + row + (size_t)kh * w->k_dim;
+    *k = *q + (size_t)w->k_heads * w->k_dim;
+    *v = mix + row + 2 * (size_t)w->k_heads * w->k_dim + (size_t)h * w->v_dim;
+}
+
+/* window.c */
+hlwq_status hs_cpu_deltanet_window(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                   const hs_delta_window *window, uint32_t n, float *x, hlwq_error *err);
+hlwq_status hs_cpu_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                 const hs_delta_window *window, uint32_t kept, hlwq_error *err);
+hlwq_status hs_cpu_norm(hs_backend *be, const float *norm, float eps, uint32_t n, const float *x, float *y,
+                        hlwq_error *err);
+hlwq_status hs_cpu_join(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
+                        const float *h, float *x, hlwq_error *err);
+
+/* Scratch of a worker that takes a window's steps: a head's state, and what one step needs. */
+static inline size_t hs_cpu_window_floats(uint32_t k_dim, uint32_t v_dim)
+{
+    return (size_t)k_dim * v_dim + 2 * (size_t)v_dim + 32;
 }
 
 /* Runs c->task[0..n_tasks-1], after quantising what they need and do not have yet. */
