@@ -8,6 +8,7 @@
 
 int app_cmd_run(const app_args *args);
 int app_cmd_chat(const app_args *args);
+int app_cmd_serve(const app_args *args);
 int app_cmd_convert(const app_args *args);
 int app_cmd_info(const app_args *args);
 int app_cmd_logits(const app_args *args);

@@ -5,8 +5,9 @@
 
 #define ON(command) (1u << APP_##command)
 #define MODEL_COMMANDS                                                                                                 \
-    (ON(RUN) | ON(CHAT) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(TEMPLATE) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
-#define SAMPLING_COMMANDS (ON(RUN) | ON(CHAT))
+    (ON(RUN) | ON(CHAT) | ON(SERVE) | ON(INFO) | ON(LOGITS) | ON(TOKENIZE) | ON(TEMPLATE) | ON(BENCH) | ON(PLAN) |     \
+     ON(DOCTOR))
+#define SAMPLING_COMMANDS (ON(RUN) | ON(CHAT) | ON(SERVE))
 #define ENGINE_COMMANDS (SAMPLING_COMMANDS | ON(LOGITS) | ON(BENCH) | ON(PLAN) | ON(DOCTOR))
 #define DRAFT_COMMANDS (SAMPLING_COMMANDS | ON(BENCH) | ON(PLAN))
 #define EVERY ((1u << APP_COMMAND_COUNT) - 1)
@@ -17,7 +18,8 @@ const app_option app_option_table[OPT_COUNT] = {
                    "a .hlwq container or a Hugging Face directory", MODEL_COMMANDS, false},
     [OPT_FILE] = {"file", NULL, 'f', APP_PATH, "FILE", 0, 0, NULL,
                   "read the prompt from FILE (- for standard input); one final newline is dropped", ON(RUN), true},
-    [OPT_PREDICT] = {"predict", "max-tokens n-predict", 'n', APP_NUMBER, "N", -1, MANY, "256; bench: 128; chat: -1",
+    [OPT_PREDICT] = {"predict", "max-tokens n-predict", 'n', APP_NUMBER, "N", -1, MANY,
+                     "256; bench: 128; chat, serve: -1",
                      "make at most N tokens; -1 = until the model ends its text or the context is full",
                      SAMPLING_COMMANDS | ON(BENCH), false},
     [OPT_CTX] = {"ctx", "ctx-size max-model-len", 'c', APP_NUMBER, "N", 0, MANY, "0; bench: 256 or 1024",
@@ -141,13 +143,30 @@ const app_option app_option_table[OPT_COUNT] = {
                         ON(TOKENIZE), true},
     [OPT_DECODE] = {"decode", NULL, 'd', APP_FLAG, NULL, 0, 0, NULL, "turn ids into text", ON(TOKENIZE), true},
     [OPT_TEMPLATE] = {"template", "chat-template-file", 0, APP_PATH, "FILE", 0, 0, "the model's",
-                      "a Jinja file to use as the chat template", ON(TEMPLATE) | ON(CHAT), true},
+                      "a Jinja file to use as the chat template", ON(TEMPLATE) | ON(CHAT) | ON(SERVE), true},
     [OPT_SYSTEM] = {"system", NULL, 0, APP_TEXT, "TEXT", 0, 0, NULL, "what the model is told before the conversation",
                     ON(CHAT), false},
     [OPT_THINK] = {"think", NULL, 0, APP_CHOICE, "auto|on|off", 0, 0, "auto",
                    "whether the model thinks before it answers (the template's enable_thinking); auto: as the model "
                    "does by itself; off: also hides it",
                    ON(CHAT), false},
+    [OPT_HOST] = {"host", NULL, 0, APP_TEXT, "ADDRESS", 0, 0, "127.0.0.1",
+                  "listen there; 0.0.0.0 or :: lets other machines in", ON(SERVE), false},
+    [OPT_PORT] = {"port", NULL, 0, APP_NUMBER, "N", 0, 65535, "8080", "listen on this port; 0 = any that is free",
+                  ON(SERVE), false},
+    [OPT_PARALLEL] = {"parallel", NULL, 0, APP_NUMBER, "N", 1, 8, "4",
+                      "answers made at once, each with a context of its own", ON(SERVE), false},
+    [OPT_QUEUE] = {"queue", NULL, 0, APP_NUMBER, "N", 0, 65536, "64",
+                   "texts that may wait for their turn; more are refused", ON(SERVE), false},
+    [OPT_API_KEY] = {"api-key", NULL, 0, APP_TEXT, "KEY", 0, 0, "none",
+                     "answer only those who send this key; better given as HLWQ_API_KEY", ON(SERVE), false},
+    [OPT_CORS] = {"cors", NULL, 0, APP_TEXT, "ORIGIN", 0, 0, "none",
+                  "let pages of this origin use the server (* = all)", ON(SERVE), false},
+    [OPT_MAX_BODY] = {"max-body", NULL, 0, APP_SIZE, "SIZE", 0, 0, "16M", "largest request taken", ON(SERVE), false},
+    [OPT_TIMEOUT] = {"timeout", NULL, 0, APP_REAL, "SECONDS", 1, 86400, "60",
+                     "how long a client may take to send a request, or leave an answer unread", ON(SERVE), false},
+    [OPT_ALIAS] = {"alias", NULL, 0, APP_TEXT, "NAME", 0, 0, "the file's name", "what the model is called in answers",
+                   ON(SERVE), false},
     [OPT_PROMPT_TOKENS] = {"prompt-tokens", NULL, 'p', APP_NUMBER, "N", 0, 1048576, "512",
                            "prefill N tokens at once; 0 = do not measure it", ON(BENCH), true},
     [OPT_RUNS] = {"runs", "repetitions", 'r', APP_NUMBER, "N", 1, 100, "5", "measure N times, after one run unmeasured",
@@ -201,6 +220,9 @@ const app_command app_command_table[APP_COMMAND_COUNT] = {
                   "Each line is a message, unless it ends in a backslash or begins with three quotes; /help lists the "
                   "commands. Answers go to standard output, everything else to standard error. Ctrl-C stops an answer, "
                   "Ctrl-D ends. From a pipe it reads messages until there are no more."},
+    [APP_SERVE] = {"serve", "", 0, 0, "answer requests over HTTP as OpenAI's API does, and a web page",
+                   "Listens on 127.0.0.1 only unless --host says otherwise. SIGINT or SIGTERM lets the answers under "
+                   "way finish, a second one stops at once. docs/serve.md says what is offered."},
     [APP_CONVERT] = {"convert", "SOURCE -o FILE", 1, 1, "make a .hlwq container from a Hugging Face directory",
                      "The container appears under its name only when it is complete."},
     [APP_INFO] = {"info", "[PATH]", 0, 1, "say what a model is and what it needs",

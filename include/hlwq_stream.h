@@ -283,6 +283,10 @@ HLWQ_API hlwq_status hlwq_tokenize_prompt(const hlwq_tokenizer *tokenizer, const
 HLWQ_API hlwq_status hlwq_detokenize(const hlwq_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                      bool skip_special, char **text, size_t *bytes, hlwq_error *err);
 
+/* The bytes of one token, which may be part of a character; NULL for ids that are none. Valid as long as the tokenizer.
+ */
+HLWQ_API const char *hlwq_token_bytes(const hlwq_tokenizer *tokenizer, int32_t id, size_t *bytes);
+
 /* ---- chat template -------------------------------------------------------------------------- */
 
 /* From a Jinja file, a model's directory, or a container. Immutable once open: threads may share it. */

@@ -114,3 +114,11 @@ hlwq_status hlwq_detokenize(const hlwq_tokenizer *t, const int32_t *ids, size_t 
     *bytes = n;
     return HLWQ_OK;
 }
+
+const char *hlwq_token_bytes(const hlwq_tokenizer *tokenizer, int32_t id, size_t *bytes)
+{
+    *bytes = 0;
+    return id >= 0 && (uint32_t)id < hs_tokenizer_count(tokenizer->inner)
+               ? hs_tokenizer_bytes(tokenizer->inner, id, bytes)
+               : NULL;
+}

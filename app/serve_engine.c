@@ -1,0 +1,503 @@
+/*
+ * app/serve_engine.c - the thread that computes: requests into slots, prompts in pieces, steps for all at once.
+ *
+ * Between two steps of decoding at most one piece of one prompt is read, so a long prompt slows the others down and
+ * does not stop them.  Pieces end on the grid of positions, and rows of a step do not see each other: a text has the
+ * bits that it has alone, whoever shares the machine.
+ */
+#define _GNU_SOURCE
+#include "app/serve.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    GRID = 64,            /* positions at which a prompt may be cut */
+    BACKLOG_MAX = 1 << 20 /* bytes that a client may leave unread before its text waits */
+};
+
+typedef struct slot {
+    hlwq_session *session;
+    serve_unit *unit; /* NULL = free */
+    bool ready;       /* the prompt has been read */
+    bool stalled;     /* the client does not read */
+    int32_t next;     /* chosen, to be appended by the next step */
+} slot;
+
+struct serve_loop {
+    serve *server;
+    slot slot[SERVE_SLOTS];
+    uint32_t turn; /* whose prompt is read next */
+    hs_text out;   /* of the step, for one request */
+};
+
+/* ---- one answer ------------------------------------------------------------------------------ */
+
+static bool streams(const serve_unit *u)
+{
+    return u->request->params.stream;
+}
+
+/* Hands what was written to the client. */
+static void send_out(serve_loop *l, serve_unit *u, bool done)
+{
+    serve *s = l->server;
+    serve_request *r = u->request;
+    pthread_mutex_lock(&s->lock);
+    if (r->out.bytes == r->out_sent)
+        r->moved = serve_now(); /* from now on there is something to read */
+    if (!r->cancelled && l->out.bytes)
+        hs_text_add(&r->out, l->out.data, l->out.bytes);
+    if (l->out.failed || r->out.failed)
+        r->cancelled = true;
+    if (l->out.bytes)
+        r->said = serve_now();
+    r->done |= done;
+    if (l->out.bytes || done)
+        serve_wake(r);
+    pthread_mutex_unlock(&s->lock);
+    l->out.bytes = 0;
+}
+
+static void take_piece(void *user, serve_piece kind, const char *text, size_t bytes)
+{
+    serve_unit *u = user;
+    serve_write_piece(u, &u->text, kind, text, bytes);
+}
+
+static bool ends_answer(const serve *s, int32_t id)
+{
+    for (int i = 0; i < SERVE_ENDS; i++)
+        if (id == s->end[i])
+            return true;
+    return false;
+}
+
+/* Whether the prompt ends inside the block where a model thinks. */
+static bool opens_thinking(const serve *s, const serve_unit *u)
+{
+    size_t n = u->n_ids;
+    while (n-- > 0 && s->think_open >= 0 && u->ids[n] != s->think_close)
+        if (u->ids[n] == s->think_open)
+            return true;
+    return false;
+}
+
+static void echo_prompt(const serve *s, serve_unit *u)
+{
+    char *text;
+    size_t bytes;
+    if (hlwq_detokenize(s->tokenizer, u->ids, u->n_ids, false, &text, &bytes, NULL) != HLWQ_OK)
+        return;
+    serve_write_piece(u, &u->text, SERVE_PIECE_TEXT, text, bytes);
+    hlwq_free(text);
+}
+
+static void begin(serve_loop *l, serve_unit *u)
+{
+    const serve_params *p = &u->request->params;
+    bool chat = p->kind == SERVE_CHAT;
+    u->split = (serve_split){.stop = p->stop,
+                             .stops = p->stops,
+                             .tools = chat ? p->tools : NULL,
+                             .one_call = p->one_call || p->choice == SERVE_TOOLS_NAMED,
+                             .take = take_piece,
+                             .user = u};
+    if (streams(u))
+        serve_write_begin(u, &u->text);
+    if (u->opening && *u->opening) {
+        const char *call = strstr(u->opening, "<tool_call>");
+        serve_split_text(&u->split, call, strlen(call));
+    } else if (chat && opens_thinking(l->server, u)) {
+        serve_split_think(&u->split, true);
+    }
+    if (p->echo && !chat)
+        echo_prompt(l->server, u);
+}
+
+/* Text that is streamed is collected in u->text, too: sent and emptied here. */
+static void flush(serve_loop *l, serve_unit *u, bool done)
+{
+    if (streams(u)) {
+        hs_text_add(&l->out, u->text.data ? u->text.data : "", u->text.bytes);
+        l->out.failed |= u->text.failed;
+        u->text.bytes = 0;
+    }
+    send_out(l, u, done);
+}
+
+static void count_end(serve *s, const serve_unit *u)
+{
+    pthread_mutex_lock(&s->lock);
+    s->counts.running--;
+    s->counts.made_tokens += u->made;
+    s->counts.cached_tokens += u->cached;
+    if (u->first > 0) {
+        s->counts.prompt_tokens += u->n_ids - u->cached;
+        s->counts.prompt_seconds += u->first - u->begun;
+        s->counts.made_seconds += u->last - u->first;
+    }
+    if (u->request->cancelled)
+        s->counts.cancelled++;
+    else if (u->request->fault.status)
+        s->counts.refused++;
+    else
+        s->counts.finished++;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* The unit is done with; `finish` NULL where it failed or is not wanted any more. */
+static void end(serve_loop *l, slot *k, const char *finish)
+{
+    serve *s = l->server;
+    serve_unit *u = k->unit;
+    serve_request *r = u->request;
+    u->finish = finish;
+    if (finish) {
+        serve_split_end(&u->split);
+        if (u->split.calls && strcmp(finish, "stop") == 0)
+            u->finish = "tool_calls";
+        serve_write_end(u, &u->text);
+    }
+    count_end(s, u);
+    k->unit = NULL;
+    r->units_done++;
+    bool last = r->units_done == r->units;
+    if (last) {
+        if (streams(u) && u->text.bytes)
+            hs_text_add(&l->out, u->text.data, u->text.bytes);
+        serve_write_rest(r, &l->out);
+    }
+    send_out(l, u, last);
+    if (last) {
+        pthread_mutex_lock(&s->lock);
+        serve_request_release(r);
+        pthread_cond_broadcast(&s->idle);
+        pthread_mutex_unlock(&s->lock);
+    }
+}
+
+static void fail(serve_loop *l, slot *k, const hlwq_error *err)
+{
+    serve_refuse_error(&k->unit->request->fault, err);
+    app_error(err);
+    end(l, k, NULL);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+typedef struct shown {
+    serve_unit *unit;
+    size_t first; /* position of the piece */
+} shown;
+
+/* The logits after prompt token i are those that token i + 1 stands beside. */
+static bool show(void *user, size_t at, const float *logits)
+{
+    shown *w = user;
+    size_t next = w->first + at + 1;
+    if (next < w->unit->n_ids)
+        serve_write_token(w->unit, w->unit->ids[next], logits);
+    return true;
+}
+
+static bool scores_prompt(const serve_unit *u)
+{
+    const serve_params *p = &u->request->params;
+    return p->kind == SERVE_COMPLETION && p->echo && p->logprobs;
+}
+
+/* One piece of a prompt. */
+static void read_piece(serve_loop *l, slot *k, bool alone)
+{
+    serve_unit *u = k->unit;
+    hlwq_error err;
+    size_t most = alone ? l->server->plan.batch : GRID, edge = most - u->read % GRID, left = u->n_ids - u->read;
+    size_t n = left < edge ? left : edge;
+    hlwq_status st;
+    if (!u->read && scores_prompt(u))
+        serve_write_token(u, u->ids[0], NULL);
+    if (scores_prompt(u)) {
+        shown w = {u, u->read};
+        st = hlwq_session_eval_each(k->session, u->ids + u->read, n, show, &w, &err);
+    } else {
+        st = hlwq_session_eval(k->session, u->ids + u->read, n, NULL, &err);
+    }
+    if (st != HLWQ_OK) {
+        fail(l, k, &err);
+        return;
+    }
+    u->read += n;
+    if (u->read < u->n_ids)
+        return;
+    k->ready = true;
+    u->first = u->last = serve_now();
+    begin(l, u);
+    flush(l, u, false);
+}
+
+/* ---- making ---------------------------------------------------------------------------------- */
+
+static void take_token(serve_loop *l, slot *k, int32_t id)
+{
+    serve *s = l->server;
+    serve_unit *u = k->unit;
+    const char *text = hlwq_session_text(k->session, id);
+    bool chat = u->request->params.kind == SERVE_CHAT;
+    if (chat && id == s->think_open && !u->split.thinking && !u->made)
+        serve_split_think(&u->split, true);
+    else if (chat && id == s->think_close && u->split.thinking)
+        serve_split_think(&u->split, false);
+    else
+        serve_split_text(&u->split, text, strlen(text));
+}
+
+/* Chooses the next token of a slot; true if it is to be appended. */
+static bool choose(serve_loop *l, slot *k)
+{
+    serve_unit *u = k->unit;
+    const serve_params *p = &u->request->params;
+    hlwq_error err;
+    bool ends;
+    if (u->limit >= 0 && u->made >= (uint64_t)u->limit) {
+        end(l, k, "length");
+        return false;
+    }
+    if (hlwq_session_sample(k->session, &k->next, &ends, &err) != HLWQ_OK) {
+        fail(l, k, &err);
+        return false;
+    }
+    if (p->logprobs)
+        serve_write_token(u, k->next, hlwq_session_logits(k->session));
+    u->last = serve_now();
+    u->made++;
+    if (ends || ends_answer(l->server, k->next)) {
+        const char *rest = hlwq_session_text(k->session, -1);
+        serve_split_text(&u->split, rest, strlen(rest));
+        end(l, k, "stop");
+        return false;
+    }
+    take_token(l, k, k->next);
+    if (u->split.failed) {
+        err = (hlwq_error){HLWQ_ERR_NOMEM, "no memory for the answer"};
+        fail(l, k, &err);
+        return false;
+    }
+    bool full = hlwq_session_position(k->session) + 1 >= l->server->defaults.context;
+    if (u->split.stopped || full || (u->limit >= 0 && u->made >= (uint64_t)u->limit)) {
+        if (!u->split.stopped) {
+            const char *rest = hlwq_session_text(k->session, -1);
+            serve_split_text(&u->split, rest, strlen(rest));
+        }
+        end(l, k, u->split.stopped ? "stop" : "length");
+        return false;
+    }
+    if (streams(u) && u->text.bytes)
+        flush(l, u, false);
+    return true;
+}
+
+/* One token for every text that has been read. */
+static void step(serve_loop *l)
+{
+    serve *s = l->server;
+    hlwq_session *session[SERVE_SLOTS];
+    int32_t id[SERVE_SLOTS];
+    slot *row[SERVE_SLOTS];
+    uint32_t n = 0;
+    hlwq_error err;
+    for (uint32_t i = 0; i < s->slots; i++) {
+        slot *k = &l->slot[i];
+        if (!k->unit || !k->ready || k->stalled || !choose(l, k))
+            continue;
+        row[n] = k;
+        session[n] = k->session;
+        id[n++] = k->next;
+    }
+    if (n && hlwq_sessions_step(session, id, n, &err) != HLWQ_OK)
+        for (uint32_t i = 0; i < n; i++)
+            fail(l, row[i], &err);
+    pthread_mutex_lock(&s->lock);
+    s->counts.steps += n > 0;
+    s->counts.rows += n;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- the queue ------------------------------------------------------------------------------- */
+
+bool serve_submit(serve_request *r, serve_fault *f)
+{
+    serve *s = r->server;
+    if (s->draining)
+        return serve_refuse(f, 503, NULL, "the server is about to stop");
+    if (s->counts.waiting && s->counts.waiting + r->units > s->queue_max)
+        return serve_refuse(f, 429, NULL, "%u texts are waiting already, limit %u; try again later", s->counts.waiting,
+                            s->queue_max);
+    serve_unit **at = &s->queue;
+    while (*at)
+        at = &(*at)->next;
+    for (uint32_t i = 0; i < r->units; i++) {
+        *at = &r->unit[i];
+        at = &r->unit[i].next;
+        s->counts.waiting++;
+    }
+    r->refs++;
+    s->counts.requests++;
+    pthread_cond_signal(&s->work);
+    return true;
+}
+
+/* Of those that wait, the first of the client that has the fewest slots. With the lock. */
+static serve_unit *take_next(serve_loop *l)
+{
+    serve *s = l->server;
+    serve_unit **best = NULL;
+    uint32_t least = UINT32_MAX;
+    for (serve_unit **at = &s->queue; *at; at = &(*at)->next) {
+        uint32_t has = 0;
+        for (uint32_t i = 0; i < s->slots; i++)
+            has += l->slot[i].unit && l->slot[i].unit->request->client == (*at)->request->client;
+        if (has < least) {
+            least = has;
+            best = at;
+        }
+    }
+    if (!best)
+        return NULL;
+    serve_unit *u = *best;
+    *best = u->next;
+    u->next = NULL;
+    s->counts.waiting--;
+    s->counts.running++;
+    return u;
+}
+
+static void seat(serve_loop *l, slot *k, serve_unit *u)
+{
+    hlwq_error err;
+    k->unit = u;
+    k->ready = k->stalled = false;
+    u->begun = serve_now();
+    hlwq_session_reset(k->session);
+    if (hlwq_session_set_sampling(k->session, &u->request->params.sampling, &err) != HLWQ_OK)
+        fail(l, k, &err);
+}
+
+/* Free slots are filled, slots and places in the queue that nobody wants are freed. True if there is work. */
+static bool look_around(serve_loop *l)
+{
+    serve *s = l->server;
+    bool work = false;
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->slots; i++) {
+        slot *k = &l->slot[i];
+        serve_unit *u = NULL;
+        if (k->unit && k->unit->request->cancelled) {
+            pthread_mutex_unlock(&s->lock);
+            end(l, k, NULL);
+            pthread_mutex_lock(&s->lock);
+        }
+        if (!k->unit && (u = take_next(l))) {
+            pthread_mutex_unlock(&s->lock);
+            seat(l, k, u);
+            pthread_mutex_lock(&s->lock);
+        }
+        if (k->unit) {
+            const serve_request *r = k->unit->request;
+            k->stalled = r->out.bytes - r->out_sent > BACKLOG_MAX;
+            work |= !k->stalled || r->cancelled;
+        }
+    }
+    if (!work && !s->quit) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 100 * 1000 * 1000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&s->work, &s->lock, &until);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return work;
+}
+
+/* What others may ask about the engine while it computes. */
+static void publish(serve_loop *l)
+{
+    serve *s = l->server;
+    serve_view v = {0};
+    hlwq_engine_streaming(s->engine, &v.streaming);
+    hlwq_engine_memory(s->engine, &v.memory_now, &v.memory_peak);
+    hlwq_engine_vram(s->engine, &v.vram_now, &v.vram_peak);
+    while (v.kinds < 16 && hlwq_engine_memory_kind(s->engine, v.kinds, &v.kind_name[v.kinds], &v.kind_bytes[v.kinds]))
+        v.kinds++;
+    pthread_mutex_lock(&s->lock);
+    s->view = v;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* The next slot whose prompt is not read, in turn; NULL = none. */
+static slot *next_reader(serve_loop *l)
+{
+    for (uint32_t i = 0; i < l->server->slots; i++) {
+        slot *k = &l->slot[(l->turn + i) % l->server->slots];
+        if (k->unit && !k->ready) {
+            l->turn = (l->turn + i + 1) % l->server->slots;
+            return k;
+        }
+    }
+    return NULL;
+}
+
+static bool quits(serve *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool quit = s->quit && !s->counts.running && !s->queue;
+    pthread_mutex_unlock(&s->lock);
+    return quit;
+}
+
+void *serve_loop_run(void *user)
+{
+    serve_loop *l = user;
+    double shown_at = 0;
+    while (!quits(l->server)) {
+        if (serve_now() - shown_at > 0.25) {
+            publish(l);
+            shown_at = serve_now();
+        }
+        if (!look_around(l))
+            continue;
+        uint32_t making = 0;
+        for (uint32_t i = 0; i < l->server->slots; i++)
+            making += l->slot[i].unit && l->slot[i].ready;
+        slot *reader = next_reader(l);
+        if (reader)
+            read_piece(l, reader, !making);
+        step(l);
+    }
+    return NULL;
+}
+
+hlwq_status serve_loop_open(serve *s, serve_loop **loop, hlwq_error *err)
+{
+    serve_loop *l = *loop = calloc(1, sizeof *l);
+    if (!l)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the server");
+    l->server = s;
+    for (uint32_t i = 0; i < s->slots; i++)
+        HS_TRY(hlwq_session_open(s->engine, &s->defaults, &l->slot[i].session, err));
+    publish(l);
+    return HLWQ_OK;
+}
+
+void serve_loop_close(serve_loop *l)
+{
+    if (!l)
+        return;
+    for (uint32_t i = 0; i < l->server->slots; i++)
+        hlwq_session_close(l->slot[i].session);
+    hs_text_close(&l->out);
+    free(l);
+}

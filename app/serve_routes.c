@@ -1,0 +1,435 @@
+/*
+ * app/serve_routes.c - what lies at which address.
+ */
+#define _GNU_SOURCE
+#include "app/serve.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static void json(hs_text *out, const char *text)
+{
+    hs_text_json(out, text, strlen(text));
+}
+
+static void refuse(serve_reply *r, const serve_fault *f)
+{
+    r->status = f->status;
+    r->retry = f->status == 429 || f->status == 503;
+    r->body.bytes = 0;
+    serve_write_error(&r->body, f);
+}
+
+/* ---- what the server is ---------------------------------------------------------------------- */
+
+static void health(serve *s, serve_reply *r)
+{
+    pthread_mutex_lock(&s->lock);
+    bool draining = s->draining;
+    pthread_mutex_unlock(&s->lock);
+    r->status = draining ? 503 : 200;
+    hs_text_format(&r->body, "{\"status\":\"%s\"}", draining ? "stopping" : "ok");
+}
+
+static void models(serve *s, serve_reply *r)
+{
+    hs_text_format(&r->body, "{\"object\":\"list\",\"data\":[{\"id\":");
+    json(&r->body, s->name);
+    hs_text_format(&r->body,
+                   ",\"object\":\"model\",\"created\":%" PRId64
+                   ",\"owned_by\":\"hlwq-stream\",\"meta\":{\"n_vocab\":%" PRIu32 ",\"n_ctx\":%" PRIu32
+                   ",\"n_ctx_train\":%" PRIu32 ",\"n_embd\":%" PRIu32 ",\"size\":%" PRIu64 "}}]}",
+                   (int64_t)s->opened, s->facts.vocab, s->defaults.context, s->facts.context_max, s->facts.hidden,
+                   s->facts.weight_bytes);
+}
+
+static void copy_state(serve *s, serve_counts *c, serve_view *v)
+{
+    pthread_mutex_lock(&s->lock);
+    *c = s->counts;
+    *v = s->view;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void props(serve *s, serve_reply *r)
+{
+    hs_text *o = &r->body;
+    serve_counts c;
+    serve_view v;
+    copy_state(s, &c, &v);
+    const hlwq_sampling *d = &s->defaults.sampling;
+    hs_text_format(o, "{\"version\":\"%s\",\"model\":", hlwq_version());
+    json(o, s->name);
+    hs_text_format(o, ",\"n_ctx\":%" PRIu32 ",\"total_slots\":%" PRIu32 ",\"running\":%" PRIu32 ",\"waiting\":%" PRIu32,
+                   s->defaults.context, s->slots, c.running, c.waiting);
+    hs_text_format(o, ",\"chat_template\":%s,\"thinks\":%s", s->chat ? "true" : "false",
+                   s->think_open >= 0 ? "true" : "false");
+    hs_text_format(o,
+                   ",\"default_generation_settings\":{\"temperature\":%g,\"top_p\":%g,\"top_k\":%" PRIu32
+                   ",\"min_p\":%g,\"repeat_penalty\":%g}",
+                   (double)d->temperature, (double)d->top_p, d->top_k, (double)d->min_p, (double)d->repetition_penalty);
+    hs_text_format(o, ",\"memory\":{\"budget\":%" PRIu64 ",\"now\":%" PRIu64 ",\"peak\":%" PRIu64 ",\"kinds\":{",
+                   s->plan.ram_bytes, v.memory_now, v.memory_peak);
+    for (uint32_t i = 0; i < v.kinds; i++)
+        hs_text_format(o, "%s\"%s\":%" PRIu64, i ? "," : "", v.kind_name[i], v.kind_bytes[i]);
+    hs_text_format(o, "},\"vram_budget\":%" PRIu64 ",\"vram_now\":%" PRIu64 "}", s->plan.vram_bytes, v.vram_now);
+    hs_text_format(o,
+                   ",\"streaming\":{\"slots\":%" PRIu32 ",\"extents\":%" PRIu32 ",\"lookups\":%" PRIu64
+                   ",\"hits\":%" PRIu64 ",\"bytes_read\":%" PRIu64 ",\"card_slots\":%" PRIu32 ",\"engine\":",
+                   v.streaming.slots, s->plan.streamed, v.streaming.lookups, v.streaming.hits, v.streaming.bytes_read,
+                   v.streaming.card_slots);
+    json(o, v.streaming.engine ? v.streaming.engine : "none");
+    hs_text_format(
+        o, "},\"tokens\":{\"prompt\":%" PRIu64 ",\"cached\":%" PRIu64 ",\"made\":%" PRIu64 ",\"steps\":%" PRIu64 "}}",
+        c.prompt_tokens, c.cached_tokens, c.made_tokens, c.rows);
+}
+
+static void metric(hs_text *o, const char *name, const char *type, const char *help, double value)
+{
+    hs_text_format(o, "# HELP hlwq_%s %s\n# TYPE hlwq_%s %s\nhlwq_%s %.17g\n", name, help, name, type, name, value);
+}
+
+static void metrics(serve *s, serve_reply *r)
+{
+    hs_text *o = &r->body;
+    serve_counts c;
+    serve_view v;
+    copy_state(s, &c, &v);
+    r->type = "text/plain; version=0.0.4; charset=utf-8";
+    metric(o, "requests_total", "counter", "Requests for answers.", (double)c.requests);
+    metric(o, "answers_finished_total", "counter", "Texts made to their end.", (double)c.finished);
+    metric(o, "answers_cancelled_total", "counter", "Texts given up because the client left.", (double)c.cancelled);
+    metric(o, "answers_failed_total", "counter", "Texts that failed.", (double)c.refused);
+    metric(o, "prompt_tokens_total", "counter", "Prompt tokens evaluated.", (double)c.prompt_tokens);
+    metric(o, "prompt_tokens_cached_total", "counter", "Prompt tokens that needed no evaluation.",
+           (double)c.cached_tokens);
+    metric(o, "prompt_seconds_total", "counter", "Time from a slot to the first token.", c.prompt_seconds);
+    metric(o, "tokens_predicted_total", "counter", "Tokens made.", (double)c.made_tokens);
+    metric(o, "tokens_predicted_seconds_total", "counter", "Time from the first token to the last.", c.made_seconds);
+    metric(o, "decode_steps_total", "counter", "Passes over the weights that made tokens.", (double)c.steps);
+    metric(o, "decode_rows_total", "counter", "Tokens that these made, before the end of a text.", (double)c.rows);
+    metric(o, "requests_processing", "gauge", "Texts being made.", c.running);
+    metric(o, "requests_deferred", "gauge", "Texts that wait for a slot.", c.waiting);
+    metric(o, "slots", "gauge", "Texts that can be made at once.", s->slots);
+    metric(o, "memory_budget_bytes", "gauge", "The cap given by --ram; 0 = none.", (double)s->plan.ram_bytes);
+    metric(o, "memory_peak_bytes", "gauge", "Most memory held so far.", (double)v.memory_peak);
+    hs_text_format(o, "# HELP hlwq_memory_bytes Memory held, by what it is for.\n# TYPE hlwq_memory_bytes gauge\n");
+    for (uint32_t i = 0; i < v.kinds; i++)
+        hs_text_format(o, "hlwq_memory_bytes{tag=\"%s\"} %" PRIu64 "\n", v.kind_name[i], v.kind_bytes[i]);
+    metric(o, "vram_budget_bytes", "gauge", "The cap given by --vram; 0 = none.", (double)s->plan.vram_bytes);
+    metric(o, "vram_bytes", "gauge", "Memory held on the graphics card.", (double)v.vram_now);
+    metric(o, "expert_cache_lookups_total", "counter", "Experts asked for.", (double)v.streaming.lookups);
+    metric(o, "expert_cache_hits_total", "counter", "Of them in memory.", (double)v.streaming.hits);
+    metric(o, "weights_read_bytes_total", "counter", "Weights read from storage.", (double)v.streaming.bytes_read);
+    metric(o, "io_requests_total", "counter", "Reads asked of the system.", (double)v.streaming.requests);
+    metric(o, "io_wait_seconds_total", "counter", "Time with nothing to compute.", v.streaming.wait_seconds);
+}
+
+/* ---- answers --------------------------------------------------------------------------------- */
+
+static void free_request(serve_request *r)
+{
+    for (uint32_t i = 0; i < r->units; i++) {
+        serve_unit *u = &r->unit[i];
+        hs_text *all[] = {&u->text,       &u->reasoning,   &u->calls,        &u->chosen,
+                          &u->chosen_top, &u->chosen_name, &u->chosen_offset};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++)
+            hs_text_close(all[k]);
+        serve_split_close(&u->split);
+        free(u->opening);
+        hlwq_free(u->ids);
+    }
+    free(r->unit);
+    hs_json_free(r->body);
+    hs_text_close(&r->out);
+    free(r);
+}
+
+void serve_request_release(serve_request *r)
+{
+    serve *s = r->server;
+    if (--r->refs)
+        return;
+    if (r->before)
+        r->before->next = r->next;
+    else if (s->first == r)
+        s->first = r->next;
+    if (r->next)
+        r->next->before = r->before;
+    free_request(r);
+}
+
+/* The prompts of a request, as units. */
+static bool fill_units(serve *s, serve_request *r, serve_fault *f)
+{
+    const serve_params *p = &r->params;
+    size_t n = p->kind == SERVE_CHAT ? 1 : serve_prompts(p, f);
+    if (!n)
+        return false;
+    r->unit = calloc(n, sizeof *r->unit);
+    if (!r->unit)
+        return serve_refuse(f, 500, NULL, "no memory for the request");
+    r->units = (uint32_t)n;
+    for (uint32_t i = 0; i < n; i++) {
+        serve_unit *u = &r->unit[i];
+        u->request = r;
+        u->index = i;
+        u->limit = p->max_tokens;
+        bool ok = p->kind == SERVE_CHAT
+                      ? serve_chat_prompt(s->chat, s->tokenizer, p, &u->ids, &u->n_ids, &u->opening, f)
+                      : serve_prompt_ids(s->tokenizer, p, i, s->facts.vocab, &u->ids, &u->n_ids, f);
+        if (!ok)
+            return false;
+        if (!u->n_ids)
+            return serve_refuse(f, 400, "prompt", "prompt %" PRIu32 " is empty: there is nothing to continue", i + 1);
+        if (u->n_ids >= s->defaults.context) {
+            serve_refuse(f, 400, p->kind == SERVE_CHAT ? "messages" : "prompt",
+                         "the prompt has %zu tokens and the context holds %" PRIu32
+                         "; shorten it, or start the server with a larger --ctx",
+                         u->n_ids, s->defaults.context);
+            f->code = "context_length_exceeded";
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool make_request(serve *s, serve_kind kind, const char *body, size_t bytes, uint64_t client, serve_request *r,
+                         serve_fault *f)
+{
+    hlwq_error err;
+    if (kind == SERVE_CHAT && !s->chat)
+        return serve_refuse(f, 400, NULL, "%s; --template FILE names another chat template", s->chat_error.message);
+    if (hs_json_parse(body ? body : "", bytes, "the body", &r->body, &err) != HLWQ_OK)
+        return serve_refuse(f, 400, NULL, "%s", err.message);
+    if (!serve_parse(r->body, kind, &s->defaults.sampling, &r->params, f))
+        return false;
+    if (r->params.format != SERVE_TEXT)
+        return serve_refuse(f, 400, "response_format", "\"response_format\" other than text is not offered");
+    unsigned id = atomic_fetch_add(&s->ids, 1);
+    if (!r->params.seeded)
+        r->params.sampling.seed = s->seed + id;
+    snprintf(r->id, sizeof r->id, "%s-%08x%08x", kind == SERVE_CHAT ? "chatcmpl" : "cmpl",
+             (unsigned)((uint64_t)(s->opened * 1000) & 0xFFFFFFFF), id);
+    r->created = (int64_t)time(NULL);
+    r->client = client;
+    return fill_units(s, r, f);
+}
+
+static void answer(serve *s, serve_kind kind, const char *body, size_t bytes, uint64_t client, serve_reply *reply)
+{
+    serve_fault f;
+    serve_request *r = calloc(1, sizeof *r);
+    if (!r) {
+        serve_refuse(&f, 500, NULL, "no memory for the request");
+        refuse(reply, &f);
+        return;
+    }
+    *r = (serve_request){.server = s, .refs = 1, .fd = -1, .moved = serve_now(), .said = serve_now()};
+    bool ok = make_request(s, kind, body, bytes, client, r, &f);
+    if (ok) {
+        pthread_mutex_lock(&s->lock);
+        ok = serve_submit(r, &f);
+        if (ok) {
+            r->next = s->first;
+            if (s->first)
+                s->first->before = r;
+            s->first = r;
+        }
+        pthread_mutex_unlock(&s->lock);
+    }
+    if (ok) {
+        reply->request = r;
+        return;
+    }
+    free_request(r);
+    refuse(reply, &f);
+}
+
+/* ---- tools for people ------------------------------------------------------------------------ */
+
+static void tokenize(serve *s, const hs_json *body, serve_reply *reply)
+{
+    serve_fault f;
+    hlwq_error err;
+    int32_t *ids;
+    size_t n, bytes;
+    const hs_json *text = hs_json_get(body, "content");
+    if (!text)
+        text = hs_json_get(body, "prompt");
+    if (hs_json_type_of(text) != HS_JSON_STRING) {
+        serve_refuse(&f, 400, "content", "\"content\" must be a string");
+        refuse(reply, &f);
+        return;
+    }
+    const char *raw = hs_json_string(text, &bytes);
+    const hs_json *special = hs_json_get(body, "parse_special");
+    bool parse = hs_json_type_of(special) == HS_JSON_BOOL && hs_json_bool(special);
+    if (hlwq_tokenize(s->tokenizer, raw, bytes, parse, &ids, &n, &err) != HLWQ_OK) {
+        serve_refuse_error(&f, &err);
+        refuse(reply, &f);
+        return;
+    }
+    hs_text_format(&reply->body, "{\"count\":%zu,\"tokens\":[", n);
+    for (size_t i = 0; i < n; i++)
+        hs_text_format(&reply->body, "%s%" PRId32, i ? "," : "", ids[i]);
+    hs_text_format(&reply->body, "]}");
+    hlwq_free(ids);
+}
+
+static void detokenize(serve *s, const hs_json *body, serve_reply *reply)
+{
+    serve_fault f;
+    hlwq_error err;
+    const hs_json *list = hs_json_get(body, "tokens");
+    size_t n = hs_json_count(list), bytes;
+    int32_t *ids = malloc((n + 1) * sizeof *ids);
+    char *text = NULL;
+    bool ok = hs_json_type_of(list) == HS_JSON_ARRAY && ids;
+    for (size_t i = 0; ok && i < n; i++) {
+        const hs_json *node = hs_json_at(list, i);
+        ok = hs_json_type_of(node) == HS_JSON_INTEGER && hs_json_int(node) >= 0 && hs_json_int(node) < s->facts.vocab;
+        ids[i] = ok ? (int32_t)hs_json_int(node) : 0;
+    }
+    if (!ok) {
+        serve_refuse(&f, 400, "tokens", "\"tokens\" must be an array of token ids below %" PRIu32, s->facts.vocab);
+        refuse(reply, &f);
+    } else if (hlwq_detokenize(s->tokenizer, ids, n, false, &text, &bytes, &err) != HLWQ_OK) {
+        serve_refuse_error(&f, &err);
+        refuse(reply, &f);
+    } else {
+        hs_text_format(&reply->body, "{\"content\":");
+        hs_text_json(&reply->body, text, bytes);
+        hs_text_format(&reply->body, "}");
+    }
+    hlwq_free(text);
+    free(ids);
+}
+
+static void apply_template(serve *s, const hs_json *body, serve_reply *reply)
+{
+    serve_fault f;
+    serve_params p;
+    char *text;
+    size_t bytes;
+    bool ok = s->chat || serve_refuse(&f, 400, NULL, "%s", s->chat_error.message);
+    ok = ok && serve_parse(body, SERVE_CHAT, &s->defaults.sampling, &p, &f);
+    if (!ok || !serve_chat_text(s->chat, &p, &text, &bytes, &f)) {
+        refuse(reply, &f);
+        return;
+    }
+    hs_text_format(&reply->body, "{\"prompt\":");
+    hs_text_json(&reply->body, text, bytes);
+    hs_text_format(&reply->body, "}");
+    free(text);
+}
+
+static void with_body(serve *s, const char *body, size_t bytes, serve_reply *reply,
+                      void (*then)(serve *s, const hs_json *body, serve_reply *reply))
+{
+    hlwq_error err;
+    serve_fault f;
+    hs_json *root;
+    if (hs_json_parse(body ? body : "", bytes, "the body", &root, &err) != HLWQ_OK) {
+        serve_refuse(&f, 400, NULL, "%s", err.message);
+        refuse(reply, &f);
+        return;
+    }
+    then(s, root, reply);
+    hs_json_free(root);
+}
+
+/* ---- addresses ------------------------------------------------------------------------------- */
+
+typedef enum route {
+    ROUTE_PAGE,
+    ROUTE_HEALTH,
+    ROUTE_MODELS,
+    ROUTE_PROPS,
+    ROUTE_METRICS,
+    ROUTE_CHAT,
+    ROUTE_COMPLETIONS,
+    ROUTE_TOKENIZE,
+    ROUTE_DETOKENIZE,
+    ROUTE_TEMPLATE,
+    ROUTE_EMBEDDINGS,
+    ROUTE_NONE
+} route;
+
+static const struct {
+    const char *path;
+    serve_method method;
+    route route;
+    bool open; /* without the key */
+} routes[] = {
+    {"/", SERVE_GET, ROUTE_PAGE, true},
+    {"/index.html", SERVE_GET, ROUTE_PAGE, true},
+    {"/health", SERVE_GET, ROUTE_HEALTH, true},
+    {"/v1/health", SERVE_GET, ROUTE_HEALTH, true},
+    {"/v1/models", SERVE_GET, ROUTE_MODELS, false},
+    {"/models", SERVE_GET, ROUTE_MODELS, false},
+    {"/props", SERVE_GET, ROUTE_PROPS, false},
+    {"/metrics", SERVE_GET, ROUTE_METRICS, false},
+    {"/v1/chat/completions", SERVE_POST, ROUTE_CHAT, false},
+    {"/chat/completions", SERVE_POST, ROUTE_CHAT, false},
+    {"/v1/completions", SERVE_POST, ROUTE_COMPLETIONS, false},
+    {"/completions", SERVE_POST, ROUTE_COMPLETIONS, false},
+    {"/tokenize", SERVE_POST, ROUTE_TOKENIZE, false},
+    {"/detokenize", SERVE_POST, ROUTE_DETOKENIZE, false},
+    {"/apply-template", SERVE_POST, ROUTE_TEMPLATE, false},
+    {"/v1/embeddings", SERVE_POST, ROUTE_EMBEDDINGS, false},
+};
+
+static route find_route(serve_method method, const char *path, bool *open, bool *elsewhere)
+{
+    *open = false;
+    *elsewhere = false;
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+        if (strcmp(routes[i].path, path) == 0) {
+            if (routes[i].method == method) {
+                *open = routes[i].open;
+                return routes[i].route;
+            }
+            *elsewhere = true;
+        }
+    return ROUTE_NONE;
+}
+
+bool serve_route_known(serve_method method, const char *path, bool *open, serve_fault *f)
+{
+    bool elsewhere;
+    route r = find_route(method, path, open, &elsewhere);
+    if (r == ROUTE_EMBEDDINGS)
+        return serve_refuse(f, 404, NULL, "/v1/embeddings is not offered: this model was made to write text");
+    if (r != ROUTE_NONE)
+        return true;
+    if (elsewhere)
+        return serve_refuse(f, 405, NULL, "%s does not take this method", path);
+    return serve_refuse(f, 404, NULL, "there is nothing at %.100s", path);
+}
+
+void serve_route(serve *s, serve_method method, const char *path, const char *body, size_t bytes, uint64_t client,
+                 serve_reply *reply)
+{
+    bool open, elsewhere;
+    *reply = (serve_reply){.status = 200, .type = "application/json"};
+    switch (find_route(method, path, &open, &elsewhere)) {
+    case ROUTE_PAGE:
+        reply->type = "text/html; charset=utf-8";
+        reply->fixed = (const char *)serve_page;
+        reply->fixed_bytes = serve_page_bytes;
+        break;
+    case ROUTE_HEALTH: health(s, reply); break;
+    case ROUTE_MODELS: models(s, reply); break;
+    case ROUTE_PROPS: props(s, reply); break;
+    case ROUTE_METRICS: metrics(s, reply); break;
+    case ROUTE_CHAT: answer(s, SERVE_CHAT, body, bytes, client, reply); break;
+    case ROUTE_COMPLETIONS: answer(s, SERVE_COMPLETION, body, bytes, client, reply); break;
+    case ROUTE_TOKENIZE: with_body(s, body, bytes, reply, tokenize); break;
+    case ROUTE_DETOKENIZE: with_body(s, body, bytes, reply, detokenize); break;
+    case ROUTE_TEMPLATE: with_body(s, body, bytes, reply, apply_template); break;
+    default: break; /* serve_route_known has refused the others */
+    }
+}
