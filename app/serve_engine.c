@@ -24,13 +24,18 @@ typedef struct slot {
     bool ready;       /* the prompt has been read */
     bool stalled;     /* the client does not read */
     int32_t next;     /* chosen, to be appended by the next step */
+    int32_t *known;   /* [context]: what was read up to the session's mark */
+    size_t n_known;   /* 0 = there is none */
+    uint64_t used;    /* when it was last taken: the longest unused is taken first */
 } slot;
 
 struct serve_loop {
     serve *server;
     slot slot[SERVE_SLOTS];
-    uint32_t turn; /* whose prompt is read next */
-    hs_text out;   /* of the step, for one request */
+    uint32_t turn;  /* whose prompt is read next */
+    hs_text out;    /* of the step, for one request */
+    uint64_t seats; /* taken so far */
+    bool unmarked;  /* marks cannot be set: nothing is kept */
 };
 
 /* ---- one answer ------------------------------------------------------------------------------ */
@@ -209,12 +214,35 @@ static bool scores_prompt(const serve_unit *u)
     return p->kind == SERVE_COMPLETION && p->echo && p->logprobs;
 }
 
+/*
+ * The last place of a prompt from which another may go on: chats send what was said before again.  What is read in
+ * pieces from there has the bits of a prompt read from its beginning, so what a slot has kept never shows in an answer.
+ */
+static void keep_place(serve_loop *l, slot *k)
+{
+    serve_unit *u = k->unit;
+    hlwq_error err;
+    if (l->unmarked || !u->read || u->read != (u->n_ids - 1) / GRID * GRID || u->read == k->n_known)
+        return;
+    k->n_known = 0;
+    if (hlwq_session_mark(k->session, &err) != HLWQ_OK) {
+        l->unmarked = true;
+        app_note("prompts are read from their beginning each time: %s", err.message);
+        return;
+    }
+    memcpy(k->known, u->ids, u->read * sizeof *u->ids);
+    k->n_known = u->read;
+}
+
 /* One piece of a prompt. */
 static void read_piece(serve_loop *l, slot *k, bool alone)
 {
     serve_unit *u = k->unit;
     hlwq_error err;
     size_t most = alone ? l->server->plan.batch : GRID, edge = most - u->read % GRID, left = u->n_ids - u->read;
+    size_t mark = (u->n_ids - 1) / GRID * GRID; /* a piece ends there */
+    if (u->read < mark)
+        left = mark - u->read;
     size_t n = left < edge ? left : edge;
     hlwq_status st;
     if (!u->read && scores_prompt(u))
@@ -230,6 +258,7 @@ static void read_piece(serve_loop *l, slot *k, bool alone)
         return;
     }
     u->read += n;
+    keep_place(l, k);
     if (u->read < u->n_ids)
         return;
     k->ready = true;
@@ -374,13 +403,43 @@ static serve_unit *take_next(serve_loop *l)
     return u;
 }
 
+/* How much of a prompt a slot has read already. */
+static size_t knows(const slot *k, const serve_unit *u)
+{
+    bool whole = u && k->n_known && k->n_known < u->n_ids && memcmp(k->known, u->ids, k->n_known * sizeof *u->ids) == 0;
+    return whole && !scores_prompt(u) ? k->n_known : 0;
+}
+
+/* The free slot that knows most of a prompt; of those that know nothing, the longest unused; NULL = none is free. */
+static slot *free_slot(serve_loop *l, const serve_unit *u)
+{
+    slot *best = NULL;
+    for (uint32_t i = 0; i < l->server->slots; i++) {
+        slot *k = &l->slot[i];
+        if (k->unit)
+            continue;
+        size_t has = knows(k, u), most = best ? knows(best, u) : 0;
+        if (!best || has > most || (has == most && k->used < best->used))
+            best = k;
+    }
+    return best;
+}
+
 static void seat(serve_loop *l, slot *k, serve_unit *u)
 {
     hlwq_error err;
     k->unit = u;
     k->ready = k->stalled = false;
+    k->used = ++l->seats;
     u->begun = serve_now();
-    hlwq_session_reset(k->session);
+    u->cached = knows(k, u);
+    if (u->cached && hlwq_session_rewind(k->session, NULL) != HLWQ_OK)
+        u->cached = 0;
+    if (!u->cached) {
+        hlwq_session_reset(k->session);
+        k->n_known = 0;
+    }
+    u->read = u->cached;
     if (hlwq_session_set_sampling(k->session, &u->request->params.sampling, &err) != HLWQ_OK)
         fail(l, k, &err);
 }
@@ -393,17 +452,19 @@ static bool look_around(serve_loop *l)
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < s->slots; i++) {
         slot *k = &l->slot[i];
-        serve_unit *u = NULL;
         if (k->unit && k->unit->request->cancelled) {
             pthread_mutex_unlock(&s->lock);
             end(l, k, NULL);
             pthread_mutex_lock(&s->lock);
         }
-        if (!k->unit && (u = take_next(l))) {
-            pthread_mutex_unlock(&s->lock);
-            seat(l, k, u);
-            pthread_mutex_lock(&s->lock);
-        }
+    }
+    for (serve_unit *u; free_slot(l, NULL) && (u = take_next(l));) {
+        pthread_mutex_unlock(&s->lock);
+        seat(l, free_slot(l, u), u);
+        pthread_mutex_lock(&s->lock);
+    }
+    for (uint32_t i = 0; i < s->slots; i++) {
+        slot *k = &l->slot[i];
         if (k->unit) {
             const serve_request *r = k->unit->request;
             k->stalled = r->out.bytes - r->out_sent > BACKLOG_MAX;
@@ -486,8 +547,12 @@ hlwq_status serve_loop_open(serve *s, serve_loop **loop, hlwq_error *err)
     if (!l)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the server");
     l->server = s;
-    for (uint32_t i = 0; i < s->slots; i++)
+    for (uint32_t i = 0; i < s->slots; i++) {
         HS_TRY(hlwq_session_open(s->engine, &s->defaults, &l->slot[i].session, err));
+        l->slot[i].known = malloc(s->defaults.context * sizeof *l->slot[i].known);
+        if (!l->slot[i].known)
+            return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the server");
+    }
     publish(l);
     return HLWQ_OK;
 }
@@ -496,8 +561,10 @@ void serve_loop_close(serve_loop *l)
 {
     if (!l)
         return;
-    for (uint32_t i = 0; i < l->server->slots; i++)
+    for (uint32_t i = 0; i < l->server->slots; i++) {
         hlwq_session_close(l->slot[i].session);
+        free(l->slot[i].known);
+    }
     hs_text_close(&l->out);
     free(l);
 }

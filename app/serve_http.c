@@ -28,6 +28,7 @@ enum {
 
 #define KEEP_ALIVE_SECONDS 5.0
 #define WATCH_MS 50
+#define STOPPED_SECONDS 2.0 /* between two looks: the process itself was stopped */
 
 /* A connection, for as long as it lasts. */
 typedef struct client {
@@ -493,17 +494,24 @@ static void *watch(void *user)
 {
     http *h = user;
     serve *s = h->server;
+    double before = serve_now();
     for (bool stop = false; !stop;) {
         poll(NULL, 0, WATCH_MS);
         pthread_mutex_lock(&s->lock);
         double now = serve_now();
-        for (serve_request *r = s->first; r; r = r->next)
+        bool stopped = now - before > STOPPED_SECONDS; /* nobody can be blamed for what passed meanwhile */
+        before = now;
+        for (serve_request *r = s->first; r; r = r->next) {
+            r->moved = stopped ? now : r->moved;
             watch_request(s, r, now);
-        for (client *k = h->first; k; k = k->next)
+        }
+        for (client *k = h->first; k; k = k->next) {
+            k->since = stopped ? now : k->since;
             if (!k->busy && now - k->since > s->timeout) {
                 shutdown(k->fd, SHUT_RDWR);
                 k->since = now;
             }
+        }
         stop = h->stop;
         pthread_mutex_unlock(&s->lock);
     }

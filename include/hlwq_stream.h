@@ -356,6 +356,18 @@ HLWQ_API const float *hlwq_session_logits(const hlwq_session *session);
  */
 HLWQ_API hlwq_status hlwq_session_next(hlwq_session *session, int32_t *id, hlwq_error *err);
 
+/* ---- going back ------------------------------------------------------------------------------ */
+
+/*
+ * Remembers this place, after a multiple of 64 tokens, so that another text can go on from there with the bits that it
+ * would have had from its beginning.  One mark a session, the latest; a reset removes it.  HLWQ_ERR_UNSUPPORTED where
+ * keys and values are kept in codes.
+ */
+HLWQ_API hlwq_status hlwq_session_mark(hlwq_session *session, hlwq_error *err);
+
+/* Goes back to the mark: as after a reset and the tokens up to it. HLWQ_ERR_ARG where there is none. */
+HLWQ_API hlwq_status hlwq_session_rewind(hlwq_session *session, hlwq_error *err);
+
 /* ---- several sessions at once --------------------------------------------------------------- */
 
 /* As hlwq_session_next, but appends nothing and says which token it is that `ends` the model's text. */

@@ -115,7 +115,8 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
                         .ram_bytes = o->ram_bytes,
                         .fixed_bytes = hs_mem_now_bytes(e->mem) + (o->io == HLWQ_IO_MMAP ? mapping_bytes(t) : 0),
                         .session_bytes = e->planned * hs_session_bytes(&t->config, e->kv, context, HS_GRID) +
-                                         (e->planned > 1 ? rows_bytes(&t->config) : 0),
+                                         (e->planned > 1 ? rows_bytes(&t->config) : 0) +
+                                         o->sessions * hs_delta_bytes(&t->config), /* a mark in each */
                         .slots = o->slots,
                         .batch = o->batch,
                         .activation_bytes = activation_bytes,

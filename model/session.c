@@ -62,18 +62,25 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     return HLWQ_OK;
 }
 
+/* What is said and counted begins anew, after `n` tokens. */
+static void begin_at(hlwq_session *s, uint32_t n)
+{
+    s->n = n;
+    s->has_logits = false;
+    s->utf8 = (hs_utf8_stream){0};
+    s->stats = (hlwq_session_stats){0};
+    XXH3_64bits_reset(s->hash);
+    atomic_store(&s->cancel, false);
+}
+
 hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err)
 {
     hlwq_status st = hs_states_reset(&s->states, err);
     if (s->ahead)
         hs_speculate_reset(s->ahead);
     s->broken = st != HLWQ_OK;
-    s->n = 0;
-    s->has_logits = false;
-    s->utf8 = (hs_utf8_stream){0};
-    s->stats = (hlwq_session_stats){0};
-    XXH3_64bits_reset(s->hash);
-    atomic_store(&s->cancel, false);
+    s->marked = 0; /* what was read up to there is about to be written over */
+    begin_at(s, 0);
     return st;
 }
 
@@ -116,6 +123,7 @@ void hlwq_session_close(hlwq_session *s)
     hs_sampler_close(s->sampler);
     hs_mem_free(mem, s->logits);
     hs_mem_free(mem, s->tokens);
+    hs_mem_free(mem, s->mark);
     hs_states_close(&s->states);
     XXH3_freeState(s->hash);
     free(s->text);
@@ -316,6 +324,43 @@ hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
     s->stats.decode_wait_seconds += waited_seconds(s) - waited;
     s->stats.decoded_tokens++;
     *id = s->tokens[s->n - 1];
+    return HLWQ_OK;
+}
+
+/* ---- going back ------------------------------------------------------------------------------ */
+
+hlwq_status hlwq_session_mark(hlwq_session *s, hlwq_error *err)
+{
+    const hs_states *t = &s->states;
+    void *p;
+    if (s->broken || s->n % HS_GRID)
+        return hs_fail(err, HLWQ_ERR_ARG, "a mark can be set after a multiple of %d tokens, not after %u", HS_GRID,
+                       s->n);
+    if (s->ahead)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "a session that computes drafts ahead does not go back");
+    for (uint32_t i = 0; i < s->engine->net.config->layers; i++)
+        if (s->engine->net.layer[i].full && hs_states_kv(t, t->index[i]).coded)
+            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "keys and values in codes cannot be taken back");
+    if (!s->mark) {
+        HS_TRY(hs_mem_alloc(s->engine->mem, HS_MEM_STATE, t->block_bytes, "the states at a mark", &p, err));
+        s->mark = p;
+    }
+    s->marked = 0; /* until it is whole */
+    HS_TRY(t->backend->ops->get(t->backend, s->mark, t->block, t->block_bytes, err));
+    s->marked = s->n;
+    return HLWQ_OK;
+}
+
+hlwq_status hlwq_session_rewind(hlwq_session *s, hlwq_error *err)
+{
+    const hs_states *t = &s->states;
+    uint32_t n = s->marked;
+    if (!n)
+        return hs_fail(err, HLWQ_ERR_ARG, "there is no mark to go back to");
+    s->broken = true; /* until the states are whole */
+    HS_TRY(t->backend->ops->put(t->backend, t->block, s->mark, t->block_bytes, err));
+    s->broken = false;
+    begin_at(s, n); /* the tokens, keys and values before have stayed where they are */
     return HLWQ_OK;
 }
 

@@ -27,6 +27,8 @@ struct hlwq_session {
     atomic_bool cancel;
     XXH3_state_t *hash;
     hlwq_session_stats stats;
+    void *mark; /* the states that do not grow, as they were after `marked` tokens; NULL until one is set */
+    uint32_t marked;
 };
 
 /* As hlwq_session_reset, and says what failed. */

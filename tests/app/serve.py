@@ -306,6 +306,28 @@ def together(s):
     check("several share a step", rows > steps, (steps, rows))
 
 
+def known(s):
+    """What is sent again is not read again, and does not show."""
+    def get(messages):
+        body = {"messages": messages, "max_tokens": 10, "seed": 4, "temperature": 1.0, "logprobs": True,
+                "chat_template_kwargs": {"enable_thinking": False}}
+        r = s.ask("/v1/chat/completions", body)[1]
+        return r["usage"]["prompt_tokens_details"]["cached_tokens"], r["choices"][0]
+
+    talk = [{"role": "user", "content": "The old man looked at the sea. " * 12}]
+    cached, first = get(talk)
+    again, same = get(talk)
+    check("a prompt sent twice is known", cached == 0 and again >= 64 and again % 64 == 0, (cached, again))
+    check("its answer is the same", same == first, (same, first))
+    talk += [{"role": "assistant", "content": first["message"]["content"]}, {"role": "user", "content": "And then? " * 9}]
+    longer, second = get(talk)
+    check("a conversation goes on from there", longer >= again, (longer, again))
+    for k in range(8):  # every slot forgets
+        s.ask("/v1/completions", {"prompt": f"{k} other words " * 12, "max_tokens": 1})
+    cached, fresh = get(talk)
+    check("an answer from the beginning is the same", cached == 0 and fresh == second, (cached, fresh, second))
+
+
 def pages(s):
     status, text, headers = s.raw("GET", "/")
     check("a page", status == 200 and b"<title>hlwq-stream" in text and "script-src" in headers["Content-Security-Policy"])
@@ -338,17 +360,16 @@ def guarded():
         except OSError:
             pass
     check("a client that trickles is cut", time.time() - start < 20, time.time() - start)
-    long = {"prompt": "Once", "max_tokens": 300, "stream": True}
-    holding = []
-    for _ in range(2):
-        c = http.client.HTTPConnection("127.0.0.1", s.port)
-        c.request("POST", "/v1/completions", json.dumps(long), key)
-        holding.append(c)
-        time.sleep(0.5)
-    refused = s.raw("POST", "/v1/completions", long, key)
-    check("a full queue says so", refused[0] == 429 and refused[2]["Retry-After"], refused)
-    for c in holding:
-        c.close()
+    seen = []
+    crowd = [threading.Thread(target=lambda: seen.append(s.raw("POST", "/v1/completions", {"prompt": "Once", "max_tokens": 60},
+                                                               key))) for _ in range(16)]
+    for t in crowd:
+        t.start()
+    for t in crowd:
+        t.join()
+    refused = [r for r in seen if r[0] == 429]
+    check("a full queue says so", refused and refused[0][2]["Retry-After"] and len(seen) == 16, [r[0] for r in seen])
+    check("and serves the others", {r[0] for r in seen} == {200, 429}, [r[0] for r in seen])
     check("SIGTERM with nothing to do", s.stop() == 0, s.said)
 
 
@@ -365,7 +386,7 @@ def ending(s):
 
 
 server = Server()
-for part in (pages, answers, tools, injection, hostile, leaving, together, ending):
+for part in (pages, answers, known, tools, injection, hostile, leaving, together, ending):
     start = time.time()
     part(server)
     print(f"{part.__name__}: {time.time() - start:.1f} s", flush=True)
