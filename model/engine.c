@@ -299,6 +299,7 @@ hlwq_status hlwq_engine_open(const hlwq_engine_options *options, hlwq_engine **e
     }
     e->load_seconds = hs_now_seconds() - start;
     e->adapt = (hs_adapt){.on = options->adapt && e->plan.slots, .wanted_bytes = e->plan.ram_bytes};
+    e->adapt.room_bytes = hs_memory_available() + hs_mem_now_bytes(e->mem);
     hs_strain_init(&e->adapt.strain, NULL);
     *engine = e;
     return HLWQ_OK;

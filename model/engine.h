@@ -20,6 +20,7 @@ struct hlwq_tokenizer {
 typedef struct hs_adapt {
     bool on;
     uint64_t wanted_bytes; /* the budget asked for */
+    uint64_t room_bytes;   /* available at the start, and held then */
     double next_seconds, strained_seconds;
     hs_strain strain;
 } hs_adapt;

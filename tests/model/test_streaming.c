@@ -483,6 +483,18 @@ static void a_strained_system_gets_memory_back(void **state)
     hlwq_session_get_stats(s, &stats);
     assert_int_equal(stats.logits_hash, want);
     hlwq_session_close(s);
+
+    const uint64_t little = 4 << 20; /* of 1 GiB: want only if there was more, and someone else has it */
+    e->adapt.wanted_bytes = 1 << 30;
+    e->adapt.strained_seconds = now; /* too early to take any back */
+    e->adapt.room_bytes = little + hs_mem_now_bytes(e->mem);
+    hs_engine_adapt(e, 0, little, now + 0.5);
+    hlwq_engine_plan(e, &p);
+    assert_int_equal(p.ram_bytes, o.ram_bytes);
+    e->adapt.room_bytes = 1 << 30;
+    hs_engine_adapt(e, 0, little, now + 0.5);
+    hlwq_engine_plan(e, &p);
+    assert_int_equal(p.ram_bytes, p.smallest_bytes);
     hlwq_engine_close(e);
 }
 
