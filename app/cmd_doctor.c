@@ -18,6 +18,11 @@ static void print_json(hs_text *t, const hlwq_diagnosis *d)
                    d->isa, d->cores, d->memory_available, d->huge_pages, d->locked_limit,
                    d->memory_bytes_per_second_one, d->memory_bytes_per_second);
     hs_text_json(t, d->io, strlen(d->io));
+    hs_text_format(t, ", \"card\": ");
+    hs_text_json(t, d->card, strlen(d->card));
+    hs_text_format(t,
+                   ", \"card_bytes\": %" PRIu64 ", \"card_bytes_per_second\": %.0f, \"upload_bytes_per_second\": %.0f",
+                   d->card_bytes, d->card_bytes_per_second, d->upload_bytes_per_second);
     hs_text_format(t,
                    ", \"disk_bytes_per_second\": %.0f, \"missed_bytes_per_token\": %.0f, \"tok_per_s\": %.2f, "
                    "\"bottleneck\": \"%s\", \"plan\": ",
@@ -38,7 +43,12 @@ static void print_text(hs_text *t, const hlwq_diagnosis *d, const char *path)
     else
         hs_text_format(t, "locked memory  %.1f MiB; slots beyond it are read into without being registered\n",
                        (double)d->locked_limit / 1048576.0);
-    hs_text_format(t, "graphics card  not used by this build\n");
+    if (d->card_bytes)
+        hs_text_format(t, "graphics card  %s: %.1f GiB, read at %.1f GB/s, written to at %.1f GB/s\n", d->card,
+                       (double)d->card_bytes / 1073741824.0, d->card_bytes_per_second * 1e-9,
+                       d->upload_bytes_per_second * 1e-9);
+    else
+        hs_text_format(t, "graphics card  %s\n", d->card);
     hs_text_format(t, "reading        %s\n", d->io);
     if (d->disk_bytes_per_second > 0)
         hs_text_format(t, "disk           %.2f GB/s in pieces of %.2f MiB from all over the model\n",

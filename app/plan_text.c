@@ -84,7 +84,12 @@ void app_plan_json(hs_text *t, const hlwq_plan *p)
 
 void app_prediction(hs_text *t, const hlwq_diagnosis *d)
 {
-    hs_text_format(t, "decode at most %.1f tok/s, limited by the %s", d->tok_per_s, d->bottleneck);
+    if (d->plan.card_imagined) {
+        hs_text_format(t, "how fast that is depends on the card, which is not here to be measured\n");
+        return;
+    }
+    const char *article = strncmp(d->bottleneck, "the ", 4) == 0 || strcmp(d->bottleneck, "uploads") == 0 ? "" : "the ";
+    hs_text_format(t, "decode at most %.1f tok/s, limited by %s%s", d->tok_per_s, article, d->bottleneck);
     if (d->missed_bytes_per_token > 0)
         hs_text_format(t,
                        "; %.1f MB/token from the disk at %.2f GB/s if experts are chosen by chance, less for real text",
@@ -94,11 +99,13 @@ void app_prediction(hs_text *t, const hlwq_diagnosis *d)
 
 void app_prediction_json(hs_text *t, const hlwq_diagnosis *d)
 {
-    hs_text_format(t,
-                   "{\"predicted\": {\"tok_per_s\": %.2f, \"bottleneck\": \"%s\", \"missed_bytes_per_token\": %.0f, "
-                   "\"memory_bytes_per_second\": %.0f, \"disk_bytes_per_second\": %.0f}, ",
-                   d->tok_per_s, d->bottleneck, d->missed_bytes_per_token, d->memory_bytes_per_second,
-                   d->disk_bytes_per_second);
+    hs_text_format(
+        t,
+        "{\"predicted\": {\"tok_per_s\": %.2f, \"bottleneck\": \"%s\", \"missed_bytes_per_token\": %.0f, "
+        "\"memory_bytes_per_second\": %.0f, \"disk_bytes_per_second\": %.0f, \"card_bytes_per_second\": %.0f, "
+        "\"upload_bytes_per_second\": %.0f}, ",
+        d->tok_per_s, d->bottleneck, d->missed_bytes_per_token, d->memory_bytes_per_second, d->disk_bytes_per_second,
+        d->card_bytes_per_second, d->upload_bytes_per_second);
     plan_fields(t, &d->plan);
     hs_text_format(t, "}");
 }

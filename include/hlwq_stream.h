@@ -215,10 +215,13 @@ typedef struct hlwq_diagnosis {
     double memory_bytes_per_second_one, memory_bytes_per_second; /* read by one thread, by all */
     char io[160];                                                /* how weights would be read: one sentence */
     double disk_bytes_per_second;                                /* 0 = not measured */
+    char card[160];      /* the graphics card's name, or why none is used: one sentence */
+    uint64_t card_bytes; /* its memory, 0 = none is used */
+    double card_bytes_per_second, upload_bytes_per_second; /* of its memory, and to it */
     hlwq_plan plan;
     double missed_bytes_per_token; /* with experts chosen by chance */
-    double tok_per_s;              /* at most */
-    const char *bottleneck;        /* "memory" or "disk" */
+    double tok_per_s;              /* at most; 0 = unknown, the plan is for a card that is not here */
+    const char *bottleneck;        /* "memory", "disk", "the card's memory", "uploads" */
 } hlwq_diagnosis;
 
 HLWQ_API hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *diagnosis, hlwq_error *err);

@@ -272,6 +272,17 @@ hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err);
 /* Its memory: free for us, and what this process has taken only to be there. Zero where there is none. */
 void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes);
 
+/* What the card is, and the fastest of a few copies of `bytes` bytes on it and to it. */
+typedef struct hs_card_facts {
+    char name[96];
+    uint32_t major, minor;
+    uint64_t total_bytes, free_bytes;
+    double memory_bytes_per_second; /* read and written */
+    double upload_bytes_per_second; /* from pinned memory */
+} hs_card_facts;
+
+hlwq_status hs_backend_cuda_measure(hs_card_facts *facts, uint64_t bytes, hlwq_error *err);
+
 /* A graphics card; all lent. HLWQ_ERR_UNSUPPORTED with one sentence where there is none, or the build knows none. */
 hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const hs_cuda_options *options,
                                  hlwq_error *err);

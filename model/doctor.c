@@ -32,7 +32,7 @@ static void huge_pages(char *out, size_t size)
 
 /* How much is read to find out how fast that goes. */
 typedef struct effort {
-    uint64_t memory_bytes, disk_bytes;
+    uint64_t memory_bytes, disk_bytes, card_bytes;
 } effort;
 
 static hlwq_status bandwidth(uint32_t threads, uint64_t bytes, double *rate, hlwq_error *err)
@@ -47,25 +47,74 @@ static hlwq_status bandwidth(uint32_t threads, uint64_t bytes, double *rate, hlw
     return st;
 }
 
-/* Seconds a token: what is in memory is read from there while the rest comes from the disk. */
-static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t)
+/* What one token reads, bytes, with experts chosen by chance: a real text does better, see docs/caching.md. */
+typedef struct load {
+    double card;   /* on the card, from its own memory */
+    double memory; /* from ordinary memory */
+    double disk;   /* from the disk, and then from memory */
+} load;
+
+static load load_of(const hlwq_plan *p, const hs_table *t)
 {
-    double trunk = (double)p->trunk_bytes, slots = p->slots ? (double)p->slots : (double)p->streamed;
-    double kept = p->streamed ? slots / (double)p->streamed : 1.0, streamed = (double)p->streamed_bytes;
-    if (t->config.experts) /* chance: a real text does better, see docs/caching.md */
+    double streamed = (double)p->streamed_bytes, all = (double)p->streamed, kept = 1, there = 0;
+    if (t->config.experts)
         streamed *= (double)t->config.experts_used / t->config.experts;
-    double missed = streamed * (1.0 - kept);
-    double compute = (trunk + streamed) / d->memory_bytes_per_second;
-    double disk = missed > 0 && d->disk_bytes_per_second > 0 ? missed / d->disk_bytes_per_second : 0;
-    d->missed_bytes_per_token = missed;
-    d->tok_per_s = 1.0 / fmax(compute, disk);
-    d->bottleneck = disk > compute ? "disk" : "memory";
+    if (p->card)
+        there = p->card_slots && all > 0 ? (double)p->card_slots / all : 1;
+    if (p->slots && all > 0)
+        kept = (double)p->slots / all;
+    double beside = streamed * (1 - there), missed = beside * (1 - fmin(1, kept));
+    double trunk = p->card ? (double)p->card_trunk_bytes : (double)p->trunk_bytes;
+    return (load){p->card ? trunk + streamed * there : 0, p->card ? beside : trunk + streamed, missed};
 }
 
-static hlwq_status look_at_model(const hlwq_engine_options *o, uint64_t disk_bytes, hlwq_diagnosis *d, hlwq_error *err)
+/* The slowest of what goes on at once. A card waits for the experts that the CPU computes beside it, or for copies. */
+static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t)
+{
+    load l = load_of(p, t);
+    double rate = fmax(d->memory_bytes_per_second, d->upload_bytes_per_second), worst = l.memory / rate;
+    d->missed_bytes_per_token = l.disk;
+    d->bottleneck = d->upload_bytes_per_second > d->memory_bytes_per_second ? "uploads" : "memory";
+    if (l.card > 0 && d->card_bytes_per_second > 0) {
+        double card = l.card / d->card_bytes_per_second;
+        if (card > worst)
+            d->bottleneck = "the card's memory";
+        worst = fmax(worst, card);
+    }
+    if (l.disk > 0 && d->disk_bytes_per_second > 0 && l.disk / d->disk_bytes_per_second > worst) {
+        worst = l.disk / d->disk_bytes_per_second;
+        d->bottleneck = "disk";
+    }
+    d->tok_per_s = p->card_imagined ? 0 : 1.0 / worst;
+}
+
+/* Whether one is used was decided by the plan. */
+static hlwq_status look_at_card(const hlwq_engine_options *o, uint64_t bytes, hlwq_diagnosis *d, hlwq_error *err)
+{
+    hs_card_facts card;
+    if (!d->plan.card || d->plan.card_imagined) {
+        hlwq_error why = {0};
+        const hs_limits any = {0};
+        if (o->device == HLWQ_DEVICE_CPU)
+            snprintf(why.message, sizeof why.message, "not asked for");
+        else if (hs_backend_cuda_probe(&any, &why) == HLWQ_OK)
+            snprintf(why.message, sizeof why.message, "there is one, which cannot run this model");
+        snprintf(d->card, sizeof d->card, "none: %.140s", why.message);
+        return HLWQ_OK;
+    }
+    HS_TRY(hs_backend_cuda_measure(&card, bytes, err));
+    snprintf(d->card, sizeof d->card, "%s (sm_%u%u)", card.name, card.major, card.minor);
+    d->card_bytes = card.total_bytes;
+    d->card_bytes_per_second = card.memory_bytes_per_second;
+    d->upload_bytes_per_second = card.upload_bytes_per_second;
+    return HLWQ_OK;
+}
+
+static hlwq_status look_at_model(const hlwq_engine_options *o, const effort *of, hlwq_diagnosis *d, hlwq_error *err)
 {
     hs_disk disk;
     HS_TRY(hlwq_make_plan(o, &d->plan, err));
+    HS_TRY(look_at_card(o, of->card_bytes, d, err));
     hs_mem *mem = hs_mem_open(0);
     hs_store *store;
     if (!mem)
@@ -73,7 +122,7 @@ static hlwq_status look_at_model(const hlwq_engine_options *o, uint64_t disk_byt
     hlwq_status st = hs_store_open(&store, mem, o->model, NULL, NULL, err);
     if (st == HLWQ_OK) {
         if (hs_store_is_container(store)) {
-            st = hs_probe_disk(o->model, (hs_io)o->io, d->plan.slot_bytes, disk_bytes, &disk, err);
+            st = hs_probe_disk(o->model, (hs_io)o->io, d->plan.slot_bytes, of->disk_bytes, &disk, err);
             snprintf(d->io, sizeof d->io, "%s", disk.reason);
             d->disk_bytes_per_second = disk.bytes_per_second;
         } else
@@ -96,15 +145,15 @@ static hlwq_status diagnose(const hlwq_engine_options *options, const effort *of
     d->locked_limit = getrlimit(RLIMIT_MEMLOCK, &locked) == 0 ? (uint64_t)locked.rlim_cur : 0;
     HS_TRY(bandwidth(1, of->memory_bytes, &d->memory_bytes_per_second_one, err));
     HS_TRY(bandwidth(options->threads, of->memory_bytes, &d->memory_bytes_per_second, err));
-    return look_at_model(options, of->disk_bytes, d, err);
+    return look_at_model(options, of, d, err);
 }
 
 hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *d, hlwq_error *err)
 {
-    return diagnose(options, &(effort){256u << 20, 1u << 30}, d, err);
+    return diagnose(options, &(effort){256u << 20, 1u << 30, 256u << 20}, d, err);
 }
 
 hlwq_status hlwq_predict(const hlwq_engine_options *options, hlwq_diagnosis *d, hlwq_error *err)
 {
-    return diagnose(options, &(effort){64u << 20, 128u << 20}, d, err);
+    return diagnose(options, &(effort){64u << 20, 128u << 20, 64u << 20}, d, err);
 }

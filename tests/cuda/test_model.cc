@@ -267,6 +267,29 @@ static void failing_calls_leave_nothing_behind(void **state)
     assert_true(failures > 30);
 }
 
+/* The doctor names the card and its rates, or says which call failed; nothing is left on it either way. */
+static void the_doctor_measures_the_card(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_diagnosis d;
+    hlwq_engine_options o = options();
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    if (hlwq_predict(&o, &d, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    assert_non_null(strstr(d.card, "sm_"));
+    assert_true(d.card_bytes == 64 << 20 && d.plan.card);
+    assert_true(d.card_bytes_per_second > 0 && d.upload_bytes_per_second > 0 && d.tok_per_s > 0);
+    assert_int_equal(hs_sim_leaks(), 0);
+    const uint64_t calls = hs_sim_read_stats().calls;
+    for (uint64_t n = 1; n <= calls; n++) {
+        configure(1, HS_SIM_UP, 64 << 20, n);
+        (void)hlwq_predict(&o, &d, &err);
+        if (hs_sim_leaks())
+            fail_msg("call %u: %u things are left (%s)", (unsigned)n, (unsigned)hs_sim_leaks(), err.message);
+    }
+}
+
 static void without_a_card_the_cpu_computes(void **state)
 {
     (void)state;
