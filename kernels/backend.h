@@ -288,8 +288,9 @@ hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const
                                  hlwq_error *err);
 
 enum {
-    HS_CARD_LOGITS = 8,    /* rows of logits that it makes at once */
-    HS_CARD_JOB_BYTES = 56 /* of its table of experts */
+    HS_CARD_LOGITS = 8,     /* rows of logits that it makes at once */
+    HS_CARD_JOB_BYTES = 64, /* of its table of experts */
+    HS_CARD_SPANS = 8 * 32  /* of attention, for one head: tokens by spans of positions */
 };
 
 /* Scratch bytes on the card that it takes. */

@@ -42,8 +42,10 @@ typedef struct hs_cuda {
     uint32_t n_held, room_held;
 
     void *scratch; /* on the card: all below */
-    float *u, *proj, *mix, *out, *y, *gate, *up_rows, *expert_y, *logit, *shared, *weight, *rope, *logits;
+    float *u, *proj, *mix, *out, *y, *gate, *up_rows, *expert_y, *logit, *shared, *weight, *rope, *part, *logits;
     gpu_q8 uq, outq, hq;
+    uint32_t u_rows;      /* rows of u, and of uq */
+    gpu_form expert_form; /* what the last layer's experts read */
     int32_t *id;
     uint32_t *list, *slot;
     gpu_job *job; /* [3 (experts + 1)] */

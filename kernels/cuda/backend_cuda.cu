@@ -8,6 +8,11 @@
  */
 #include "kernels/cuda/backend.h"
 
+extern "C" {
+#include "kernels/hlwq.h"
+#include "kernels/kv_codec.h"
+}
+
 #include <assert.h>
 #include <stdlib.h>
 
@@ -16,6 +21,12 @@
 static gpu_format format_of(const hs_matrix *m)
 {
     gpu_format w = {};
+    if (hs_dtype_int4(m->dtype)) {
+        w.blocks = m->blocks;
+        w.bits = hs_dtype_group(m->dtype) == 64 ? GPU_I4G64 : GPU_I4;
+        w.scale = 1.0f;
+        return w;
+    }
     uint32_t bits = hs_dtype_bits(m->dtype), half = 1u << (bits - 1);
     w.blocks = m->blocks;
     w.bits = bits;
@@ -32,6 +43,32 @@ static gpu_format format_of(const hs_matrix *m)
     return w;
 }
 
+/* The form of activations that its products read. */
+static gpu_form form_of(const hs_matrix *m)
+{
+    if (!hs_dtype_packed(m->dtype))
+        return GPU_NO_FORM;
+    return !hs_dtype_int4(m->dtype) ? GPU_ROTATED : hs_dtype_group(m->dtype) == 64 ? GPU_FLAT64 : GPU_FLAT;
+}
+
+/* Rows of activations from `row` on. */
+static gpu_q8 rows_from(const gpu_q8 *q, uint64_t row, uint32_t cols)
+{
+    uint64_t blocks = row * ((cols + HS_BLOCK - 1) / HS_BLOCK);
+    return gpu_q8{q->q + blocks * 32, q->of + blocks * (q->form == GPU_FLAT64 ? 2 : 1), q->form};
+}
+
+/* x [n][cols] in that form, if it is not yet. */
+static hlwq_status in_form(hs_cuda *c, gpu_form form, const float *x, uint32_t cols, uint32_t n, gpu_q8 *q,
+                           hlwq_error *err)
+{
+    if (form == GPU_NO_FORM || q->form == form)
+        return HLWQ_OK;
+    q->form = form;
+    CUDA_DO("activations", gpu_run_q8(const_cast<float *>(x), NULL, cols, n, *q, c->stream));
+    return HLWQ_OK;
+}
+
 /* Whether one launch can take both. */
 static bool alike(const hs_matrix *a, const hs_matrix *b)
 {
@@ -44,6 +81,7 @@ static gpu_job job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t fi
     j.low = w->low;
     j.high = w->high ? w->high : w->low;
     j.norms = reinterpret_cast<const uint16_t *>(w->norms);
+    j.zeros = w->zeros;
     j.y = y;
     j.stride = stride;
     j.rows = w->rows;
@@ -60,8 +98,8 @@ typedef struct part {
     uint32_t stride;
 } part;
 
-/* Each y (+)= W a, with a's plain and q8 forms; neighbours that are alike share a launch. */
-static hlwq_status products(hs_cuda *c, const part *parts, uint32_t count, const float *x, const gpu_q8 *q, uint32_t n,
+/* Each y (+)= W a, with a's plain form and whichever q holds; neighbours that are alike share a launch. */
+static hlwq_status products(hs_cuda *c, const part *parts, uint32_t count, const float *x, gpu_q8 *q, uint32_t n,
                             bool add, hlwq_error *err)
 {
     for (uint32_t i = 0, k; i < count; i += k) {
@@ -74,6 +112,7 @@ static hlwq_status products(hs_cuda *c, const part *parts, uint32_t count, const
         }
         while (i + k < count && k < JOBS_INLINE && alike(first->w, first[k].w))
             k++;
+        HS_TRY(in_form(c, form_of(first->w), x, first->w->cols, n, q, err));
         p.w = format_of(first->w);
         p.jobs = k;
         p.m = n;
@@ -88,16 +127,21 @@ static hlwq_status products(hs_cuda *c, const part *parts, uint32_t count, const
     return HLWQ_OK;
 }
 
-static hlwq_status product(hs_cuda *c, const hs_matrix *w, const float *x, const gpu_q8 *q, uint32_t n, float *y,
+static hlwq_status product(hs_cuda *c, const hs_matrix *w, const float *x, gpu_q8 *q, uint32_t n, float *y,
                            uint32_t stride, bool add, hlwq_error *err)
 {
     const part one = {w, y, stride};
     return products(c, &one, 1, x, q, n, add, err);
 }
 
-static hlwq_status norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, hlwq_error *err)
+/* u = norm(x), and the form that is read first. */
+static hlwq_status norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, gpu_form form,
+                        hlwq_error *err)
 {
-    CUDA_DO("a norm", gpu_run_norm(x, w, c->lim.hidden, n, eps, c->u, c->uq, c->stream));
+    gpu_q8 none = {};
+    c->uq.form = form;
+    c->u_rows = n;
+    CUDA_DO("a norm", gpu_run_norm(x, w, c->lim.hidden, n, eps, c->u, form == GPU_NO_FORM ? none : c->uq, c->stream));
     return HLWQ_OK;
 }
 
@@ -114,14 +158,45 @@ static hlwq_status cuda_embed(hs_backend *be, const hs_matrix *table, const int3
 
 /* ---- mixers ---------------------------------------------------------------------------------- */
 
-/* Pages of a layer lie one after another. */
-static hlwq_status check_pages(const hs_kv_view *kv, uint64_t page_bytes, uint32_t pages, hlwq_error *err)
+static gpu_kv_side side_of(const hs_kv_planes *p)
 {
-    const uint8_t *first = static_cast<const uint8_t *>(kv->page[0]);
-    for (uint32_t i = 0; i < pages; i++)
-        if (kv->page[i] != first + i * page_bytes)
-            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "pages of the cache are scattered");
-    return HLWQ_OK;
+    gpu_kv_side side = {};
+    side.low = p->low;
+    side.high = p->high;
+    side.norms = p->norms;
+    side.low_bytes = hs_kv_low_bytes(p->dtype);
+    side.bits = p->dtype == HS_I8 ? 8 : hs_dtype_bits(p->dtype);
+    if (side.bits < 8) {
+        hs_book_levels(HS_BOOK_CONVERGED, side.bits, side.ascending);
+        hs_kv_levels(p->dtype, side.stored);
+    }
+    return side;
+}
+
+/* Where the pages of a layer are: in a row, the plain ones of a coded cache in a ring. */
+static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_error *err)
+{
+    uint64_t bytes = 2ull * HS_GRID * a->kv_heads * a->head_dim * (a->half ? 2 : 4);
+    uint32_t last = a->first + a->n - 1, pages = last / HS_GRID + 1, before = a->first ? a->first - 1 : 0;
+    uint32_t made = hs_kv_coded_count(last), oldest = kv->coded ? hs_kv_coded_count(before) : 0;
+    bool scattered = false;
+    a->page = static_cast<uint8_t *>(kv->page[0]);
+    a->ring = 1;
+    while (a->ring < pages && kv->page[a->ring] != a->page)
+        a->ring++;
+    for (uint32_t i = oldest; i < pages; i++)
+        scattered |= kv->page[i] != a->page + i % a->ring * bytes;
+    if (kv->coded) {
+        a->coded = static_cast<uint8_t *>(kv->coded[0]);
+        a->coded_bytes = kv->layout.bytes;
+        a->coded_first = oldest;
+        a->coded_pages = made - oldest;
+        a->side[0] = side_of(&kv->layout.k);
+        a->side[1] = side_of(&kv->layout.v);
+        for (uint32_t i = 0; i < made; i++)
+            scattered |= kv->coded[i] != a->coded + i * a->coded_bytes;
+    }
+    return scattered ? hs_fail(err, HLWQ_ERR_UNSUPPORTED, "pages of the cache are scattered") : HLWQ_OK;
 }
 
 static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first,
@@ -131,9 +206,13 @@ static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const h
     uint64_t width = (uint64_t)w->q.rows + w->k.rows + w->v.rows;
     gpu_attention a = {};
     a.half = kv->dtype == HS_F16;
-    uint64_t page_bytes = 2ull * HS_GRID * w->kv_heads * w->head_dim * (a.half ? 2 : 4);
-    HS_TRY(check_pages(kv, page_bytes, (first + n + HS_GRID - 1) / HS_GRID, err));
-    HS_TRY(norm(c, x, w->norm, w->eps, n, err));
+    a.q_heads = w->q_heads;
+    a.kv_heads = w->kv_heads;
+    a.head_dim = w->head_dim;
+    a.first = first;
+    a.n = n;
+    HS_TRY(place_pages(&a, kv, err));
+    HS_TRY(norm(c, x, w->norm, w->eps, n, form_of(&w->q), err));
     const part qkv[] = {{&w->q, c->proj, (uint32_t)width},
                         {&w->k, c->proj + w->q.rows, (uint32_t)width},
                         {&w->v, c->proj + w->q.rows + w->k.rows, (uint32_t)width}};
@@ -152,20 +231,14 @@ static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const h
     a.q_norm = w->q_norm;
     a.k_norm = w->k_norm;
     a.rope = c->rope;
-    a.q_heads = w->q_heads;
-    a.kv_heads = w->kv_heads;
-    a.head_dim = w->head_dim;
     a.rotary_dims = w->rotary_dims;
-    a.first = first;
-    a.n = n;
     a.width = width;
     a.proj = c->proj;
     a.out = c->out;
-    a.page = static_cast<uint8_t *>(kv->page[0]);
+    a.part = c->part;
     a.eps = w->eps;
     CUDA_DO("attention", gpu_run_attention(&a, c->stream));
-    if (hs_dtype_packed(w->o.dtype))
-        CUDA_DO("attention", gpu_run_q8(c->out, NULL, w->o.cols, n, c->outq, c->stream));
+    c->outq.form = GPU_NO_FORM;
     return product(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
 }
 
@@ -176,7 +249,7 @@ static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_del
     uint64_t b = c->lim.batch;
     gpu_delta d = {};
     (void)first;
-    HS_TRY(norm(c, x, w->norm, w->eps, n, err));
+    HS_TRY(norm(c, x, w->norm, w->eps, n, form_of(&w->qkv), err));
     d.qkv = c->proj;
     d.z = c->proj + b * w->qkv.rows;
     d.b = d.z + b * w->z.rows;
@@ -201,21 +274,20 @@ static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_del
     d.conv_state = state->conv;
     d.eps = w->eps;
     CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
-    if (hs_dtype_packed(w->out.dtype))
-        CUDA_DO("DeltaNet", gpu_run_q8(c->out, NULL, w->out.cols, n, c->outq, c->stream));
+    c->outq.form = GPU_NO_FORM;
     return product(c, &w->out, c->out, &c->outq, n, x, c->lim.hidden, true, err);
 }
 
 /* ---- feed-forward ---------------------------------------------------------------------------- */
 
 /* y [n][hidden] (+)= down(silu(gate u) * up u); rows of gate, up and hq from `row` on are scratch. */
-static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, const gpu_q8 *uq, uint32_t n, uint64_t row,
-                       float *y, bool add, hlwq_error *err)
+static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, gpu_q8 *uq, uint32_t n, uint64_t row, float *y,
+                       bool add, hlwq_error *err)
 {
     uint32_t width = w->gate.rows;
-    uint64_t blocks = (c->lim.ffn_width + HS_BLOCK - 1) / HS_BLOCK;
     float *gate = c->gate + row * c->lim.ffn_width, *up = c->up_rows + row * c->lim.ffn_width;
-    gpu_q8 hq = {c->hq.q + row * blocks * 32, c->hq.of + row * blocks};
+    c->hq.form = form_of(&w->down);
+    gpu_q8 hq = rows_from(&c->hq, row, c->lim.ffn_width);
     const part in[] = {{&w->gate, gate, width}, {&w->up, up, width}};
     HS_TRY(products(c, in, 2, u, uq, n, false, err));
     if (hs_dtype_packed(w->down.dtype))
@@ -229,7 +301,7 @@ static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float ep
                               float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    HS_TRY(norm(c, x, norm_weight, eps, n, err));
+    HS_TRY(norm(c, x, norm_weight, eps, n, form_of(&w->gate), err));
     return ffn(c, w, c->u, &c->uq, n, 0, x, true, err);
 }
 
@@ -251,7 +323,7 @@ static hlwq_status cuda_route(hs_backend *be, const hs_mixture *w, uint32_t n, c
 {
     hs_cuda *c = cuda_of(be);
     size_t picks = (size_t)n * w->used;
-    HS_TRY(norm(c, x, w->norm, w->eps, n, err));
+    HS_TRY(norm(c, x, w->norm, w->eps, n, w->shared.gate.rows ? form_of(&w->shared.gate) : c->expert_form, err));
     HS_TRY(product(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
     CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
     CUDA_DO("the router", cudaEventRecord(c->chosen, c->stream));
@@ -282,8 +354,7 @@ static hlwq_status cuda_guess(hs_backend *be, const hs_mixture *w, uint32_t n, c
     float *weight = c->out + (size_t)n * w->used;
     size_t picks = (size_t)n * w->used;
     CUDA_DO("a guess", gpu_run_norm(x, w->norm, c->lim.hidden, n, w->eps, c->y, none, c->stream));
-    if (hs_dtype_packed(w->router.dtype))
-        CUDA_DO("a guess", gpu_run_q8(c->y, NULL, c->lim.hidden, n, c->outq, c->stream));
+    c->outq.form = GPU_NO_FORM;
     HS_TRY(product(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
     CUDA_DO("a guess", gpu_run_top_k(c->logit, w->experts, w->used, n, id, weight, c->stream));
     HS_TRY(gpu_get(be, routing->id, id, picks * sizeof(int32_t), err));
@@ -300,6 +371,7 @@ static hlwq_status grouped(hs_cuda *c, const hs_matrix *w, const gpu_job *job, u
                            const uint32_t *list, const gpu_q8 *a, hlwq_error *err)
 {
     gpu_product p = {};
+    assert(a->form == form_of(w));
     p.w = format_of(w);
     p.job = job;
     p.jobs = jobs;
@@ -326,15 +398,18 @@ static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t fi
         job[2 * n + i] = job_of(&v[i].w->down, c->expert_y, hidden, v[i].from, v[i].m, v[i].from);
     }
     CUDA_DO("experts", cudaMemcpyAsync(there, job, 3 * n * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
+    c->expert_form = form_of(&any->gate);
+    HS_TRY(in_form(c, c->expert_form, c->u, hidden, c->u_rows, &c->uq, err));
     if (alike(&any->gate, &any->up)) {
         HS_TRY(grouped(c, &any->gate, there, 2 * n, most, c->list, &c->uq, err));
     } else {
         HS_TRY(grouped(c, &any->gate, there, n, most, c->list, &c->uq, err));
+        HS_TRY(in_form(c, form_of(&any->up), c->u, hidden, c->u_rows, &c->uq, err));
         HS_TRY(grouped(c, &any->up, there + n, n, most, c->list, &c->uq, err));
     }
     /* Rows between these may be another visit's: before it they hold nothing, after it nothing that is needed. */
-    uint64_t blocks = (width + HS_BLOCK - 1) / HS_BLOCK;
-    gpu_q8 hq = {c->hq.q + low * blocks * 32, c->hq.of + low * blocks};
+    c->hq.form = form_of(&any->down);
+    gpu_q8 hq = rows_from(&c->hq, low, width);
     CUDA_DO("experts", gpu_run_q8(c->gate + (size_t)low * width, c->up_rows + (size_t)low * width, width, high - low,
                                   hq, c->stream));
     return grouped(c, &any->down, there + 2 * n, n, most, NULL, &c->hq, err);
@@ -359,8 +434,11 @@ static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t 
             c->visit[visits++] = visit{w, from, to - from};
             continue;
         }
-        for (uint32_t k = from; k < to; k++) /* plain weights: a token at a time */
-            HS_TRY(ffn(c, w, c->u + c->host_list[k] * hidden, &c->uq, 1, k, c->expert_y + k * hidden, false, err));
+        for (uint32_t k = from; k < to; k++) { /* plain weights: a token at a time */
+            gpu_q8 q = rows_from(&c->outq, 0, c->lim.hidden);
+            q.form = GPU_NO_FORM;
+            HS_TRY(ffn(c, w, c->u + c->host_list[k] * hidden, &q, 1, k, c->expert_y + k * hidden, false, err));
+        }
     }
     if (visits == 0)
         return HLWQ_OK;
@@ -418,13 +496,13 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
                              const float *x, float *hidden, float *logits, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    HS_TRY(norm(c, x, norm_weight, eps, n, err));
+    HS_TRY(norm(c, x, norm_weight, eps, n, form_of(head), err));
     if (hidden)
         HS_TRY(gpu_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
-    uint64_t blocks = (c->lim.hidden + HS_BLOCK - 1) / HS_BLOCK, vocab = head->rows;
+    uint64_t vocab = head->rows;
     for (uint32_t t = 0; t < n; t += c->logits_rows) {
         uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
-        gpu_q8 q = {c->uq.q + t * blocks * 32, c->uq.of + t * blocks};
+        gpu_q8 q = rows_from(&c->uq, t, c->lim.hidden);
         HS_TRY(product(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
         HS_TRY(gpu_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
     }
@@ -449,7 +527,7 @@ static void take_q8(carve *k, uint64_t rows, uint64_t cols, gpu_q8 *q)
 {
     uint64_t blocks = rows * ((cols + HS_BLOCK - 1) / HS_BLOCK);
     take(k, blocks * 32, &q->q);
-    take(k, blocks, &q->of);
+    take(k, 2 * blocks, &q->of);
 }
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -466,6 +544,7 @@ static void lay_out(hs_cuda *c, carve *k)
 {
     const hs_limits *m = &c->lim;
     uint64_t b = m->batch, picks = b * m->used, wide = larger(m->v_width, m->q_width / 2);
+    uint64_t q_heads = m->head_dim ? m->q_width / 2 / m->head_dim : 0;
     c->logits_rows = HS_CARD_LOGITS;
     take(k, b * m->hidden, &c->u);
     take_q8(k, b, m->hidden, &c->uq);
@@ -486,6 +565,7 @@ static void lay_out(hs_cuda *c, carve *k)
     take(k, picks, &c->slot);
     take(k, 3 * (uint64_t)m->experts, &c->job);
     take(k, (b + 1) * m->head_dim, &c->rope);
+    take(k, GPU_SPAN_TOKENS * GPU_SPANS * (uint64_t)(m->q_width / 2 + 2 * q_heads), &c->part);
     take(k, (uint64_t)c->logits_rows * m->vocab, &c->logits);
 }
 
@@ -565,7 +645,7 @@ static const hs_backend_ops *cuda_ops()
 {
     static hs_backend_ops o;
     o.name = "cuda";
-    o.kv_formats = 1u << HS_F16 | 1u << HS_F32;
+    o.kv_formats = 1u << HS_F16 | 1u << HS_F32 | 1u << HS_I8 | 1u << HS_Q4 | 1u << HS_Q3 | 1u << HS_Q2;
     o.close = cuda_close;
     o.alloc = gpu_alloc;
     o.free = gpu_free;
@@ -594,10 +674,6 @@ extern "C" const bool hs_backend_cuda_built = true;
 extern "C" hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err)
 {
     int devices = 0;
-    for (int d = 0; d < HS_DTYPE_COUNT; d++)
-        if (limits->dtypes >> d & 1 && hs_dtype_int4((hs_dtype)d))
-            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "the CUDA backend does not know %s weights",
-                           hs_dtype_name((hs_dtype)d));
     if (limits->ordered)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
                        "the CUDA backend does not know weights whose inputs are scaled (AWQ) or put in order");

@@ -25,6 +25,12 @@ template <int BITS> static __device__ __forceinline__ uint32_t low_bytes()
     return BITS <= 3 ? 32 : 64;
 }
 
+/* Scales of a block. */
+template <int BITS> static __device__ __forceinline__ uint32_t groups_of()
+{
+    return BITS == GPU_I4G64 ? 2 : 1;
+}
+
 template <int BITS> static __device__ __forceinline__ uint32_t high_bytes()
 {
     return BITS == 6 ? 32 : BITS == 3 || BITS == 5 ? 16 : 0;
@@ -40,6 +46,7 @@ typedef struct gpu_codes {
 typedef struct gpu_place {
     const uint8_t *low, *high;
     const uint16_t *norm;
+    const uint8_t *zero;
 } gpu_place;
 
 template <int BITS> static __device__ __forceinline__ gpu_place place_of(const gpu_job &j, uint64_t block, int t)
@@ -47,7 +54,8 @@ template <int BITS> static __device__ __forceinline__ gpu_place place_of(const g
     gpu_place p;
     p.low = j.low + block * low_bytes<BITS>() + t * (low_bytes<BITS>() / 4);
     p.high = j.high + block * high_bytes<BITS>() + t * 4;
-    p.norm = j.norms + block;
+    p.norm = j.norms + block * groups_of<BITS>();
+    p.zero = j.zeros ? j.zeros + block * groups_of<BITS>() : NULL;
     return p;
 }
 
@@ -71,6 +79,12 @@ template <int BITS> static __device__ __forceinline__ gpu_codes load_codes(const
     return c;
 }
 
+/* The zero point of a group of INT4. */
+static __device__ __forceinline__ int load_zero(const gpu_place &p, uint32_t group)
+{
+    return p.zero ? __ldg(p.zero + group) : 8;
+}
+
 static __device__ __forceinline__ float load_norm(const gpu_place &p, uint32_t k)
 {
     return gpu_half_to_float(__ldg(p.norm + k));
@@ -83,7 +97,7 @@ static __device__ __forceinline__ float load_norm(const gpu_place &p, uint32_t k
  */
 template <int BITS> static __device__ __forceinline__ void load_table(const gpu_format &w, uint32_t (&table)[17])
 {
-    enum { WORDS = BITS <= 3 ? 1 : BITS == 4 ? 2 : BITS == 5 ? 4 : 16 };
+    enum { WORDS = BITS >= GPU_I4 ? 0 : BITS <= 3 ? 1 : BITS == 4 ? 2 : BITS == 5 ? 4 : 16 };
 #pragma unroll
     for (int i = 0; i < 17; i++)
         if (i < WORDS || i == 16)
@@ -113,6 +127,14 @@ static __device__ __forceinline__ void decode(const uint32_t *table, const gpu_c
         return;
     }
     const uint32_t word[4] = {c.low.x, c.low.y, c.low.z, c.low.w};
+    if (BITS >= GPU_I4) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            v[i] = word[i] & 0x0F0F0F0Fu;
+            v[4 + i] = word[i] >> 4 & 0x0F0F0F0Fu;
+        }
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         uint32_t seven = word[i] & 0x77777777u, choose = ((word[i] >> 1) & 0x44444444u) | table[16];

@@ -5,7 +5,8 @@
  * A product is y = W a for one matrix or for a row of matrices of one shape (experts): jobs.  Weights are the planes of
  * base/dtype.h as they lie in the file.  Activations are q8 blocks of 128 in "chunk order": for chunk i = 0..3 and pair
  * p = 0..7 the bytes 16i + 2p, 64 + 16i + 2p, 16i + 2p + 1, 64 + 16i + 2p + 1, so that four codes looked up at once
- * meet the four activations they belong to.
+ * meet the four activations they belong to.  For INT4, which are not rotated and looked up nowhere, bytes keep their
+ * order: of chunk i the sixteen bytes from 16i on, then those from 64 + 16i on.
  */
 #ifndef HS_KERNELS_CUDA_DEVICE_H
 #define HS_KERNELS_CUDA_DEVICE_H
@@ -21,16 +22,20 @@ enum { WARP = 32, SEGMENT_BLOCKS = 8, GEMV_TOKENS = 8 /* most that share one dec
 
 /* Packed matrices of one shape of rows and one codebook. */
 typedef struct gpu_format {
-    uint32_t blocks, bits; /* of a row; of a code */
+    uint32_t blocks, bits; /* of a row; of a code, or GPU_I4.. */
     float scale;           /* of the sums */
     uint32_t table[16];    /* magnitudes k by index, four to a word; Q6: 32 high parts, then 32 low ones */
 } gpu_format;
+
+/* INT4 in groups of 128, and of 64: kinds beside the bits of HLWQ's codes. */
+enum { GPU_I4 = 7, GPU_I4G64 = 8 };
 
 /* One of them and the tokens it gets. */
 typedef struct gpu_job {
     const uint8_t *low, *high;
     const uint16_t *norms;
-    float *y; /* [..][stride] */
+    const uint8_t *zeros; /* INT4: a zero point a group; NULL = 8 */
+    float *y;             /* [..][stride] */
     uint32_t stride;
     uint32_t rows;   /* of the matrix */
     uint32_t first;  /* token rows list[first..first + m - 1], or first.. where there is no list */
@@ -39,9 +44,13 @@ typedef struct gpu_job {
 
 enum { JOBS_INLINE = 4 };
 
+/* Which of them: rotated, for HLWQ; not, for INT4. */
+typedef enum gpu_form { GPU_ROTATED, GPU_FLAT, GPU_FLAT64, GPU_NO_FORM } gpu_form;
+
 typedef struct gpu_q8 {
     uint32_t *q; /* [rows][blocks][32] */
-    uint2 *of;   /* [rows][blocks]: the bits of the scale; the sum of the codes */
+    uint2 *of;   /* [rows][blocks], FLAT64: [rows][blocks][2]: the bits of the scale; the sum of the codes */
+    gpu_form form;
 } gpu_q8;
 
 /* Products of one format: y (+)= W a for each job. */
@@ -73,12 +82,28 @@ cudaError_t gpu_run_q8(float *x, const float *up, uint32_t cols, uint64_t rows, 
 /* silu(x) * up over x alone. */
 cudaError_t gpu_run_swiglu(float *x, const float *up, uint64_t n, cudaStream_t s);
 
+/* Attention: spans of one query's positions; most tokens whose spans are computed apart. */
+enum { GPU_SPANS = 32, GPU_SPAN_TOKENS = 8 };
+
+/* Keys, or values, of a coded page (base/kv_format.h). */
+typedef struct gpu_kv_side {
+    uint64_t low, high, norms;       /* planes, from the page's first byte */
+    uint32_t low_bytes, bits;        /* of a block of 128; of a code, 8 = integers */
+    float ascending[16], stored[16]; /* levels, and by code as it is stored */
+} gpu_kv_side;
+
 typedef struct gpu_attention {
     const float *q_norm, *k_norm, *rope; /* rope [n][rotary_dims]: cos then sin */
     uint32_t q_heads, kv_heads, head_dim, rotary_dims, first, n;
     uint64_t width; /* of a row of proj: queries and gates by head, keys, values */
     float *proj, *out;
-    uint8_t *page; /* pages of one layer, one after another */
+    uint8_t *page; /* `ring` plain pages of one layer, one after another; page b is in place b % ring */
+    uint32_t ring;
+    uint8_t *coded; /* pages in codes, likewise, all in their places; NULL = none are */
+    uint64_t coded_bytes;
+    uint32_t coded_first, coded_pages; /* those that this batch makes */
+    gpu_kv_side side[2];               /* keys, values */
+    float *part;                       /* [GPU_SPAN_TOKENS][q_heads][GPU_SPANS][2 + head_dim] */
     bool half;
     float eps;
 } gpu_attention;
@@ -118,6 +143,21 @@ static __device__ __forceinline__ float warp_sum(float v)
     for (int m = 16; m; m /= 2)
         v += __shfl_xor_sync(0xFFFFFFFFu, v, m);
     return v;
+}
+
+/* x = H x for a block of 128 (kernels/hlwq.c's hs_wht): v[i] is element 4 lane + i. */
+static __device__ __forceinline__ void warp_wht(float (&v)[4], uint32_t lane)
+{
+    float a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
+    v[0] = a + c;
+    v[2] = a - c;
+    v[1] = b + d;
+    v[3] = b - d;
+    for (int m = 1; m < WARP; m *= 2)
+        for (int i = 0; i < 4; i++) {
+            float other = __shfl_xor_sync(0xFFFFFFFFu, v[i], m);
+            v[i] = lane & m ? other - v[i] : v[i] + other;
+        }
 }
 
 static __device__ __forceinline__ float warp_max(float v)

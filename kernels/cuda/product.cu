@@ -49,12 +49,57 @@ static __device__ __forceinline__ void advance(gpu_place (&row)[ROWS], gemv_toke
     for (int r = 0; r < ROWS; r++) {
         row[r].low += count * low_bytes<BITS>();
         row[r].high += count * high_bytes<BITS>();
-        row[r].norm += count;
+        row[r].norm += count * groups_of<BITS>();
+        if (BITS >= GPU_I4)
+            row[r].zero += row[r].zero ? count * groups_of<BITS>() : 0;
     }
 #pragma unroll
     for (int m = 0; m < M; m++) {
         x.q[m] += count * 8;
-        x.of[m] += count;
+        x.of[m] += count * groups_of<BITS>();
+    }
+}
+
+/* INT4: the same over COUNT blocks of one or two groups, whose sums do without their zero points. */
+template <int BITS, int ROWS, int M, int COUNT>
+static __device__ __forceinline__ void int4_blocks(const gpu_place (&row)[ROWS], const gemv_tokens<M> &x,
+                                                   float (&seg)[ROWS][M])
+{
+    enum { PER = BITS == GPU_I4G64 ? 2 : 1, WORDS = 8 / PER };
+#pragma unroll
+    for (uint32_t k = 0; k < COUNT; k++) {
+        uint32_t v[ROWS][8], none[8];
+        float norm[ROWS][PER];
+        int zero[ROWS][PER];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            decode<BITS>(NULL, load_codes<BITS>(row[r], k), v[r], none);
+#pragma unroll
+            for (uint32_t g = 0; g < PER; g++) {
+                norm[r][g] = load_norm(row[r], k * PER + g);
+                zero[r][g] = load_zero(row[r], k * PER + g);
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            uint4 x0 = x.q[m][k * 8], x1 = x.q[m][k * 8 + 1];
+            const uint32_t q[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
+#pragma unroll
+            for (int g = 0; g < PER; g++) {
+                uint2 of = x.of[m][k * PER + (uint32_t)g];
+#pragma unroll
+                for (int r = 0; r < ROWS; r++) {
+                    int dot = 0;
+#pragma unroll
+                    for (int i = g * WORDS; i < (g + 1) * WORDS; i++)
+                        dot = __dp4a((int)v[r][i], (int)q[i], dot);
+                    dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 1);
+                    dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 2);
+                    float isum = (float)(dot - zero[r][g] * (int)of.y);
+                    seg[r][m] = fmaf(norm[r][g] * __uint_as_float(of.x), isum, seg[r][m]);
+                }
+            }
+        }
     }
 }
 
@@ -63,6 +108,10 @@ template <int BITS, int ROWS, int M, int COUNT>
 static __device__ __forceinline__ void gemv_blocks(const uint32_t *table, const gpu_place (&row)[ROWS],
                                                    const gemv_tokens<M> &x, float (&seg)[ROWS][M])
 {
+    if (BITS >= GPU_I4) {
+        int4_blocks<BITS, ROWS, M, COUNT>(row, x, seg);
+        return;
+    }
 #pragma unroll
     for (uint32_t k = 0; k < COUNT; k++) {
         uint32_t v[ROWS][8], lo[ROWS][8];
@@ -142,7 +191,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p
             for (int m = 0; m < M; m++) {
                 uint64_t at = token_row(p, j, t0 + m < j.m ? t0 + m : j.m - 1) * blocks + start;
                 x.q[m] = reinterpret_cast<const uint4 *>(p.a.q + at * 32 + t * 8);
-                x.of[m] = p.a.of + at;
+                x.of[m] = p.a.of + at * groups_of<BITS>();
             }
             uint32_t count = SEGMENT_BLOCKS;
             if (groups == 1 && blocks - s0 * SEGMENT_BLOCKS < count)
@@ -194,13 +243,14 @@ static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p
     }
 }
 
-/* acc += the block's products of 16 rows and 8 tokens. */
+/* acc += the products of words FROM.. of the chunks of 16 rows and 8 tokens, WORDS of them: a block, or half of one. */
+template <int FROM = 0, int WORDS = 8>
 static __device__ __forceinline__ void mma_block(int (&acc)[4], const uint32_t (&g)[8], const uint32_t (&g8)[8],
                                                  const uint32_t (&q)[8])
 {
     if (gpu_arch() >= 80) {
 #pragma unroll
-        for (int s = 0; s < 4; s++) {
+        for (int s = FROM / 2; s < (FROM + WORDS) / 2; s++) {
             const uint32_t a[4] = {g[2 * s], g8[2 * s], g[2 * s + 1], g8[2 * s + 1]};
             const uint32_t b[2] = {q[2 * s], q[2 * s + 1]};
             gpu_mma_s8_16832(acc, a, b);
@@ -209,7 +259,7 @@ static __device__ __forceinline__ void mma_block(int (&acc)[4], const uint32_t (
     }
     int upper[2] = {acc[0], acc[1]}, lower[2] = {acc[2], acc[3]};
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
+    for (int i = FROM; i < FROM + WORDS; i++) {
         gpu_mma_s8_8816(upper, g[i], q[i]);
         gpu_mma_s8_8816(lower, g8[i], q[i]);
     }
@@ -217,6 +267,33 @@ static __device__ __forceinline__ void mma_block(int (&acc)[4], const uint32_t (
     acc[1] = upper[1];
     acc[2] = lower[0];
     acc[3] = lower[1];
+}
+
+/* seg += a block of INT4, group by group. */
+template <int BITS>
+static __device__ __forceinline__ void mma_int4(const gpu_place (&place)[2], uint32_t b, const uint32_t (&v)[8],
+                                                const uint32_t (&v8)[8], const uint32_t (&q)[8], const uint2 *of,
+                                                const uint64_t (&column)[2], float (&seg)[4])
+{
+    enum { PER = BITS == GPU_I4G64 ? 2 : 1 };
+#pragma unroll
+    for (uint32_t g = 0; g < PER; g++) {
+        int acc[4] = {0, 0, 0, 0};
+        if (PER == 1)
+            mma_block(acc, v, v8, q);
+        else if (g == 0)
+            mma_block<0, 4>(acc, v, v8, q);
+        else
+            mma_block<4, 4>(acc, v, v8, q);
+        const float norm[2] = {load_norm(place[0], b * PER + g), load_norm(place[1], b * PER + g)};
+        const int zero[2] = {load_zero(place[0], b * PER + g), load_zero(place[1], b * PER + g)};
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            uint2 x = of[(column[k % 2] + b) * PER + g];
+            float isum = (float)(acc[k] - zero[k / 2] * (int)x.y);
+            seg[k] = fmaf(norm[k / 2] * __uint_as_float(x.x), isum, seg[k]);
+        }
+    }
 }
 
 template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mma_kernel(gpu_product p)
@@ -256,13 +333,17 @@ template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mm
         uint32_t v[8], v8[8], lo[8], lo8[8];
         decode<BITS>(table, load_codes<BITS>(place[0], b), v, lo);
         decode<BITS>(table, load_codes<BITS>(place[1], b), v8, lo8);
-        const float norm[2] = {load_norm(place[0], b), load_norm(place[1], b)};
+        const float norm[2] = {load_norm(place[0], b * groups_of<BITS>()), load_norm(place[1], b * groups_of<BITS>())};
 #pragma unroll
         for (int i = 0; i < TILES; i++) {
             const uint4 *x = reinterpret_cast<const uint4 *>(p.a.q + (token[i] + b) * 32 + t * 8);
             uint4 x0 = x[0], x1 = x[1];
             const uint32_t q[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
             int acc[4] = {0, 0, 0, 0}, low[4] = {0, 0, 0, 0};
+            if (BITS >= GPU_I4) {
+                mma_int4<BITS>(place, b, v, v8, q, p.a.of, column[i], seg[i]);
+                continue;
+            }
             mma_block(acc, v, v8, q);
             if (BITS == 6)
                 mma_block(low, lo, lo8, q);
@@ -325,6 +406,8 @@ cudaError_t gpu_run_product(const gpu_product *p, cudaStream_t s)
     case 3: return run_bits<3>(*p, s);
     case 4: return run_bits<4>(*p, s);
     case 5: return run_bits<5>(*p, s);
+    case GPU_I4: return run_bits<GPU_I4>(*p, s);
+    case GPU_I4G64: return run_bits<GPU_I4G64>(*p, s);
     default: return run_bits<6>(*p, s);
     }
 }

@@ -8,19 +8,15 @@
 
 enum { ROW_THREADS = 256 };
 
-/* A block of a row: v[i] is element 4 lane + i. Lanes below 16 hold the lower half of what chunk order pairs up. */
+/*
+ * A block of a row: v[i] is element 4 lane + i. Lanes below 16 hold the lower half of what chunk order pairs up, and
+ * the first of two groups of 64.
+ */
 static __device__ __forceinline__ void q8_block(float (&v)[4], const gpu_q8 &q, uint64_t block, uint32_t lane)
 {
-    float a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
-    v[0] = a + c;
-    v[2] = a - c;
-    v[1] = b + d;
-    v[3] = b - d;
-    for (int m = 1; m < WARP; m *= 2)
-        for (int i = 0; i < 4; i++) {
-            float other = __shfl_xor_sync(0xFFFFFFFFu, v[i], m);
-            v[i] = lane & m ? other - v[i] : v[i] + other;
-        }
+    bool halves = q.form == GPU_FLAT64;
+    if (q.form == GPU_ROTATED)
+        warp_wht(v, lane);
     float amax = 0.0f;
     int bad = 0;
     for (int i = 0; i < 4; i++) {
@@ -28,8 +24,12 @@ static __device__ __forceinline__ void q8_block(float (&v)[4], const gpu_q8 &q, 
         bad |= !(a4 <= 3.4e38f);
         amax = a4 > amax ? a4 : amax;
     }
-    amax = warp_max(amax);
-    bad = __any_sync(0xFFFFFFFFu, bad);
+    for (int m = 8; m; m /= 2)
+        amax = fmaxf(amax, __shfl_xor_sync(0xFFFFFFFFu, amax, m));
+    float beside = __shfl_xor_sync(0xFFFFFFFFu, amax, 16);
+    amax = halves ? amax : fmaxf(amax, beside);
+    uint32_t all_bad = __ballot_sync(0xFFFFFFFFu, bad);
+    bad = ((halves ? all_bad >> (lane & 16) & 0xFFFF : all_bad) != 0);
     bool tiny = amax < 1e-30f;
     float inverse = bad || tiny ? 0.0f : 127.0f / amax;
     uint32_t mine = 0;
@@ -40,14 +40,25 @@ static __device__ __forceinline__ void q8_block(float (&v)[4], const gpu_q8 &q, 
         mine |= (uint32_t)(k & 255) << 8 * i;
         sum += k;
     }
-    sum = gpu_warp_sum_int(sum);
+    int whole = gpu_warp_sum_int(lane < 16 || !halves ? sum : 0), rest = 0;
+    if (halves)
+        rest = gpu_warp_sum_int(lane < 16 ? 0 : sum);
+    if (q.form != GPU_ROTATED) {
+        q.q[block * 32 + lane % 16 / 4 * 8 + lane / 16 * 4 + lane % 4] = mine;
+        uint2 of = make_uint2(hs_float_bits(bad ? NAN : tiny ? 0.0f : amax / 127.0f), (uint32_t)whole);
+        if (lane == 0)
+            q.of[halves ? 2 * block : block] = of;
+        if (halves && lane == 16)
+            q.of[2 * block + 1] = make_uint2(of.x, (uint32_t)rest);
+        return;
+    }
     uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, mine, 16);
     bool upper = lane >= 16;
     uint32_t low = upper ? other : mine, high = upper ? mine : other, at = lane % 16;
     uint32_t word = gpu_prmt(low, high, upper ? 0x7362 : 0x5140);
     q.q[block * 32 + at / 4 * 8 + 2 * (at % 4) + upper] = word;
     if (lane == 0)
-        q.of[block] = make_uint2(hs_float_bits(bad ? NAN : tiny ? 0.0f : amax / 127.0f), (uint32_t)sum);
+        q.of[block] = make_uint2(hs_float_bits(bad ? NAN : tiny ? 0.0f : amax / 127.0f), (uint32_t)whole);
 }
 
 /* A block a token. Fixed work: sums have an order of their own. */

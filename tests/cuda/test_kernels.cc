@@ -57,12 +57,14 @@ typedef struct acts {
     gpu_q8 d;
 } acts;
 
-static acts make_acts(uint32_t rows, uint32_t cols, cudaStream_t s)
+static acts make_acts(uint32_t rows, uint32_t cols, gpu_form form, cudaStream_t s)
 {
     acts a = {};
+    uint32_t group = form == GPU_FLAT64 ? 64 : HS_BLOCK, per = HS_BLOCK / group;
     a.rows = rows;
     a.cols = cols;
     a.blocks = (cols + HS_BLOCK - 1) / HS_BLOCK;
+    a.d.form = form;
     size_t all = (size_t)rows * a.blocks;
     a.x = values((size_t)rows * cols, 4);
     if (rows > 1) /* a row of zeros, a row with damage, tiny and huge values */
@@ -71,14 +73,19 @@ static acts make_acts(uint32_t rows, uint32_t cols, cudaStream_t s)
     if (rows > 2)
         a.x[2 * cols] = NAN;
     a.q = static_cast<int8_t *>(malloc(all * HS_BLOCK));
-    a.scale = static_cast<float *>(malloc(all * sizeof(float)));
-    a.sum = static_cast<int32_t *>(malloc(all * sizeof(int32_t)));
-    for (uint32_t r = 0; r < rows; r++)
-        ref->q8(a.x + (size_t)r * cols, cols, a.q + r * (size_t)a.blocks * HS_BLOCK, a.scale + r * (size_t)a.blocks,
-                a.sum + r * (size_t)a.blocks);
+    a.scale = static_cast<float *>(malloc(per * all * sizeof(float)));
+    a.sum = static_cast<int32_t *>(malloc(per * all * sizeof(int32_t)));
+    for (uint32_t r = 0; r < rows; r++) {
+        size_t at = (size_t)r * a.blocks;
+        const float *x = a.x + (size_t)r * cols;
+        if (form == GPU_ROTATED)
+            ref->q8(x, cols, a.q + at * HS_BLOCK, a.scale + at, a.sum + at);
+        else
+            ref->q8_flat(x, cols, group, a.q + at * HS_BLOCK, a.scale + at * per, a.sum + at * per);
+    }
     a.dx = to_device(a.x, (size_t)rows * cols);
     a.d.q = device<uint32_t>(all * 32);
-    a.d.of = device<uint2>(all);
+    a.d.of = device<uint2>(per * all);
     OK(gpu_run_q8(a.dx, nullptr, cols, rows, a.d, s));
     OK(cudaStreamSynchronize(s));
     return a;
@@ -86,12 +93,12 @@ static acts make_acts(uint32_t rows, uint32_t cols, cudaStream_t s)
 
 static void check_q8(const acts *a)
 {
-    size_t all = (size_t)a->rows * a->blocks;
+    size_t all = (size_t)a->rows * a->blocks, groups = a->d.form == GPU_FLAT64 ? 2 * all : all;
     uint8_t *q = static_cast<uint8_t *>(malloc(all * HS_BLOCK));
-    uint2 *of = static_cast<uint2 *>(malloc(all * sizeof(uint2)));
+    uint2 *of = static_cast<uint2 *>(malloc(groups * sizeof(uint2)));
     to_host(q, reinterpret_cast<uint8_t *>(a->d.q), all * HS_BLOCK);
-    to_host(of, a->d.of, all);
-    for (size_t b = 0; b < all; b++) {
+    to_host(of, a->d.of, groups);
+    for (size_t b = 0; b < groups; b++) {
         float scale = hs_bits_float(of[b].x);
         same("q8 scales", &scale, &a->scale[b], 1);
         assert_int_equal((int32_t)of[b].y, a->sum[b]);
@@ -99,6 +106,8 @@ static void check_q8(const acts *a)
     for (size_t b = 0; b < all; b++)
         for (uint32_t j = 0; j < HS_BLOCK; j++) {
             uint32_t k = j % 64, at = k / 16 * 32 + k % 16 / 2 * 4 + k % 2 * 2 + j / 64;
+            if (a->d.form != GPU_ROTATED)
+                at = k / 16 * 32 + j / 64 * 16 + k % 16;
             assert_int_equal((int8_t)q[b * HS_BLOCK + at], a->q[b * HS_BLOCK + j]);
         }
     free(q);
@@ -123,12 +132,13 @@ typedef struct weights {
     hs_matrix m;
 } weights;
 
-static void make_weights(weights *w, uint32_t bits, uint32_t rows, uint32_t cols)
+static void make_weights(weights *w, hs_dtype dtype, uint32_t rows, uint32_t cols)
 {
     float level[64];
-    hs_book_levels(HS_BOOK_CONVERGED, bits, level);
-    assert_int_equal(hs_codebook_init(&w->book, bits, level, nullptr), HLWQ_OK);
-    hs_dtype dtype = hs_dtype_of_bits(bits);
+    if (hs_dtype_rotated(dtype)) {
+        hs_book_levels(HS_BOOK_CONVERGED, hs_dtype_bits(dtype), level);
+        assert_int_equal(hs_codebook_init(&w->book, hs_dtype_bits(dtype), level, nullptr), HLWQ_OK);
+    }
     assert_true(hs_planes_of(dtype, rows, cols, &w->planes));
     w->bytes = static_cast<uint8_t *>(malloc(w->planes.bytes));
     for (uint64_t i = 0; i < w->planes.bytes; i++)
@@ -151,6 +161,12 @@ static gpu_format layout(const weights *w)
 {
     gpu_format g = {};
     uint8_t byte[64] = {};
+    if (hs_dtype_int4(w->m.dtype)) {
+        g.blocks = w->m.blocks;
+        g.bits = hs_dtype_group(w->m.dtype) == 64 ? GPU_I4G64 : GPU_I4;
+        g.scale = 1.0f;
+        return g;
+    }
     uint32_t bits = w->book.bits;
     for (uint32_t i = 0; i < 1u << (bits - 1); i++) {
         byte[i] = (uint8_t)(bits == 6 ? w->book.k[i] / 128 : w->book.k[i]);
@@ -173,6 +189,7 @@ static gpu_job job_for(const weights *w, float *y, uint32_t stride, uint32_t fir
     j.low = w->d + w->planes.low;
     j.high = w->d + w->planes.high;
     j.norms = reinterpret_cast<const uint16_t *>(w->d + w->planes.norms);
+    j.zeros = w->m.zeros ? w->d + w->planes.zeros : nullptr;
     j.y = y;
     j.stride = stride;
     j.rows = w->m.rows;
@@ -190,7 +207,7 @@ static void products_are_those_of_the_reference(void **state)
 {
     (void)state;
     int turn = 0;
-    for (uint32_t bits = 2; bits <= 6; bits++)
+    for (int dtype = HS_Q2; dtype <= HS_I4G64Z; dtype++)
         for (size_t k = 0; k < sizeof shape / sizeof *shape; k++, turn++) {
             hs_sim_options o = plain_options();
             o.seed = (uint64_t)turn + 1;
@@ -200,12 +217,13 @@ static void products_are_those_of_the_reference(void **state)
             cudaStream_t s = stream();
             uint32_t rows = shape[k][0], cols = shape[k][1];
             weights w;
-            make_weights(&w, bits, rows, cols);
+            make_weights(&w, (hs_dtype)dtype, rows, cols);
+            gpu_form form = dtype <= HS_Q6 ? GPU_ROTATED : w.m.groups > w.m.blocks ? GPU_FLAT64 : GPU_FLAT;
             for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
                 uint32_t n = tokens[i];
                 if (n > 9 && cols > 3000)
                     continue; /* the same code, and slow here */
-                acts a = make_acts(n, cols, s);
+                acts a = make_acts(n, cols, form, s);
                 check_q8(&a);
                 size_t stride = rows + 3;
                 float *want = values(n * stride, 1), *got = static_cast<float *>(malloc(n * stride * sizeof(float)));
@@ -258,12 +276,12 @@ static void jobs_take_their_tokens_from_a_list(void **state)
         gpu_job job[3];
         float *y = device<float>(16 * rows);
         for (int e = 0; e < 3; e++) {
-            make_weights(&w[e], 5, rows, cols);
+            make_weights(&w[e], HS_Q5, rows, cols);
             job[e] = job_for(&w[e], y, rows, total, count[e]);
             for (uint32_t i = 0; i < count[e]; i++)
                 list[total++] = (uint32_t)(i * 5 + (uint32_t)e) % n;
         }
-        acts a = make_acts(n, cols, s);
+        acts a = make_acts(n, cols, GPU_ROTATED, s);
         gpu_product p = {};
         p.w = layout(&w[0]);
         p.job = to_device(job, 3);
@@ -306,7 +324,7 @@ static void swiglu_and_the_weighted_sum_are_those_of_the_reference(void **state)
     float *dg = to_device(gate, rows * cols), *du = to_device(up, rows * cols);
     for (uint32_t r = 0; r < rows; r++)
         ref->swiglu(gate + r * cols, up + r * cols, cols, h + r * cols);
-    gpu_q8 q = {device<uint32_t>(rows * 3 * 32), device<uint2>(rows * 3)};
+    gpu_q8 q = {device<uint32_t>(rows * 3 * 32), device<uint2>(rows * 3), GPU_ROTATED};
     OK(gpu_run_q8(dg, du, cols, rows, q, s));
     OK(cudaStreamSynchronize(s));
     to_host(got, dg, rows * cols);

@@ -7,7 +7,13 @@
 extern "C" {
 #include "include/hlwq_stream.h"
 #include "model/engine.h"
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* {0} is C's */
+#include "tests/support/tiny_model.h"
+#pragma GCC diagnostic pop
 }
+
+#include <math.h>
 
 static const char model[] = "models/demo-q5.hlwq";
 
@@ -222,6 +228,87 @@ static void without_pinned_memory_the_tokens_are_the_same(void **state)
     assert_true(io.uploads > 0);
 }
 
+/* ---- beside the CPU -------------------------------------------------------------------------- */
+
+/* Logits after n made-up tokens below `ids`; *vocab of them, to be freed. */
+static float *logits_of(const char *path, hlwq_device device, uint32_t slots, hlwq_kv kv, uint32_t n, uint32_t ids,
+                        uint32_t *vocab)
+{
+    hlwq_error err;
+    hlwq_engine *e = nullptr;
+    hlwq_session *s = nullptr;
+    static int32_t id[256];
+    for (uint32_t i = 0; i < n; i++)
+        id[i] = (int32_t)((i * 2654435761u >> 7) % ids);
+    configure(n, HS_SIM_SHUFFLE, 64 << 20, 0);
+    hlwq_engine_options o = options();
+    o.model = path;
+    o.device = device;
+    o.context = 256;
+    o.card_slots = device == HLWQ_DEVICE_CUDA ? slots : 0;
+    o.kv = kv;
+    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
+        fail_msg("%s: %s", path, err.message);
+    hlwq_session_options so = hlwq_session_options_default(e);
+    so.context = 256;
+    so.kv = kv;
+    if (hlwq_session_open(e, &so, &s, &err) != HLWQ_OK || hlwq_session_eval(s, id, n, nullptr, &err) != HLWQ_OK)
+        fail_msg("%s: %s", path, err.message);
+    *vocab = e->net.config->vocab;
+    float *last = static_cast<float *>(malloc(*vocab * sizeof(float)));
+    memcpy(last, hlwq_session_logits(s), *vocab * sizeof(float));
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+    return last;
+}
+
+static void near_the_cpu(const char *path, hlwq_kv kv, uint32_t n, uint32_t ids)
+{
+    uint32_t vocab, best = 0;
+    float *cpu = logits_of(path, HLWQ_DEVICE_CPU, 0, kv, n, ids, &vocab), size = 0, off = 0;
+    float *card = logits_of(path, HLWQ_DEVICE_CUDA, 0, kv, n, ids, &vocab);
+    float *some = logits_of(path, HLWQ_DEVICE_CUDA, 9, kv, n, ids, &vocab);
+    for (uint32_t i = 0; i < vocab; i++) {
+        size = fabsf(cpu[i]) > size ? fabsf(cpu[i]) : size;
+        off = fabsf(card[i] - cpu[i]) > off ? fabsf(card[i] - cpu[i]) : off;
+        best = cpu[i] > cpu[best] ? i : best;
+    }
+    for (uint32_t i = 0; i < vocab; i++)
+        assert_true(card[i] <= card[best]);
+    if (!(off <= 0.02f * size))
+        fail_msg("%s: logits up to %g differ by %g", path, (double)size, (double)off);
+    assert_memory_equal(card, some, vocab * sizeof(float));
+    free(cpu);
+    free(card);
+    free(some);
+}
+
+static void int4_and_coded_caches_are_near_the_cpu(void **state)
+{
+    (void)state;
+    static const char *const format[] = {"I4", "I4Z", "I4G64", "I4G64Z"};
+    char dir[] = "/tmp/hlwq-cuda-XXXXXX", source[64], made[64], command[96];
+    assert_non_null(mkdtemp(dir));
+    snprintf(source, sizeof source, "%s/tiny", dir);
+    snprintf(made, sizeof made, "%s/made.hlwq", dir);
+    tiny_model_write(source, true);
+    for (const char *name : format) {
+        hlwq_error err;
+        hlwq_convert_options c = hlwq_convert_options_default();
+        c.source = source;
+        c.output = made;
+        c.format = name;
+        c.overwrite = true;
+        if (hlwq_convert(&c, &err) != HLWQ_OK)
+            fail_msg("%s: %s", name, err.message);
+        near_the_cpu(made, HLWQ_KV_F16, 21, 40);
+    }
+    near_the_cpu(model, HLWQ_KV_K4V3, 140, 4000);
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 static void a_card_that_is_too_small_is_a_sentence(void **state)
 {
     (void)state;
@@ -313,6 +400,7 @@ int main(void)
         TEST(one_hash_for_every_placement),
         TEST(a_forgotten_order_comes_to_light),
         TEST(without_pinned_memory_the_tokens_are_the_same),
+        TEST(int4_and_coded_caches_are_near_the_cpu),
         TEST(a_card_that_is_too_small_is_a_sentence),
         TEST(failing_calls_leave_nothing_behind),
         TEST(without_a_card_the_cpu_computes),

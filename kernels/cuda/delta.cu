@@ -1,0 +1,131 @@
+/*
+ * delta.cu - Gated DeltaNet: convolution, the recurrence, gated norm.
+ *
+ * Fixed work: it runs where the states are, in orders of its own.  It is the recurrence, token by token, also for
+ * prompts, so how tokens were batched cannot show.
+ */
+#include "kernels/cuda/device.h"
+
+enum { TAPS_MAX = 8, ROW_LANES = 4, DELTA_COLUMNS = 32, DELTA_THREADS = ROW_LANES * DELTA_COLUMNS };
+
+/* A thread a channel: the causal convolution over all tokens, SiLU; the last inputs stay in conv_state. */
+static __global__ void conv_kernel(gpu_delta d)
+{
+    uint32_t ch = blockIdx.x * blockDim.x + threadIdx.x, kept = d.taps - 1;
+    if (ch >= d.channels)
+        return;
+    float past[TAPS_MAX], w[TAPS_MAX];
+    for (uint32_t i = 0; i < d.taps; i++)
+        w[i] = d.conv[(uint64_t)ch * d.taps + i];
+    for (uint32_t i = 0; i < kept; i++)
+        past[i] = d.conv_state[(uint64_t)i * d.channels + ch];
+    for (uint32_t t = 0; t < d.n; t++) {
+        past[kept] = d.qkv[(uint64_t)t * d.channels + ch];
+        float sum = 0.0f;
+        for (uint32_t i = 0; i < d.taps; i++)
+            sum = fmaf(w[i], past[i], sum);
+        d.mix[(uint64_t)t * d.channels + ch] = hs_silu(sum);
+        for (uint32_t i = 0; i < kept; i++)
+            past[i] = past[i + 1];
+    }
+    for (uint32_t i = 0; i < kept; i++)
+        d.conv_state[(uint64_t)i * d.channels + ch] = past[i];
+}
+
+/* A warp a key or query head of a token: unit length. Value heads: beta, log-decay. */
+static __global__ void delta_prepare_kernel(gpu_delta d)
+{
+    uint32_t lane = threadIdx.x % WARP, warp = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, t = blockIdx.y;
+    if (warp < 2 * d.k_heads) {
+        float *x = d.mix + (uint64_t)t * d.channels + (uint64_t)warp * d.k_dim, sum = 0.0f;
+        for (uint32_t c = lane; c < d.k_dim; c += WARP)
+            sum = fmaf(x[c], x[c], sum);
+        float r = 1.0f / sqrtf(warp_sum(sum) + 1e-6f), scale = warp < d.k_heads ? 1.0f / sqrtf((float)d.k_dim) : 1.0f;
+        for (uint32_t c = lane; c < d.k_dim; c += WARP)
+            x[c] = x[c] * r * scale;
+        return;
+    }
+    uint32_t h = (warp - 2 * d.k_heads) * WARP + lane;
+    if (h >= d.v_heads)
+        return;
+    uint64_t at = (uint64_t)t * d.v_heads + h;
+    float s = d.a[at] + d.dt_bias[h], softplus = s > 20.0f ? s : log1pf(hs_exp(s));
+    d.b[at] = hs_sigmoid(d.b[at]);
+    d.a[at] = -hs_exp(d.a_log[h]) * softplus;
+}
+
+/*
+ * A block takes 32 columns of a head's state through all tokens: four lanes a column, each every fourth row, which stay
+ * in registers.  The state is read once and written once.
+ */
+template <int ROWS> static __global__ void __launch_bounds__(DELTA_THREADS) delta_kernel(gpu_delta d)
+{
+    uint32_t part = threadIdx.x % ROW_LANES, column = blockIdx.x * DELTA_COLUMNS + threadIdx.x / ROW_LANES,
+             h = blockIdx.y;
+    uint32_t kh = h / (d.v_heads / d.k_heads);
+    bool there = column < d.v_dim;
+    uint32_t c = there ? column : d.v_dim - 1;
+    float *state = d.state + (uint64_t)h * d.k_dim * d.v_dim + c, s[ROWS];
+#pragma unroll
+    for (int i = 0; i < ROWS; i++)
+        s[i] = state[(uint64_t)(i * ROW_LANES + part) * d.v_dim];
+    for (uint32_t t = 0; t < d.n; t++) {
+        const float *row = d.mix + (uint64_t)t * d.channels;
+        const float *q = row + (uint64_t)kh * d.k_dim, *k = q + (uint64_t)d.k_heads * d.k_dim;
+        float v = row[2 * (uint64_t)d.k_heads * d.k_dim + (uint64_t)h * d.v_dim + c];
+        uint64_t at = (uint64_t)t * d.v_heads + h;
+        float decay = hs_exp(d.a[at]), beta = d.b[at], sum = 0.0f, out = 0.0f;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            s[i] *= decay;
+            sum = fmaf(k[i * ROW_LANES + part], s[i], sum);
+        }
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+        float delta = beta * (v - sum);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            s[i] = fmaf(k[i * ROW_LANES + part], delta, s[i]);
+            out = fmaf(q[i * ROW_LANES + part], s[i], out);
+        }
+        out += __shfl_xor_sync(0xFFFFFFFFu, out, 1);
+        out += __shfl_xor_sync(0xFFFFFFFFu, out, 2);
+        if (there && part == 0)
+            d.out[(uint64_t)t * d.v_heads * d.v_dim + (uint64_t)h * d.v_dim + c] = out;
+    }
+    if (there)
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            state[(uint64_t)(i * ROW_LANES + part) * d.v_dim] = s[i];
+}
+
+/* A warp a value head of a token: w * (o / rms(o)) * silu(z). */
+static __global__ void gated_norm_kernel(gpu_delta d)
+{
+    uint32_t lane = threadIdx.x % WARP, h = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (h >= d.v_heads)
+        return; /* whole warps */
+    uint64_t at = ((uint64_t)blockIdx.y * d.v_heads + h) * d.v_dim;
+    float *o = d.out + at, sum = 0.0f;
+    for (uint32_t c = lane; c < d.v_dim; c += WARP)
+        sum = fmaf(o[c], o[c], sum);
+    float r = 1.0f / sqrtf(warp_sum(sum) / (float)d.v_dim + d.eps);
+    for (uint32_t c = lane; c < d.v_dim; c += WARP)
+        o[c] = d.out_norm[c] * (o[c] * r) * hs_silu(d.z[at + c]);
+}
+
+cudaError_t gpu_run_delta(const gpu_delta *d, cudaStream_t s)
+{
+    GPU_TRY(gpu_launch(conv_kernel, dim3((d->channels + 127) / 128), dim3(128), 0, s, *d));
+    uint32_t warps = 2 * d->k_heads + (d->v_heads + WARP - 1) / WARP;
+    GPU_TRY(gpu_launch(delta_prepare_kernel, dim3((warps + 3) / 4, d->n), dim3(128), 0, s, *d));
+    dim3 grid((d->v_dim + DELTA_COLUMNS - 1) / DELTA_COLUMNS, d->v_heads), block(DELTA_THREADS);
+    switch (d->k_dim / ROW_LANES) {
+    case 4: GPU_TRY(gpu_launch(delta_kernel<4>, grid, block, 0, s, *d)); break;
+    case 8: GPU_TRY(gpu_launch(delta_kernel<8>, grid, block, 0, s, *d)); break;
+    case 16: GPU_TRY(gpu_launch(delta_kernel<16>, grid, block, 0, s, *d)); break;
+    case 32: GPU_TRY(gpu_launch(delta_kernel<32>, grid, block, 0, s, *d)); break;
+    default: return cudaErrorInvalidValue;
+    }
+    return gpu_launch(gated_norm_kernel, dim3((d->v_heads + 3) / 4, d->n), dim3(128), 0, s, *d);
+}
