@@ -464,6 +464,30 @@ static __device__ __forceinline__ void attend_span(const gpu_attention &a, atten
     __syncthreads();
 }
 
+/* all and s.all_*: the spans so far; takes in the one in acc, s.top and s.total. */
+static __device__ __forceinline__ void fold_span(attend_shared &s, bool first, uint32_t groups,
+                                                 const float (&acc)[GROUP][PER_THREAD], float (&all)[GROUP][PER_THREAD])
+{
+#pragma unroll
+    for (uint32_t g = 0; g < GROUP; g++) {
+        if (g >= groups)
+            continue;
+        float top = first ? s.top[g] : s.all_top[g], larger = top > s.top[g] ? top : s.top[g];
+        float old = first ? 0.0f : hs_exp(top - larger), now = hs_exp(s.top[g] - larger);
+        for (uint32_t i = 0; i < PER_THREAD; i++)
+            all[g][i] = fmaf(all[g][i], old, acc[g][i] * now);
+    }
+    __syncthreads();
+    if (threadIdx.x < groups) {
+        uint32_t g = threadIdx.x;
+        float top = first ? s.top[g] : s.all_top[g], larger = top > s.top[g] ? top : s.top[g];
+        float old = first ? 0.0f : hs_exp(top - larger), now = hs_exp(s.top[g] - larger);
+        s.all_total[g] = fmaf(first ? 0.0f : s.all_total[g], old, s.total[g] * now);
+        s.all_top[g] = larger;
+    }
+    __syncthreads();
+}
+
 /* A block: GROUP query heads of a key head of a token; one span for the second launch to fold, or all of them. */
 template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS) attend_kernel(gpu_attention a)
 {
@@ -493,26 +517,8 @@ template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS) att
             all[g][i] = 0.0f;
     for (uint32_t span = ALL ? 0 : blockIdx.z; span < (ALL ? spans : blockIdx.z + 1); span++) {
         attend_span(a, s, position, span, kv_head, groups, acc);
-        if (!ALL)
-            break;
-#pragma unroll
-        for (uint32_t g = 0; g < GROUP; g++) {
-            if (g >= groups)
-                continue;
-            float top = span ? s.all_top[g] : s.top[g], larger = top > s.top[g] ? top : s.top[g];
-            float old = span ? hs_exp(top - larger) : 0.0f, now = hs_exp(s.top[g] - larger);
-            for (uint32_t i = 0; i < PER_THREAD; i++)
-                all[g][i] = fmaf(all[g][i], old, acc[g][i] * now);
-        }
-        __syncthreads();
-        if (threadIdx.x < groups) {
-            uint32_t g = threadIdx.x;
-            float top = span ? s.all_top[g] : s.top[g], larger = top > s.top[g] ? top : s.top[g];
-            float old = span ? hs_exp(top - larger) : 0.0f, now = hs_exp(s.top[g] - larger);
-            s.all_total[g] = fmaf(span ? s.all_total[g] : 0.0f, old, s.total[g] * now);
-            s.all_top[g] = larger;
-        }
-        __syncthreads();
+        if (ALL)
+            fold_span(s, span == 0, groups, acc, all);
     }
 #pragma unroll
     for (uint32_t g = 0; g < GROUP; g++)
