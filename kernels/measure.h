@@ -25,4 +25,8 @@ typedef struct hs_product_case {
 hlwq_status hs_measure_product(hs_mem *mem, hs_pool *pool, const hs_product_case *c, double *seconds, uint64_t *bytes,
                                hlwq_error *err);
 
+/* The same on a graphics card, and the rate at which it reads its memory. HLWQ_ERR_UNSUPPORTED where there is none. */
+hlwq_status hs_measure_product_cuda(const hs_product_case *c, double *seconds, uint64_t *bytes, double *rate,
+                                    hlwq_error *err);
+
 #endif

@@ -39,8 +39,10 @@ static hlwq_status measure(sweep *w, hs_product_case c, hlwq_error *err)
     uint64_t bytes;
     if (!strcmp(c.isa, "ref")) /* plain C is slow: a pass over little is enough */
         c.resident_bytes = 1 << 20;
-    hlwq_status st = hs_measure_product(w->mem, w->pool, &c, &seconds, &bytes, err);
-    if (st == HLWQ_ERR_UNSUPPORTED)
+    bool card = !strcmp(c.isa, "cuda");
+    hlwq_status st = card ? hs_measure_product_cuda(&c, &seconds, &bytes, &w->rate, err)
+                          : hs_measure_product(w->mem, w->pool, &c, &seconds, &bytes, err);
+    if (st == HLWQ_ERR_UNSUPPORTED && !card)
         return HLWQ_OK;
     if (st != HLWQ_OK)
         return st;
@@ -75,7 +77,13 @@ static hlwq_status sweep_format(sweep *w, const char *name, hs_dtype dtype, hlwq
 static hlwq_status sweep_all(sweep *w, hlwq_error *err)
 {
     const hlwq_product_options *o = w->o;
-    HS_TRY(hs_read_bandwidth(w->mem, w->pool, 256u << 20, &w->rate, err));
+    if (o->isa && wanted(o->isa, "cuda")) { /* only where it is asked for: a simulated card takes for ever */
+        for (size_t f = 0; f < sizeof format / sizeof *format; f++)
+            if (wanted(o->format, hs_dtype_name(format[f])))
+                HS_TRY(sweep_format(w, "cuda", format[f], err));
+    } else {
+        HS_TRY(hs_read_bandwidth(w->mem, w->pool, 256u << 20, &w->rate, err));
+    }
     for (size_t i = 0; i < sizeof isa / sizeof *isa; i++)
         for (size_t f = 0; f < sizeof format / sizeof *format; f++)
             if (wanted(o->isa, isa[i]) && wanted(o->format, hs_dtype_name(format[f])))

@@ -75,6 +75,12 @@ hlwq_status gpu_failed(cudaError_t code, const char *what, hlwq_error *err);
             return gpu_failed(cuda_do_, what, err);                                                                    \
     } while (0)
 
+/* ---- backend_cuda.cu: matrices as kernels see them ------------------------------------------- */
+
+gpu_format gpu_format_of(const hs_matrix *m);
+gpu_form gpu_form_of(const hs_matrix *m); /* of the activations that its products read */
+gpu_job gpu_job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t first, uint32_t m, uint32_t row);
+
 /* ---- copies.cu: memory, and what moves ------------------------------------------------------- */
 
 hlwq_status gpu_open_streams(hs_cuda *c, hlwq_error *err);

@@ -18,7 +18,7 @@ extern "C" {
 
 /* ---- parts shared by stages ------------------------------------------------------------------ */
 
-static gpu_format format_of(const hs_matrix *m)
+gpu_format gpu_format_of(const hs_matrix *m)
 {
     gpu_format w = {};
     if (hs_dtype_int4(m->dtype)) {
@@ -44,7 +44,7 @@ static gpu_format format_of(const hs_matrix *m)
 }
 
 /* The form of activations that its products read. */
-static gpu_form form_of(const hs_matrix *m)
+gpu_form gpu_form_of(const hs_matrix *m)
 {
     if (!hs_dtype_packed(m->dtype))
         return GPU_NO_FORM;
@@ -75,7 +75,7 @@ static bool alike(const hs_matrix *a, const hs_matrix *b)
     return hs_dtype_packed(a->dtype) && a->dtype == b->dtype && a->book == b->book && a->cols == b->cols;
 }
 
-static gpu_job job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t first, uint32_t m, uint32_t row)
+gpu_job gpu_job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t first, uint32_t m, uint32_t row)
 {
     gpu_job j = {};
     j.low = w->low;
@@ -112,14 +112,14 @@ static hlwq_status products(hs_cuda *c, const part *parts, uint32_t count, const
         }
         while (i + k < count && k < JOBS_INLINE && alike(first->w, first[k].w))
             k++;
-        HS_TRY(in_form(c, form_of(first->w), x, first->w->cols, n, q, err));
-        p.w = format_of(first->w);
+        HS_TRY(in_form(c, gpu_form_of(first->w), x, first->w->cols, n, q, err));
+        p.w = gpu_format_of(first->w);
         p.jobs = k;
         p.m = n;
         p.a = *q;
         p.add = add;
         for (uint32_t j = 0; j < k; j++) {
-            p.own[j] = job_of(first[j].w, first[j].y, first[j].stride, 0, n, 0);
+            p.own[j] = gpu_job_of(first[j].w, first[j].y, first[j].stride, 0, n, 0);
             p.rows = first[j].w->rows > p.rows ? first[j].w->rows : p.rows;
         }
         CUDA_DO("a product", gpu_run_product(&p, c->stream));
@@ -212,7 +212,7 @@ static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const h
     a.first = first;
     a.n = n;
     HS_TRY(place_pages(&a, kv, err));
-    HS_TRY(norm(c, x, w->norm, w->eps, n, form_of(&w->q), err));
+    HS_TRY(norm(c, x, w->norm, w->eps, n, gpu_form_of(&w->q), err));
     const part qkv[] = {{&w->q, c->proj, (uint32_t)width},
                         {&w->k, c->proj + w->q.rows, (uint32_t)width},
                         {&w->v, c->proj + w->q.rows + w->k.rows, (uint32_t)width}};
@@ -249,7 +249,7 @@ static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_del
     uint64_t b = c->lim.batch;
     gpu_delta d = {};
     (void)first;
-    HS_TRY(norm(c, x, w->norm, w->eps, n, form_of(&w->qkv), err));
+    HS_TRY(norm(c, x, w->norm, w->eps, n, gpu_form_of(&w->qkv), err));
     d.qkv = c->proj;
     d.z = c->proj + b * w->qkv.rows;
     d.b = d.z + b * w->z.rows;
@@ -286,7 +286,7 @@ static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, gpu_q8 *uq, 
 {
     uint32_t width = w->gate.rows;
     float *gate = c->gate + row * c->lim.ffn_width, *up = c->up_rows + row * c->lim.ffn_width;
-    c->hq.form = form_of(&w->down);
+    c->hq.form = gpu_form_of(&w->down);
     gpu_q8 hq = rows_from(&c->hq, row, c->lim.ffn_width);
     const part in[] = {{&w->gate, gate, width}, {&w->up, up, width}};
     HS_TRY(products(c, in, 2, u, uq, n, false, err));
@@ -301,7 +301,7 @@ static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float ep
                               float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    HS_TRY(norm(c, x, norm_weight, eps, n, form_of(&w->gate), err));
+    HS_TRY(norm(c, x, norm_weight, eps, n, gpu_form_of(&w->gate), err));
     return ffn(c, w, c->u, &c->uq, n, 0, x, true, err);
 }
 
@@ -323,7 +323,7 @@ static hlwq_status cuda_route(hs_backend *be, const hs_mixture *w, uint32_t n, c
 {
     hs_cuda *c = cuda_of(be);
     size_t picks = (size_t)n * w->used;
-    HS_TRY(norm(c, x, w->norm, w->eps, n, w->shared.gate.rows ? form_of(&w->shared.gate) : c->expert_form, err));
+    HS_TRY(norm(c, x, w->norm, w->eps, n, w->shared.gate.rows ? gpu_form_of(&w->shared.gate) : c->expert_form, err));
     HS_TRY(product(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
     CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
     CUDA_DO("the router", cudaEventRecord(c->chosen, c->stream));
@@ -371,8 +371,8 @@ static hlwq_status grouped(hs_cuda *c, const hs_matrix *w, const gpu_job *job, u
                            const uint32_t *list, const gpu_q8 *a, hlwq_error *err)
 {
     gpu_product p = {};
-    assert(a->form == form_of(w));
-    p.w = format_of(w);
+    assert(a->form == gpu_form_of(w));
+    p.w = gpu_format_of(w);
     p.job = job;
     p.jobs = jobs;
     p.m = most;
@@ -393,22 +393,22 @@ static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t fi
         most = v[i].m > most ? v[i].m : most;
         low = v[i].from < low ? v[i].from : low;
         high = v[i].from + v[i].m > high ? v[i].from + v[i].m : high;
-        job[i] = job_of(&v[i].w->gate, c->gate, width, v[i].from, v[i].m, v[i].from);
-        job[n + i] = job_of(&v[i].w->up, c->up_rows, width, v[i].from, v[i].m, v[i].from);
-        job[2 * n + i] = job_of(&v[i].w->down, c->expert_y, hidden, v[i].from, v[i].m, v[i].from);
+        job[i] = gpu_job_of(&v[i].w->gate, c->gate, width, v[i].from, v[i].m, v[i].from);
+        job[n + i] = gpu_job_of(&v[i].w->up, c->up_rows, width, v[i].from, v[i].m, v[i].from);
+        job[2 * n + i] = gpu_job_of(&v[i].w->down, c->expert_y, hidden, v[i].from, v[i].m, v[i].from);
     }
     CUDA_DO("experts", cudaMemcpyAsync(there, job, 3 * n * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
-    c->expert_form = form_of(&any->gate);
+    c->expert_form = gpu_form_of(&any->gate);
     HS_TRY(in_form(c, c->expert_form, c->u, hidden, c->u_rows, &c->uq, err));
     if (alike(&any->gate, &any->up)) {
         HS_TRY(grouped(c, &any->gate, there, 2 * n, most, c->list, &c->uq, err));
     } else {
         HS_TRY(grouped(c, &any->gate, there, n, most, c->list, &c->uq, err));
-        HS_TRY(in_form(c, form_of(&any->up), c->u, hidden, c->u_rows, &c->uq, err));
+        HS_TRY(in_form(c, gpu_form_of(&any->up), c->u, hidden, c->u_rows, &c->uq, err));
         HS_TRY(grouped(c, &any->up, there + n, n, most, c->list, &c->uq, err));
     }
     /* Rows between these may be another visit's: before it they hold nothing, after it nothing that is needed. */
-    c->hq.form = form_of(&any->down);
+    c->hq.form = gpu_form_of(&any->down);
     gpu_q8 hq = rows_from(&c->hq, low, width);
     CUDA_DO("experts", gpu_run_q8(c->gate + (size_t)low * width, c->up_rows + (size_t)low * width, width, high - low,
                                   hq, c->stream));
@@ -496,7 +496,7 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
                              const float *x, float *hidden, float *logits, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    HS_TRY(norm(c, x, norm_weight, eps, n, form_of(head), err));
+    HS_TRY(norm(c, x, norm_weight, eps, n, gpu_form_of(head), err));
     if (hidden)
         HS_TRY(gpu_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
     uint64_t vocab = head->rows;

@@ -4,6 +4,7 @@
 
 extern "C" {
 #include "kernels/cpu/ops.h"
+#include "kernels/measure.h"
 }
 
 #include <math.h>
@@ -430,6 +431,23 @@ static void norms_and_plain_products_are_near_the_reference(void **state)
     }
 }
 
+static void products_can_be_measured(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    double seconds, rate;
+    uint64_t bytes;
+    start(6, HS_SIM_UP);
+    static const hs_dtype dtype[] = {HS_Q5, HS_I4G64Z};
+    for (hs_dtype d : dtype) {
+        hs_product_case c = {"cuda", d, 16, 256, 1, 4096};
+        if (hs_measure_product_cuda(&c, &seconds, &bytes, &rate, &err) != HLWQ_OK)
+            fail_msg("%s", err.message);
+        assert_true(seconds > 0 && rate > 0 && bytes > 16 * 256 / 2);
+        assert_int_equal(hs_sim_leaks(), 0);
+    }
+}
+
 int main(void)
 {
     const CMUnitTest tests[] = {
@@ -438,6 +456,7 @@ int main(void)
         TEST(swiglu_and_the_weighted_sum_are_those_of_the_reference),
         TEST(the_router_chooses_as_the_reference_does),
         TEST(norms_and_plain_products_are_near_the_reference),
+        TEST(products_can_be_measured),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
