@@ -199,11 +199,36 @@ static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_erro
     return scattered ? hs_fail(err, HLWQ_ERR_UNSUPPORTED, "pages of the cache are scattered") : HLWQ_OK;
 }
 
-static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first,
-                                  uint32_t n, float *x, hlwq_error *err)
+/* Queries, keys and values of n rows: [n][q, k, v]. */
+static hlwq_status project(hs_cuda *c, const hs_attention *w, uint32_t n, const float *x, hlwq_error *err)
 {
-    hs_cuda *c = cuda_of(be);
-    uint64_t width = (uint64_t)w->q.rows + w->k.rows + w->v.rows;
+    uint32_t width = w->q.rows + w->k.rows + w->v.rows;
+    HS_TRY(norm(c, x, w->norm, w->eps, n, gpu_form_of(&w->q), err));
+    const part qkv[] = {
+        {&w->q, c->proj, width}, {&w->k, c->proj + w->q.rows, width}, {&w->v, c->proj + w->q.rows + w->k.rows, width}};
+    return products(c, qkv, 3, c->u, &c->uq, n, false, err);
+}
+
+/* The rotations of positions first.. for rows `row`.. of the table. */
+static hlwq_status rotations(hs_cuda *c, const hs_attention *w, uint32_t row, uint32_t first, uint32_t n,
+                             hlwq_error *err)
+{
+    float *freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim, copy[128];
+    uint64_t bytes = w->rotary_dims / 2 * sizeof(float);
+    if (c->rope_freq != w->inv_freq) {
+        memcpy(copy, w->inv_freq, bytes);
+        HS_TRY(gpu_put(&c->base, freq, copy, bytes, err));
+    }
+    CUDA_DO("a rotation table",
+            gpu_run_rope_table(freq, w->rotary_dims, first, n, c->rope + (uint64_t)row * w->rotary_dims, c->stream));
+    c->rope_freq = w->inv_freq;
+    return HLWQ_OK;
+}
+
+/* Attention of the rows from `row` on, which are one text's from position `first` on. */
+static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, uint32_t row, uint32_t first,
+                          uint32_t n, hlwq_error *err)
+{
     gpu_attention a = {};
     a.half = kv->dtype == HS_F16;
     a.q_heads = w->q_heads;
@@ -212,51 +237,64 @@ static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const h
     a.first = first;
     a.n = n;
     HS_TRY(place_pages(&a, kv, err));
-    HS_TRY(norm(c, x, w->norm, w->eps, n, gpu_form_of(&w->q), err));
-    const part qkv[] = {{&w->q, c->proj, (uint32_t)width},
-                        {&w->k, c->proj + w->q.rows, (uint32_t)width},
-                        {&w->v, c->proj + w->q.rows + w->k.rows, (uint32_t)width}};
-    HS_TRY(products(c, qkv, 3, c->u, &c->uq, n, false, err));
-    if (c->rope_freq != w->inv_freq || c->rope_first != first || c->rope_n != n) {
-        float freq[128];
-        memcpy(freq, w->inv_freq, w->rotary_dims / 2 * sizeof(float));
-        float *device_freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim;
-        if (c->rope_freq != w->inv_freq)
-            HS_TRY(gpu_put(be, device_freq, freq, w->rotary_dims / 2 * sizeof(float), err));
-        CUDA_DO("a rotation table", gpu_run_rope_table(device_freq, w->rotary_dims, first, n, c->rope, c->stream));
-        c->rope_freq = w->inv_freq;
-        c->rope_first = first;
-        c->rope_n = n;
-    }
     a.q_norm = w->q_norm;
     a.k_norm = w->k_norm;
-    a.rope = c->rope;
+    a.rope = c->rope + (uint64_t)row * w->rotary_dims;
     a.rotary_dims = w->rotary_dims;
-    a.width = width;
-    a.proj = c->proj;
-    a.out = c->out;
+    a.width = (uint64_t)w->q.rows + w->k.rows + w->v.rows;
+    a.proj = c->proj + row * a.width;
+    a.out = c->out + (uint64_t)row * w->q_heads * w->head_dim;
     a.part = c->part;
     a.eps = w->eps;
     CUDA_DO("attention", gpu_run_attention(&a, c->stream));
+    return HLWQ_OK;
+}
+
+static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first,
+                                  uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    HS_TRY(project(c, w, n, x, err));
+    if (c->rope_freq != w->inv_freq || c->rope_first != first || c->rope_n != n) {
+        HS_TRY(rotations(c, w, 0, first, n, err));
+        c->rope_first = first;
+        c->rope_n = n;
+    }
+    HS_TRY(attend(c, w, kv, 0, first, n, err));
     c->outq.form = GPU_NO_FORM;
     return product(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
 }
 
-static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
-                                 uint32_t n, float *x, hlwq_error *err)
+/* Weights are read once for all texts; what lies between the products is each text's own. */
+static hlwq_status cuda_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv,
+                                       const uint32_t *position, uint32_t n, float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    uint64_t b = c->lim.batch;
+    HS_TRY(project(c, w, n, x, err));
+    c->rope_n = 0; /* its table is written over */
+    for (uint32_t t = 0; t < n; t++) {
+        HS_TRY(rotations(c, w, t, position[t], 1, err));
+        HS_TRY(attend(c, w, &kv[t], t, position[t], 1, err));
+    }
+    c->outq.form = GPU_NO_FORM;
+    return product(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+}
+
+/* Of n texts with a row each, or of one with n. */
+static hlwq_status mix_states(hs_cuda *c, const hs_delta *w, const hs_delta_state *state, uint32_t texts, uint32_t n,
+                              float *x, hlwq_error *err)
+{
+    uint64_t b = c->lim.batch, channels = w->qkv.rows;
+    uint32_t rows = texts * n;
     gpu_delta d = {};
-    (void)first;
-    HS_TRY(norm(c, x, w->norm, w->eps, n, gpu_form_of(&w->qkv), err));
+    HS_TRY(norm(c, x, w->norm, w->eps, rows, gpu_form_of(&w->qkv), err));
     d.qkv = c->proj;
-    d.z = c->proj + b * w->qkv.rows;
+    d.z = c->proj + b * channels;
     d.b = d.z + b * w->z.rows;
     d.a = d.b + b * w->v_heads;
     const part in[] = {
         {&w->qkv, d.qkv, w->qkv.rows}, {&w->z, d.z, w->z.rows}, {&w->b, d.b, w->v_heads}, {&w->a, d.a, w->v_heads}};
-    HS_TRY(products(c, in, 4, c->u, &c->uq, n, false, err));
+    HS_TRY(products(c, in, 4, c->u, &c->uq, rows, false, err));
     d.conv = w->conv;
     d.a_log = w->a_log;
     d.dt_bias = w->dt_bias;
@@ -270,12 +308,33 @@ static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_del
     d.n = n;
     d.mix = c->mix;
     d.out = c->out;
-    d.state = state->s;
-    d.conv_state = state->conv;
     d.eps = w->eps;
-    CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
+    for (uint32_t t = 0; t < texts; t++) {
+        d.state = state[t].s;
+        d.conv_state = state[t].conv;
+        CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
+        d.qkv += channels;
+        d.mix += channels;
+        d.z += w->z.rows;
+        d.b += w->v_heads;
+        d.a += w->v_heads;
+        d.out += (uint64_t)w->v_heads * w->v_dim;
+    }
     c->outq.form = GPU_NO_FORM;
-    return product(c, &w->out, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+    return product(c, &w->out, c->out, &c->outq, rows, x, c->lim.hidden, true, err);
+}
+
+static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
+                                 uint32_t n, float *x, hlwq_error *err)
+{
+    (void)first;
+    return mix_states(cuda_of(be), w, state, 1, n, x, err);
+}
+
+static hlwq_status cuda_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
+                                      float *x, hlwq_error *err)
+{
+    return mix_states(cuda_of(be), w, state, n, 1, x, err);
 }
 
 /* ---- feed-forward ---------------------------------------------------------------------------- */
@@ -661,6 +720,8 @@ static const hs_backend_ops *cuda_ops()
     o.embed = cuda_embed;
     o.attention = cuda_attention;
     o.deltanet = cuda_deltanet;
+    o.attention_rows = cuda_attention_rows;
+    o.deltanet_rows = cuda_deltanet_rows;
     o.dense = cuda_dense;
     o.route = cuda_route;
     o.guess = cuda_guess;

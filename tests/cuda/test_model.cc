@@ -309,6 +309,61 @@ static void int4_and_coded_caches_are_near_the_cpu(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* ---- several texts --------------------------------------------------------------------------- */
+
+enum { TEXTS = 3, STEPS = 3 };
+
+static hlwq_session *a_session(hlwq_engine *e, uint32_t text)
+{
+    hlwq_error err;
+    hlwq_session *s;
+    int32_t ids[8];
+    for (uint32_t i = 0; i < 8; i++)
+        ids[i] = (int32_t)(i * 37 + text * 101 + 11);
+    hlwq_session_options so = hlwq_session_options_default(e);
+    so.context = 64;
+    so.sampling.temperature = 0;
+    if (hlwq_session_open(e, &so, &s, &err) != HLWQ_OK ||
+        hlwq_session_eval(s, ids, 3 + 2 * text, nullptr, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    return s;
+}
+
+static void texts_in_a_step_have_the_bits_they_have_alone(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_session *s[TEXTS];
+    hlwq_session_stats stats[2];
+    hlwq_engine_options o = options();
+    o.sessions = TEXTS;
+    o.card_slots = 60;
+    configure(3, HS_SIM_SHUFFLE, 64 << 20, 0);
+    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    for (uint32_t i = 0; i < TEXTS; i++)
+        s[i] = a_session(e, i);
+    const int32_t ids[TEXTS] = {400, 7, 91};
+    for (int t = 0; t < STEPS; t++)
+        if (hlwq_sessions_step(s, ids, TEXTS, &err) != HLWQ_OK)
+            fail_msg("%s", err.message);
+    for (uint32_t i = 0; i < TEXTS; i++) {
+        hlwq_session_get_stats(s[i], &stats[0]);
+        hlwq_session_close(s[i]);
+        s[i] = a_session(e, i);
+        for (int t = 0; t < STEPS; t++)
+            if (hlwq_session_eval(s[i], &ids[i], 1, nullptr, &err) != HLWQ_OK)
+                fail_msg("%s", err.message);
+        hlwq_session_get_stats(s[i], &stats[1]);
+        assert_true(stats[0].logits_hash == stats[1].logits_hash);
+    }
+    for (hlwq_session *each : s)
+        hlwq_session_close(each);
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+}
+
 static void a_card_that_is_too_small_is_a_sentence(void **state)
 {
     (void)state;
@@ -401,6 +456,7 @@ int main(void)
         TEST(a_forgotten_order_comes_to_light),
         TEST(without_pinned_memory_the_tokens_are_the_same),
         TEST(int4_and_coded_caches_are_near_the_cpu),
+        TEST(texts_in_a_step_have_the_bits_they_have_alone),
         TEST(a_card_that_is_too_small_is_a_sentence),
         TEST(failing_calls_leave_nothing_behind),
         TEST(without_a_card_the_cpu_computes),
