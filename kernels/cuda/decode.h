@@ -127,16 +127,13 @@ static __device__ __forceinline__ void decode(const uint32_t *table, const gpu_c
         return;
     }
     const uint32_t word[4] = {c.low.x, c.low.y, c.low.z, c.low.w};
-    if (BITS >= GPU_I4) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            v[i] = word[i] & 0x0F0F0F0Fu;
-            v[4 + i] = word[i] >> 4 & 0x0F0F0F0Fu;
-        }
-        return;
-    }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
+        if (BITS >= GPU_I4) {
+            v[i] = word[i] & 0x0F0F0F0Fu;
+            v[4 + i] = word[i] >> 4 & 0x0F0F0F0Fu;
+            continue;
+        }
         uint32_t seven = word[i] & 0x77777777u, choose = ((word[i] >> 1) & 0x44444444u) | table[16];
 #pragma unroll
         for (int h = 0; h < 2; h++) {

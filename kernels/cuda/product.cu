@@ -103,15 +103,11 @@ static __device__ __forceinline__ void int4_blocks(const gpu_place (&row)[ROWS],
     }
 }
 
-/* seg[r][m] += the products of COUNT blocks from the places on. */
+/* seg[r][m] += the products of COUNT blocks from the places on. HLWQ; then any. */
 template <int BITS, int ROWS, int M, int COUNT>
-static __device__ __forceinline__ void gemv_blocks(const uint32_t *table, const gpu_place (&row)[ROWS],
+static __device__ __forceinline__ void hlwq_blocks(const uint32_t *table, const gpu_place (&row)[ROWS],
                                                    const gemv_tokens<M> &x, float (&seg)[ROWS][M])
 {
-    if (BITS >= GPU_I4) {
-        int4_blocks<BITS, ROWS, M, COUNT>(row, x, seg);
-        return;
-    }
 #pragma unroll
     for (uint32_t k = 0; k < COUNT; k++) {
         uint32_t v[ROWS][8], lo[ROWS][8];
@@ -146,6 +142,16 @@ static __device__ __forceinline__ void gemv_blocks(const uint32_t *table, const 
             }
         }
     }
+}
+
+template <int BITS, int ROWS, int M, int COUNT>
+static __device__ __forceinline__ void gemv_blocks(const uint32_t *table, const gpu_place (&row)[ROWS],
+                                                   const gemv_tokens<M> &x, float (&seg)[ROWS][M])
+{
+    if (BITS >= GPU_I4)
+        int4_blocks<BITS, ROWS, M, COUNT>(row, x, seg);
+    else
+        hlwq_blocks<BITS, ROWS, M, COUNT>(table, row, x, seg);
 }
 
 /*
