@@ -20,14 +20,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CTX = 256, PIECE = 64 };
+enum { CTX = 256, PIECE = 64, PIECE_MOST = 256, LOGITS = 1 << 24 };
 
 /* One model and the logits of the piece it has just evaluated. */
 typedef struct side {
     char *path;
     hlwq_engine *engine;
     hlwq_session *session;
-    float *rows; /* [PIECE][vocab] */
+    float *rows; /* [piece][vocab] */
     double nll;
     double seconds;
 } side;
@@ -36,7 +36,7 @@ typedef struct bench {
     const app_args *args;
     side model, reference;
     bool compare;
-    uint32_t ctx, vocab;
+    uint32_t ctx, vocab, piece; /* piece: tokens evaluated at once, a multiple of PIECE */
     app_windows text;
     uint64_t windows, predictions, agree;
     double kl;
@@ -51,13 +51,16 @@ static hlwq_status open_side(bench *b, side *s, bool exact, hlwq_error *err)
         return hs_fail(err, HLWQ_ERR_ARG, "%s has a vocabulary of %u, %s one of %u: they cannot be compared", s->path,
                        facts.vocab, b->model.path, b->vocab);
     b->vocab = facts.vocab;
+    b->piece = PIECE;
+    while (b->piece < PIECE_MOST && 2 * b->piece * b->vocab <= LOGITS) /* cuts on the grid change no bit */
+        b->piece *= 2;
     hlwq_session_options o = hlwq_session_options_default(s->engine);
     o.context = b->ctx;
     o.kv = app_kv(b->args, HLWQ_KV_F16);
     HS_TRY(hlwq_session_open(s->engine, &o, &s->session, err));
-    s->rows = calloc((size_t)PIECE * b->vocab, sizeof *s->rows);
+    s->rows = calloc((size_t)b->piece * b->vocab, sizeof *s->rows);
     if (!s->rows)
-        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the logits of %d tokens", PIECE);
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the logits of %u tokens", b->piece);
     return HLWQ_OK;
 }
 
@@ -103,8 +106,8 @@ static hlwq_status run_window(bench *b, const int32_t *ids, hlwq_error *err)
     hlwq_session_reset(b->model.session);
     if (b->compare)
         hlwq_session_reset(b->reference.session);
-    for (uint32_t at = 0; at < b->ctx - 1; at += PIECE) {
-        size_t n = b->ctx - 1 - at < PIECE ? b->ctx - 1 - at : PIECE;
+    for (uint32_t at = 0; at < b->ctx - 1; at += b->piece) {
+        size_t n = b->ctx - 1 - at < b->piece ? b->ctx - 1 - at : b->piece;
         HS_TRY(eval(&b->model, ids + at, n, err));
         if (b->compare)
             HS_TRY(eval(&b->reference, ids + at, n, err));

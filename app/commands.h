@@ -10,6 +10,7 @@ int app_cmd_run(const app_args *args);
 int app_cmd_chat(const app_args *args);
 int app_cmd_serve(const app_args *args);
 int app_cmd_convert(const app_args *args);
+int app_cmd_quantize(const app_args *args);
 int app_cmd_info(const app_args *args);
 int app_cmd_logits(const app_args *args);
 int app_cmd_tokenize(const app_args *args);

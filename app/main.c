@@ -43,6 +43,7 @@ static int dispatch(const app_args *args)
     case APP_CHAT: return app_cmd_chat(args);
     case APP_SERVE: return app_cmd_serve(args);
     case APP_CONVERT: return app_cmd_convert(args);
+    case APP_QUANTIZE: return app_cmd_quantize(args);
     case APP_INFO: return app_cmd_info(args);
     case APP_LOGITS: return app_cmd_logits(args);
     case APP_TOKENIZE: return app_cmd_tokenize(args);

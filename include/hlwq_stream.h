@@ -460,6 +460,35 @@ typedef struct hlwq_convert_options {
 HLWQ_API hlwq_convert_options hlwq_convert_options_default(void);
 HLWQ_API hlwq_status hlwq_convert(const hlwq_convert_options *options, hlwq_error *err);
 
+/* ---- quantize ------------------------------------------------------------------------------- */
+
+/*
+ * As convert, with codes chosen by what the matrices read when a text goes through the model: slower, and closer to the
+ * checkpoint.  One layer is in memory at a time.
+ */
+typedef struct hlwq_quantize_options {
+    const char *source;             /* a Hugging Face directory: BF16, F16 or F32 */
+    const char *output;             /* the .hlwq file to write; appears only when complete */
+    const char *calibration;        /* a text file like what the model will read */
+    double bits;                    /* of a weight, 2..6 */
+    uint32_t head_bits, embed_bits; /* as for convert */
+    uint32_t tokens;                /* of the text to use; 0 = 65536 */
+    uint32_t window;                /* read at a time, each from nothing; at most 512, 0 = 256 */
+    uint32_t sweeps;                /* rounds in which single codes and norms are improved */
+    float damping;      /* of what a matrix was seen to read: part of its mean that is added to the diagonal */
+    float follow;       /* how far a matrix makes up for errors in what it reads, 0..1 */
+    float catch_up;     /* how far one that adds to the residual stream makes up for errors in that, 0..1 */
+    float blend_tokens; /* of the whole layer that an expert's own are mixed with */
+    uint32_t threads;   /* 0 = one per usable core; the file does not depend on it */
+    bool overwrite;     /* replace an existing output */
+    hlwq_log_fn log;
+    hlwq_progress_fn progress;
+    void *user;
+} hlwq_quantize_options;
+
+HLWQ_API hlwq_quantize_options hlwq_quantize_options_default(void);
+HLWQ_API hlwq_status hlwq_quantize(const hlwq_quantize_options *options, hlwq_error *err);
+
 /* ---- measuring ------------------------------------------------------------------------------ */
 
 typedef struct hlwq_synth_options {

@@ -238,6 +238,16 @@ typedef struct hs_cpu_options {
 hlwq_status hs_backend_cpu_open(hs_backend **be, hs_mem *mem, hs_pool *pool, const hs_limits *limits,
                                 const hs_cpu_options *options, hlwq_error *err);
 
+/*
+ * Sees what every product of the CPU multiplies: rows token[0..n-1] (NULL = 0..n-1) of x [..][w->cols].  For those who
+ * collect inputs; see NULL = nobody.
+ */
+typedef struct hs_watch {
+    void (*see)(void *user, const hs_matrix *w, const float *x, const uint32_t *token, uint32_t n);
+    void *user;
+} hs_watch;
+void hs_backend_cpu_watch(hs_backend *cpu, const hs_watch *watch);
+
 /* Scratch bytes that hs_backend_cpu_open takes. */
 uint64_t hs_backend_cpu_bytes(const hs_limits *limits, uint32_t threads);
 

@@ -24,20 +24,6 @@ void hs_wht(float *x, uint32_t n)
 
 /* ---- blocks --------------------------------------------------------------------------------- */
 
-/* Nearest level, the lower of two that are equally near: a table lands close, two short walks finish. */
-static inline uint8_t nearest(const hs_codebook *book, float r)
-{
-    const float *c = book->level;
-    uint32_t last = (1u << book->bits) - 1;
-    float cell = (r / book->reach + 1.0f) * 128.0f;
-    uint32_t i = book->start[cell < 0.0f ? 0 : cell > 255.0f ? 255 : (uint32_t)cell];
-    while (i < last && fabsf(r - c[i + 1]) < fabsf(r - c[i]))
-        i++;
-    while (i > 0 && fabsf(r - c[i - 1]) <= fabsf(r - c[i]))
-        i--;
-    return (uint8_t)i;
-}
-
 hlwq_status hs_encode_block(const hs_codebook *book, const float *v, bool refit, uint8_t *code, uint16_t *norm,
                             hlwq_error *err)
 {
@@ -54,7 +40,7 @@ hlwq_status hs_encode_block(const hs_codebook *book, const float *v, bool refit,
     hs_wht(r, HS_BLOCK);
     double rc = 0, cc = 0;
     for (int j = 0; j < HS_BLOCK; j++) {
-        code[j] = nearest(book, r[j] / s);
+        code[j] = hs_nearest_level(book, r[j] / s);
         double c = book->level[code[j]];
         rc += r[j] * c;
         cc += c * c;

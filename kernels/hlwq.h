@@ -12,6 +12,8 @@
 #include "base/dtype.h"
 #include "base/error.h"
 
+#include <math.h>
+
 /* In place, x[i] <- sum_j (-1)^popcount(i & j) x[j], fixed butterfly order, add and subtract only. n = 64, 128, 256. */
 void hs_wht(float *x, uint32_t n);
 
@@ -47,6 +49,20 @@ typedef struct hs_codebook {
 
 /* HLWQ_ERR_FORMAT unless the levels are finite, ascending and symmetric to 1e-6 of the largest. bits 2..6. */
 hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *level, hlwq_error *err);
+
+/* Nearest level, the lower of two that are equally near: a table lands close, two short walks finish. */
+static inline uint8_t hs_nearest_level(const hs_codebook *book, float r)
+{
+    const float *c = book->level;
+    uint32_t last = (1u << book->bits) - 1;
+    float cell = (r / book->reach + 1.0f) * 128.0f;
+    uint32_t i = book->start[cell < 0.0f ? 0 : cell > 255.0f ? 255 : (uint32_t)cell];
+    while (i < last && fabsf(r - c[i + 1]) < fabsf(r - c[i]))
+        i++;
+    while (i > 0 && fabsf(r - c[i - 1]) <= fabsf(r - c[i]))
+        i--;
+    return (uint8_t)i;
+}
 
 /*
  * Encodes one block.  v [128] fp32 (zero-padded by the caller); code [128]; *norm fp16.  With `refit`, the norm is

@@ -41,7 +41,7 @@ static hlwq_status outer_format(hs_dtype *dtype, const char *what, uint32_t bits
 }
 
 /* The precision plan: matrices as asked, everything small as it is. */
-static hlwq_status plan_precision(hs_precision *p, const hlwq_convert_options *o, hlwq_error *err)
+hlwq_status hs_plan_precision(hs_precision *p, const hlwq_convert_options *o, hlwq_error *err)
 {
     HS_TRY(hs_matrix_format(&p->matrix, o->format, o->bits, err));
     HS_TRY(outer_format(&p->head, "--head-bits", o->head_bits, p->matrix, err));
@@ -133,7 +133,7 @@ hlwq_status hlwq_convert(const hlwq_convert_options *o, hlwq_error *err)
         return hs_fail(err, HLWQ_ERR_ARG, "convert needs a source and an output");
     hs_precision p;
     if (!o->to)
-        HS_TRY(plan_precision(&p, o, err));
+        HS_TRY(hs_plan_precision(&p, o, err));
     hs_mem *mem = hs_mem_open(0);
     if (!mem)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to convert");

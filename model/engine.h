@@ -65,6 +65,9 @@ void hs_engine_adapt(hlwq_engine *e, double share, uint64_t available_bytes, dou
 /* The type that `format` names in letters of either size, else HLWQ of `bits` bits; F32, as stored, for 0 bits. */
 hlwq_status hs_matrix_format(hs_dtype *dtype, const char *format, uint32_t bits, hlwq_error *err);
 
+/* What convert makes of each class of matrix. */
+hlwq_status hs_plan_precision(hs_precision *p, const hlwq_convert_options *o, hlwq_error *err);
+
 /* A tokenizer for the texts of a store; *out NULL if there are none. */
 hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *store, hlwq_error *err);
 

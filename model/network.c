@@ -174,8 +174,20 @@ void hs_network_bind_layer(hs_network *net, uint32_t group)
     bind_layer(&b, &net->layer[b.group->layer]);
 }
 
+void hs_network_bind_at(const hs_network *net, const hs_group *group, const uint8_t *data, hs_layer *layer)
+{
+    binder b = {net, group, data};
+    bind_layer(&b, layer);
+}
+
+hs_ffn hs_network_bind_expert_at(const hs_network *net, const hs_group *group, const uint8_t *data)
+{
+    binder b = {net, group, data};
+    return ffn(&b, HS_GATE, HS_UP, HS_DOWN);
+}
+
 /* 1 / theta^(2j / d): pow in double rounded to fp32, then the reciprocal in fp32, as torch has it in every entry. */
-static void make_inv_freq(float *out, const hs_config *c)
+void hs_rope_frequencies(float *out, const hs_config *c)
 {
     for (uint32_t j = 0; j < c->rotary_dims / 2; j++)
         out[j] = 1.0f / (float)pow(c->rope_theta, (double)(float)(2.0 * j / c->rotary_dims));
@@ -249,7 +261,7 @@ hlwq_status hs_network_init(hs_network *net, hs_store *store, hs_residency *resi
     }
     HS_TRY(hs_arena_array(&net->arena, c->rotary_dims / 2 + 1, sizeof(float), &p, err));
     net->inv_freq = p;
-    make_inv_freq(net->inv_freq, c);
+    hs_rope_frequencies(net->inv_freq, c);
     bind_all(net);
     return HLWQ_OK;
 }

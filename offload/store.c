@@ -58,7 +58,7 @@ static hlwq_status apply_precision(hs_table *t, const hs_precision *p, hlwq_erro
             hs_part *part = &group->part[i];
             hs_dtype want = HS_F32;
             switch (hs_role_class_of(part->role)) {
-            case HS_CLASS_MATRIX: want = p->matrix; break;
+            case HS_CLASS_MATRIX: want = p->choose ? p->choose(p->user, group, part) : p->matrix; break;
             case HS_CLASS_EMBED: want = p->embed; break;
             case HS_CLASS_HEAD: want = p->head; break;
             default: break;

@@ -16,6 +16,9 @@
 /* What convert wants of each class of matrix: a packed type, or any other for "as stored". */
 typedef struct hs_precision {
     hs_dtype matrix, head, embed;
+    /* Of each matrix by itself, instead of `matrix`; NULL = all alike. */
+    hs_dtype (*choose)(void *user, const hs_group *group, const hs_part *part);
+    void *user;
 } hs_precision;
 
 typedef struct hs_store hs_store;

@@ -138,6 +138,8 @@ static void bands(void *user, uint32_t first, uint32_t last, uint32_t worker)
 void hs_cpu_run(hs_cpu *c, uint32_t n_tasks)
 {
     uint32_t total = 0;
+    for (uint32_t i = 0; c->watch.see && i < n_tasks; i++)
+        c->watch.see(c->watch.user, c->task[i].w, c->task[i].in->x, c->task[i].token, c->task[i].n);
     gather(c, n_tasks);
     for (uint32_t i = 0; i < n_tasks; i++) {
         make_form(c, &c->task[i]);

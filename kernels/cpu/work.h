@@ -59,6 +59,7 @@ typedef struct hs_cpu {
     const hs_cpu_ops *ops; /* = &set */
     hs_limits lim;
     bool exact;
+    hs_watch watch;
     void *block; /* all buffers below */
 
     float *u;                      /* [B][hidden] normed input */

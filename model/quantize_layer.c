@@ -1,0 +1,343 @@
+/*
+ * model/quantize_layer.c - chooses the codes of one layer, in the order in which a token meets its matrices.
+ *
+ * Every matrix is fitted to what it will read in the finished file, errors of earlier matrices included, and is asked
+ * for the outputs that the checkpoint has at that place: so each makes up for part of what went wrong before it.  The
+ * matrices that add to the residual stream are also asked to bring that back to the checkpoint's.
+ */
+#include "model/quantize.h"
+
+#include "kernels/numeric.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* ---- what a matrix reads -------------------------------------------------------------------- */
+
+static uint32_t padded(uint32_t cols)
+{
+    return (cols + HS_BLOCK - 1) / HS_BLOCK * HS_BLOCK;
+}
+
+static void begin_reads(hs_quantize *q, uint32_t cols)
+{
+    hs_reads *r = &q->reads;
+    r->n = padded(cols);
+    r->tokens = 0;
+    memset(r->h, 0, (size_t)r->n * r->n * sizeof(float));
+    memset(r->shift, 0, (size_t)r->n * r->n * sizeof(float));
+    memset(r->wanted, 0, (size_t)q->calib.config->hidden * r->n * sizeof(float));
+}
+
+/* `count` rows of either way; each counts weight^2, NULL = 1. */
+static void add_reads(hs_quantize *q, const float *source, const float *result, uint32_t cols, const float *weight,
+                      uint32_t count)
+{
+    hs_reads *r = &q->reads;
+    for (uint32_t i = 0; i < count; i++) {
+        float w = weight ? weight[i] : 1.0f;
+        hs_gram_rotate(source + (size_t)i * cols, cols, w, r->rows[HS_WAY_SOURCE] + (size_t)i * r->n);
+        hs_gram_rotate(result + (size_t)i * cols, cols, w, r->rows[HS_WAY_RESULT] + (size_t)i * r->n);
+        r->tokens += (double)w * w;
+    }
+    hs_gram_add(q->pool, r->h, r->n, r->rows[HS_WAY_RESULT], r->rows[HS_WAY_RESULT], count);
+    hs_gram_add(q->pool, r->shift, r->n, r->rows[HS_WAY_RESULT], r->rows[HS_WAY_SOURCE], count);
+}
+
+/* Rows of the residual stream are `lag` short of the checkpoint's where the rows just added were read. */
+static void add_lag(hs_quantize *q, const float *lag, uint32_t count)
+{
+    hs_reads *r = &q->reads;
+    hs_gram_add_cross(q->pool, r->wanted, q->calib.config->hidden, r->n, lag, r->rows[HS_WAY_RESULT], count);
+}
+
+/* `few` = as many tokens of the whole layer's inputs are added to what was seen; NULL = none. */
+static void end_reads(hs_quantize *q)
+{
+    hs_reads *r = &q->reads;
+    hs_gram_mirror(r->h, r->n);
+    for (size_t i = 0; i < (size_t)r->n * r->n; i++)
+        r->shift[i] = (r->shift[i] - r->h[i]) * q->o->follow;
+    for (size_t i = 0; i < (size_t)q->calib.config->hidden * r->n; i++)
+        r->wanted[i] *= q->o->catch_up;
+    hs_gram_factor(q->pool, r->h, r->n, q->o->damping, r->t, r->d);
+}
+
+static hlwq_status fit(hs_quantize *q, const hs_matrix *source, const hs_group *group, hs_role role, uint8_t *extent,
+                       bool lags, hlwq_error *err)
+{
+    const hs_reads *r = &q->reads;
+    const hs_part *part = hs_group_find(group, role);
+    hs_fit_error e;
+    if (!hs_dtype_rotated(part->dtype) || hs_dtype_packed(source->dtype))
+        return HLWQ_OK; /* stays as it was stored */
+    hs_fit f = {.source = source,
+                .h = r->h,
+                .t = r->t,
+                .d = r->d,
+                .shift = q->o->follow > 0 ? r->shift : NULL,
+                .wanted = lags && q->o->catch_up > 0 ? r->wanted : NULL,
+                .sweeps = q->o->sweeps,
+                .dtype = part->dtype,
+                .book = hs_store_book(q->result, part->book),
+                .part = extent + part->offset};
+    hlwq_status st = hs_fit_matrix(&f, q->pool, q->scratch, &e, err);
+    if (st != HLWQ_OK) {
+        char name[128];
+        hs_part_name(name, sizeof name, group, 0, role);
+        return hs_fail_in(err, st, "%s", name);
+    }
+    q->error[role] += e.left;
+    q->whole[role] += e.whole;
+    return HLWQ_OK;
+}
+
+/* ---- the mixer ------------------------------------------------------------------------------ */
+
+/* Normed rows of the residual streams of tokens first..; both ways. */
+static void normed(hs_quantize *q, const float *norm, const uint32_t *token, uint32_t first, uint32_t count, hs_way way,
+                   float *out)
+{
+    size_t hidden = q->calib.config->hidden;
+    for (uint32_t i = 0; i < count; i++) {
+        size_t t = token ? token[first + i] : first + i;
+        hs_calibration_norm(q->calib.config, q->calib.x[way] + t * hidden, norm, out + i * hidden);
+    }
+}
+
+static void read_normed(hs_quantize *q, const float *norm, const uint32_t *token, const float *weight, uint32_t count)
+{
+    uint32_t hidden = q->calib.config->hidden, step = HS_BATCH_MAX;
+    float *source = q->u, *result = q->u + (size_t)step * hidden;
+    for (uint32_t at = 0; at < count; at += step) {
+        uint32_t n = count - at < step ? count - at : step;
+        normed(q, norm, token, at, n, HS_WAY_SOURCE, source);
+        normed(q, norm, token, at, n, HS_WAY_RESULT, result);
+        add_reads(q, source, result, hidden, weight ? weight + at : NULL, n);
+    }
+}
+
+/* What goes into the output projection, on either way; the source's goes on through the mixer. */
+static hlwq_status read_mixed(hs_quantize *q, const hs_matrix *source, const hs_matrix *now, hlwq_error *err)
+{
+    hs_calibration *c = &q->calib;
+    hs_layer_work *w = &q->work;
+    size_t hidden = c->config->hidden, floats = (size_t)c->window * hidden;
+    float *lag = q->u;
+    for (uint32_t i = 0; i < c->windows; i++) {
+        float *x = c->x[HS_WAY_SOURCE] + i * floats, *y = c->x[HS_WAY_RESULT] + i * floats;
+        for (size_t k = 0; k < floats; k++)
+            lag[k] = x[k] - y[k];
+        hs_calibration_watch(c, source, q->hidden_rows[HS_WAY_SOURCE]);
+        HS_TRY(hs_calibration_mixer(c, &w->source, x, err));
+        memcpy(c->trial, y, floats * sizeof(float));
+        hs_calibration_watch(c, now, q->hidden_rows[HS_WAY_RESULT]);
+        HS_TRY(hs_calibration_mixer(c, &w->now, c->trial, err));
+        assert(c->seen_rows == c->window);
+        add_reads(q, q->hidden_rows[HS_WAY_SOURCE], q->hidden_rows[HS_WAY_RESULT], source->cols, NULL, c->window);
+        add_lag(q, lag, c->window);
+    }
+    hs_calibration_watch(c, NULL, NULL);
+    return HLWQ_OK;
+}
+
+static hlwq_status fit_inputs(hs_quantize *q, hlwq_error *err)
+{
+    hs_layer_work *w = &q->work;
+    const hs_layer *s = &w->source;
+    if (s->full) {
+        HS_TRY(fit(q, &s->attention.q, w->to_group, HS_Q, w->to, false, err));
+        HS_TRY(fit(q, &s->attention.k, w->to_group, HS_K, w->to, false, err));
+        return fit(q, &s->attention.v, w->to_group, HS_V, w->to, false, err);
+    }
+    HS_TRY(fit(q, &s->delta.qkv, w->to_group, HS_QKV, w->to, false, err));
+    return fit(q, &s->delta.z, w->to_group, HS_Z, w->to, false, err);
+}
+
+static hlwq_status fit_mixer(hs_quantize *q, hlwq_error *err)
+{
+    hs_calibration *c = &q->calib;
+    hs_layer_work *w = &q->work;
+    const hs_layer *s = &w->source;
+    begin_reads(q, c->config->hidden);
+    read_normed(q, s->full ? s->attention.norm : s->delta.norm, NULL, NULL, c->tokens);
+    end_reads(q);
+    HS_TRY(fit_inputs(q, err));
+    w->now = w->result;
+    w->now.attention.o = s->attention.o;
+    w->now.delta.out = s->delta.out;
+    const hs_matrix *out = s->full ? &s->attention.o : &s->delta.out;
+    begin_reads(q, out->cols);
+    HS_TRY(read_mixed(q, out, s->full ? &w->now.attention.o : &w->now.delta.out, err));
+    end_reads(q);
+    HS_TRY(fit(q, out, w->to_group, s->full ? HS_O : HS_OUT, w->to, true, err));
+    for (uint32_t i = 0; i < c->windows; i++)
+        HS_TRY(
+            hs_calibration_mixer(c, &w->result, c->x[HS_WAY_RESULT] + (size_t)i * c->window * c->config->hidden, err));
+    return HLWQ_OK;
+}
+
+/* ---- feed-forwards -------------------------------------------------------------------------- */
+
+/* One feed-forward: where its parts are, and who reads it. */
+typedef struct module {
+    const hs_ffn *source, *result;
+    const hs_group *group;
+    uint8_t *extent;
+    hs_role gate, up, down;
+    const uint32_t *token; /* NULL = all */
+    const float *weight;   /* [count], NULL = 1 */
+    uint32_t count;
+    const float *norm;
+    bool blend;
+} module;
+
+/* As if `some` tokens more had been seen, like those of the whole layer. */
+static void blend(hs_quantize *q, double some)
+{
+    hs_reads *r = &q->reads;
+    float part = (float)(some / q->calib.tokens);
+    for (size_t i = 0; i < (size_t)r->n * r->n; i++) {
+        r->h[i] += part * q->shared_inputs[i];
+        r->shift[i] += part * q->shared_inputs[i];
+    }
+}
+
+static hlwq_status fit_module(hs_quantize *q, const module *m, hlwq_error *err)
+{
+    hs_calibration *c = &q->calib;
+    uint32_t hidden = c->config->hidden, width = m->source->gate.rows, step = HS_BATCH_MAX;
+    begin_reads(q, hidden);
+    read_normed(q, m->norm, m->token, m->weight, m->count);
+    hs_gram_mirror(q->reads.h, q->reads.n);
+    if (m->blend)
+        blend(q, q->o->blend_tokens);
+    end_reads(q);
+    HS_TRY(fit(q, &m->source->gate, m->group, m->gate, m->extent, false, err));
+    HS_TRY(fit(q, &m->source->up, m->group, m->up, m->extent, false, err));
+
+    hs_ffn now = *m->result;
+    now.down = m->source->down;
+    begin_reads(q, width);
+    float *lag = q->u + (size_t)step * hidden;
+    for (uint32_t at = 0; at < m->count; at += step) {
+        uint32_t n = m->count - at < step ? m->count - at : step;
+        normed(q, m->norm, m->token, at, n, HS_WAY_SOURCE, q->u);
+        hs_calibration_hidden(c, m->source, q->u, n, q->hidden_rows[HS_WAY_SOURCE]);
+        normed(q, m->norm, m->token, at, n, HS_WAY_RESULT, q->u);
+        hs_calibration_hidden(c, &now, q->u, n, q->hidden_rows[HS_WAY_RESULT]);
+        for (uint32_t i = 0; i < n; i++) {
+            size_t t = m->token ? m->token[at + i] : at + i;
+            float p = m->weight ? m->weight[at + i] : 1.0f;
+            for (uint32_t k = 0; k < hidden; k++)
+                lag[(size_t)i * hidden + k] =
+                    p * (c->x[HS_WAY_SOURCE][t * hidden + k] - c->x[HS_WAY_RESULT][t * hidden + k]);
+        }
+        add_reads(q, q->hidden_rows[HS_WAY_SOURCE], q->hidden_rows[HS_WAY_RESULT], width,
+                  m->weight ? m->weight + at : NULL, n);
+        add_lag(q, lag, n);
+    }
+    end_reads(q);
+    return fit(q, &m->source->down, m->group, m->down, m->extent, true, err);
+}
+
+static float dot(const float *a, const float *b, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)a[i] * b[i];
+    return (float)sum;
+}
+
+/* How much the shared expert of each token counts. */
+static void weigh_shared(hs_quantize *q)
+{
+    const hs_mixture *m = &q->work.source.mixture;
+    uint32_t hidden = q->calib.config->hidden;
+    float *mix = q->u + hidden;
+    hs_to_f32(mix, m->shared_mix.low, m->shared_mix.dtype, hidden);
+    for (uint32_t t = 0; t < q->calib.tokens; t++) {
+        hs_calibration_norm(q->calib.config, q->calib.x[HS_WAY_RESULT] + (size_t)t * hidden, m->norm, q->u);
+        q->token_weight[t] = hs_sigmoid(dot(mix, q->u, hidden));
+    }
+}
+
+/* All tokens' inputs, unweighted, for experts that see few. */
+static void read_shared_inputs(hs_quantize *q)
+{
+    begin_reads(q, q->calib.config->hidden);
+    read_normed(q, q->work.source.ffn_norm, NULL, NULL, q->calib.tokens);
+    hs_gram_mirror(q->reads.h, q->reads.n);
+    memcpy(q->shared_inputs, q->reads.h, (size_t)q->reads.n * q->reads.n * sizeof(float));
+}
+
+static hlwq_status fit_experts(hs_quantize *q, hlwq_error *err)
+{
+    hs_layer_work *w = &q->work;
+    hs_calibration *c = &q->calib;
+    uint32_t used = c->config->experts_used, picks = c->tokens * used;
+    HS_TRY(hs_calibration_route(c, &w->source, HS_WAY_SOURCE, err));
+    HS_TRY(hs_calibration_route(c, &w->result, HS_WAY_RESULT, err));
+    hs_sort_picks(c->pick[HS_WAY_RESULT], picks, used, c->config->experts, q->start, q->token, q->slot);
+    for (uint32_t i = 0; i < picks; i++)
+        q->token_weight[q->slot[i]] = c->weight[HS_WAY_RESULT][i];
+    for (uint32_t e = 0; e < c->config->experts; e++) {
+        uint32_t first = q->start[e], count = q->start[e + 1] - first;
+        q->unseen += count == 0;
+        q->starved += count > 0 && count < c->config->hidden;
+        module m = {.source = &w->source_expert[e],
+                    .result = &w->result_expert[e],
+                    .group = w->to_experts_group,
+                    .extent = w->to_experts + e * w->to_experts_group->bytes,
+                    .gate = HS_GATE,
+                    .up = HS_UP,
+                    .down = HS_DOWN,
+                    .token = q->token + first,
+                    .weight = q->token_weight + first,
+                    .count = count,
+                    .norm = w->source.ffn_norm,
+                    .blend = true};
+        HS_TRY(fit_module(q, &m, err));
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status fit_feed_forward(hs_quantize *q, hlwq_error *err)
+{
+    hs_layer_work *w = &q->work;
+    const hs_layer *s = &w->source;
+    module m = {.group = w->to_group, .extent = w->to, .count = q->calib.tokens, .norm = s->ffn_norm};
+    if (!s->moe) {
+        m.source = &s->dense;
+        m.result = &w->result.dense;
+        m.gate = HS_GATE;
+        m.up = HS_UP;
+        m.down = HS_DOWN;
+        HS_TRY(fit_module(q, &m, err));
+    } else {
+        read_shared_inputs(q);
+        HS_TRY(fit_experts(q, err));
+        if (s->mixture.shared.gate.rows) {
+            weigh_shared(q);
+            m.source = &s->mixture.shared;
+            m.result = &w->result.mixture.shared;
+            m.gate = HS_SHARED_GATE;
+            m.up = HS_SHARED_UP;
+            m.down = HS_SHARED_DOWN;
+            m.weight = q->token_weight;
+            HS_TRY(fit_module(q, &m, err));
+        }
+    }
+    HS_TRY(hs_calibration_feed_forward(&q->calib, s, w->source_expert, HS_WAY_SOURCE, err));
+    return hs_calibration_feed_forward(&q->calib, &w->result, w->result_expert, HS_WAY_RESULT, err);
+}
+
+hlwq_status hs_quantize_layer(hs_quantize *q, uint32_t layer, hlwq_error *err)
+{
+    (void)layer;
+    memset(q->error, 0, sizeof q->error);
+    memset(q->whole, 0, sizeof q->whole);
+    q->starved = q->unseen = 0;
+    HS_TRY(fit_mixer(q, err));
+    return fit_feed_forward(q, err);
+}
