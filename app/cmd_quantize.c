@@ -21,6 +21,8 @@ static hlwq_status quantize(const app_args *args, hlwq_error *err)
     if (!o.calibration)
         return hs_fail(err, HLWQ_ERR_ARG, "quantize needs a text like what the model will read: --calib FILE");
     o.bits = real(args, OPT_RATE, o.bits);
+    if (args->value[OPT_TARGET_BYTES].set)
+        o.target_bytes = args->value[OPT_TARGET_BYTES].bytes;
     o.head_bits = (uint32_t)app_number(args, OPT_HEAD_BITS, o.head_bits);
     o.embed_bits = (uint32_t)app_number(args, OPT_EMBED_BITS, o.embed_bits);
     o.tokens = (uint32_t)app_number(args, OPT_CALIB_TOKENS, o.tokens);

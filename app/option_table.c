@@ -123,7 +123,13 @@ const app_option app_option_table[OPT_COUNT] = {
                   "bits of an HLWQ weight, 0 = as the source has them; or integers of 4 in groups of 128 or 64, the z "
                   "with zero points",
                   ON(CONVERT) | ON(SYNTH), false},
-    [OPT_RATE] = {"bits", NULL, 0, APP_REAL, "N", 2, 6, "5", "bits of an HLWQ weight", ON(QUANTIZE), true},
+    [OPT_RATE] =
+        {"bits", NULL, 0, APP_REAL, "N", 2, 6, "5",
+         "bits of a weight, norms included; not whole: each kind of matrix of each layer gets its own width, by measured "
+         "sensitivity",
+         ON(QUANTIZE), true},
+    [OPT_TARGET_BYTES] = {"target-bytes", NULL, 0, APP_SIZE, "SIZE", 0, 0, NULL,
+                          "size of the file, instead of --bits: widths are chosen to fill it", ON(QUANTIZE), true},
     [OPT_CALIB] = {"calib", NULL, 0, APP_PATH, "FILE", 0, 0, NULL, "a text like what the model will read; required",
                    ON(QUANTIZE), true},
     [OPT_CALIB_TOKENS] = {"calib-tokens", NULL, 0, APP_NUMBER, "N", 256, 16777216, "65536",
@@ -136,7 +142,7 @@ const app_option app_option_table[OPT_COUNT] = {
                      "part of the mean added to the diagonal of what a matrix was seen to read", ON(QUANTIZE), true},
     [OPT_FOLLOW] = {"follow", NULL, 0, APP_REAL, "X", 0, 1, "1",
                     "how far a matrix makes up for errors in what it reads", ON(QUANTIZE), true},
-    [OPT_CATCH_UP] = {"catch-up", NULL, 0, APP_REAL, "X", 0, 1, "0",
+    [OPT_CATCH_UP] = {"catch-up", NULL, 0, APP_REAL, "X", 0, 1, "0.5",
                       "how far a matrix makes up for errors in the residual stream that it adds to", ON(QUANTIZE),
                       true},
     [OPT_BLEND] = {"blend", NULL, 0, APP_REAL, "N", 0, 1e9, "16",

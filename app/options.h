@@ -76,6 +76,7 @@ typedef enum app_option_id {
     OPT_OUTPUT,
     OPT_BITS,
     OPT_RATE,
+    OPT_TARGET_BYTES,
     OPT_CALIB,
     OPT_CALIB_TOKENS,
     OPT_CALIB_WINDOW,

@@ -470,7 +470,8 @@ typedef struct hlwq_quantize_options {
     const char *source;             /* a Hugging Face directory: BF16, F16 or F32 */
     const char *output;             /* the .hlwq file to write; appears only when complete */
     const char *calibration;        /* a text file like what the model will read */
-    double bits;                    /* of a weight, 2..6 */
+    double bits;                    /* of a weight, 2..6; not whole: each kind of matrix gets its own width */
+    uint64_t target_bytes;          /* instead: of the file, about; 0 = as `bits` says */
     uint32_t head_bits, embed_bits; /* as for convert */
     uint32_t tokens;                /* of the text to use; 0 = 65536 */
     uint32_t window;                /* read at a time, each from nothing; at most 512, 0 = 256 */

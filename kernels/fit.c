@@ -341,7 +341,10 @@ hlwq_status hs_fit_matrix(const hs_fit *fit, hs_pool *pool, void *scratch, hs_fi
         bool fits = hs_planes_of(fit->dtype, m->rows, m->cols, &j->planes);
         assert(fits && hs_pool_threads(pool) <= WORKERS);
         (void)fits;
-        hs_pool_run(pool, groups, 1, fit_some, j);
+        if ((double)groups * n * n < 3e5) /* waking threads costs more */
+            fit_some(j, 0, groups, 0);
+        else
+            hs_pool_run(pool, groups, 1, fit_some, j);
         *error = (hs_fit_error){0};
         for (uint32_t g = 0; g < groups; g++) {
             error->left += j->left[g];

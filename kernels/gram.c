@@ -16,6 +16,17 @@
 
 enum { TILE = 8, PANEL = 64 };
 
+/* Waking threads costs more than so many multiplications. */
+#define WORTH_THREADS 2e6
+
+static void spread(hs_pool *pool, uint32_t n, uint32_t band, double work, hs_pool_fn fn, void *job)
+{
+    if (work < WORTH_THREADS)
+        fn(job, 0, n, 0);
+    else
+        hs_pool_run(pool, n, band, fn, job);
+}
+
 void hs_gram_rotate(const float *x, uint32_t cols, float scale, float *out)
 {
     uint32_t n = (cols + HS_BLOCK - 1) / HS_BLOCK * HS_BLOCK;
@@ -67,7 +78,7 @@ void hs_gram_add_cross(hs_pool *pool, float *h, uint32_t rows, uint32_t n, const
 {
     add_job job = {h, n, rows, tokens, a, b, a == b};
     assert(rows % TILE == 0 && n % HS_LANES == 0);
-    hs_pool_run(pool, rows / TILE, 1, add_some, &job);
+    spread(pool, rows / TILE, 1, (double)rows * n * tokens, add_some, &job);
 }
 
 void hs_gram_add(hs_pool *pool, float *h, uint32_t n, const float *a, const float *b, uint32_t rows)
@@ -124,7 +135,7 @@ static bool factor(hs_pool *pool, uint32_t n, float *t, float *d)
                 return false;
         }
         factor_job job = {t, d, n, from, to};
-        hs_pool_run(pool, from, 8, subtract_some, &job);
+        spread(pool, from, 8, (double)from * from * PANEL / 2, subtract_some, &job);
         to = from;
     }
     for (uint32_t k = 0; k < n; k++)

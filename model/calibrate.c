@@ -56,12 +56,14 @@ static hlwq_status open_rows(hs_calibration *c, const int32_t *ids, hlwq_error *
     for (int way = 0; way < HS_WAYS; way++) {
         HS_TRY(hs_mem_alloc(c->mem, HS_MEM_ACT, rows * row, "calibration activations", &p, err));
         c->x[way] = p;
-        uint64_t picks = rows * c->config->experts_used;
-        HS_TRY(hs_mem_alloc(c->mem, HS_MEM_ACT, picks * sizeof(int32_t), "calibration routing", &p, err));
-        c->pick[way] = p;
-        HS_TRY(hs_mem_alloc(c->mem, HS_MEM_ACT, picks * sizeof(float), "calibration routing", &p, err));
-        c->weight[way] = p;
     }
+    uint64_t picks = rows * c->config->experts_used, some = (uint64_t)c->window * c->config->experts_used;
+    HS_TRY(hs_mem_alloc(c->mem, HS_MEM_ACT, (picks + some) * sizeof(int32_t), "calibration routing", &p, err));
+    c->pick = p;
+    c->window_pick = c->pick + picks;
+    HS_TRY(hs_mem_alloc(c->mem, HS_MEM_ACT, (picks + some) * sizeof(float), "calibration routing", &p, err));
+    c->weight = p;
+    c->window_weight = c->weight + picks;
     HS_TRY(hs_mem_alloc(c->mem, HS_MEM_ACT, (uint64_t)HS_BATCH_MAX * row, "a window's activations", &p, err));
     c->trial = p;
     return HLWQ_OK;
@@ -92,11 +94,10 @@ void hs_calibration_close(hs_calibration *c)
         return;
     hs_watch nobody = {0};
     hs_backend_cpu_watch(c->backend, &nobody);
-    for (int way = 0; way < HS_WAYS; way++) {
+    for (int way = 0; way < HS_WAYS; way++)
         hs_mem_free(c->mem, c->x[way]);
-        hs_mem_free(c->mem, c->pick[way]);
-        hs_mem_free(c->mem, c->weight[way]);
-    }
+    hs_mem_free(c->mem, c->pick);
+    hs_mem_free(c->mem, c->weight);
     hs_mem_free(c->mem, c->trial);
     hs_mem_free(c->mem, c->ids);
     hs_mem_free(c->mem, c->state);
@@ -128,13 +129,14 @@ hlwq_status hs_calibration_mixer(hs_calibration *c, const hs_layer *layer, float
     return ops->deltanet(c->backend, &layer->delta, &c->delta, 0, c->window, x, err);
 }
 
-hlwq_status hs_calibration_route(hs_calibration *c, const hs_layer *layer, hs_way way, hlwq_error *err)
+hlwq_status hs_calibration_route(hs_calibration *c, const hs_layer *layer, hlwq_error *err)
 {
     size_t hidden = c->config->hidden, used = c->config->experts_used;
     for (uint32_t w = 0; w < c->windows; w++) {
         size_t at = (size_t)w * c->window;
-        hs_routing routing = {c->pick[way] + at * used, c->weight[way] + at * used};
-        HS_TRY(c->backend->ops->route(c->backend, &layer->mixture, c->window, c->x[way] + at * hidden, &routing, err));
+        hs_routing routing = {c->pick + at * used, c->weight + at * used};
+        HS_TRY(c->backend->ops->route(c->backend, &layer->mixture, c->window, c->x[HS_WAY_RESULT] + at * hidden,
+                                      &routing, err));
     }
     return HLWQ_OK;
 }
@@ -166,29 +168,17 @@ static hlwq_status next_chosen(void *user, const int32_t **id, uint32_t *n, hs_p
     return HLWQ_OK;
 }
 
-static hlwq_status mixture(hs_calibration *c, const hs_layer *layer, const hs_ffn *expert, hs_way way, uint32_t w,
-                           hlwq_error *err)
-{
-    size_t at = (size_t)w * c->window, used = c->config->experts_used;
-    float *x = c->x[way] + at * c->config->hidden;
-    hs_routing routing = {c->pick[way] + at * used, c->weight[way] + at * used};
-    HS_TRY(c->backend->ops->route(c->backend, &layer->mixture, c->window, x, &routing, err));
-    chosen s = {.c = c, .pick = routing.id};
-    hs_expert_source source = {next_chosen, &s};
-    return c->backend->ops->experts(c->backend, &layer->mixture, expert, &source, c->window, &routing, x, err);
-}
-
-hlwq_status hs_calibration_feed_forward(hs_calibration *c, const hs_layer *layer, const hs_ffn *expert, hs_way way,
+hlwq_status hs_calibration_feed_forward(hs_calibration *c, const hs_layer *layer, const hs_ffn *expert, float *x,
                                         hlwq_error *err)
 {
-    for (uint32_t w = 0; w < c->windows; w++) {
-        if (layer->moe)
-            HS_TRY(mixture(c, layer, expert, way, w, err));
-        else
-            HS_TRY(c->backend->ops->dense(c->backend, layer->ffn_norm, c->config->eps, &layer->dense, c->window,
-                                          c->x[way] + (size_t)w * c->window * c->config->hidden, err));
-    }
-    return HLWQ_OK;
+    const hs_backend_ops *ops = c->backend->ops;
+    if (!layer->moe)
+        return ops->dense(c->backend, layer->ffn_norm, c->config->eps, &layer->dense, c->window, x, err);
+    hs_routing routing = {c->window_pick, c->window_weight};
+    HS_TRY(ops->route(c->backend, &layer->mixture, c->window, x, &routing, err));
+    chosen s = {.c = c, .pick = routing.id};
+    hs_expert_source source = {next_chosen, &s};
+    return ops->experts(c->backend, &layer->mixture, expert, &source, c->window, &routing, x, err);
 }
 
 void hs_calibration_hidden(hs_calibration *c, const hs_ffn *w, const float *u, uint32_t n, float *h)

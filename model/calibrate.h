@@ -25,8 +25,10 @@ typedef struct hs_calibration {
     int32_t *ids;                     /* [tokens] */
     float *x[HS_WAYS];                /* [tokens][hidden] residual stream */
     float *trial;                     /* [window][hidden] */
-    int32_t *pick[HS_WAYS];           /* [tokens][used] experts of the layer in hand; mixtures */
-    float *weight[HS_WAYS];
+    int32_t *pick;                    /* [tokens][used] experts that the result chose last; mixtures */
+    float *weight;
+    int32_t *window_pick; /* [window][used] */
+    float *window_weight;
 
     /* The state of one layer, for one window. */
     hs_delta_state delta;
@@ -50,14 +52,14 @@ void hs_calibration_close(hs_calibration *c); /* idempotent for zeroed structs *
 /* Both ways begin with the same embeddings. */
 hlwq_status hs_calibration_embed(hs_calibration *c, const hs_matrix *table, hlwq_error *err);
 
-/* The mixer of `layer` on window w: x [window][hidden] advances. */
+/* The mixer of `layer` on one window: x [window][hidden] advances. */
 hlwq_status hs_calibration_mixer(hs_calibration *c, const hs_layer *layer, float *x, hlwq_error *err);
 
-/* Chooses experts for all tokens of a way. */
-hlwq_status hs_calibration_route(hs_calibration *c, const hs_layer *layer, hs_way way, hlwq_error *err);
+/* Chooses the experts of all tokens of the result: c->pick and c->weight. */
+hlwq_status hs_calibration_route(hs_calibration *c, const hs_layer *layer, hlwq_error *err);
 
-/* The feed-forward of `layer` on all tokens of a way. expert [experts]: mixtures. */
-hlwq_status hs_calibration_feed_forward(hs_calibration *c, const hs_layer *layer, const hs_ffn *expert, hs_way way,
+/* The feed-forward of `layer` on one window: x advances. expert [experts]: mixtures. */
+hlwq_status hs_calibration_feed_forward(hs_calibration *c, const hs_layer *layer, const hs_ffn *expert, float *x,
                                         hlwq_error *err);
 
 /* One feed-forward alone on n rows u; what goes into `down` is put at h [n][width]. At most HS_BATCH_MAX rows. */

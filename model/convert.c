@@ -43,6 +43,7 @@ static hlwq_status outer_format(hs_dtype *dtype, const char *what, uint32_t bits
 /* The precision plan: matrices as asked, everything small as it is. */
 hlwq_status hs_plan_precision(hs_precision *p, const hlwq_convert_options *o, hlwq_error *err)
 {
+    *p = (hs_precision){0};
     HS_TRY(hs_matrix_format(&p->matrix, o->format, o->bits, err));
     HS_TRY(outer_format(&p->head, "--head-bits", o->head_bits, p->matrix, err));
     return outer_format(&p->embed, "--embed-bits", o->embed_bits, p->matrix, err);

@@ -7,10 +7,14 @@
 #include "base/size.h"
 #include "model/engine.h"
 #include "model/quantize_text.h"
+#include "model/quantize_widths.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 hlwq_quantize_options hlwq_quantize_options_default(void)
 {
@@ -20,11 +24,9 @@ hlwq_quantize_options hlwq_quantize_options_default(void)
                                    .sweeps = 4,
                                    .damping = 0.01f,
                                    .follow = 1.0f,
-                                   .catch_up = 0.0f,
+                                   .catch_up = 0.5f,
                                    .blend_tokens = 16.0f};
 }
-
-/* ---- opening -------------------------------------------------------------------------------- */
 
 static hlwq_status check_options(const hlwq_quantize_options *o, hlwq_error *err)
 {
@@ -32,8 +34,6 @@ static hlwq_status check_options(const hlwq_quantize_options *o, hlwq_error *err
         return hs_fail(err, HLWQ_ERR_ARG, "quantize needs a source, a text and an output");
     if (!(o->bits >= 2 && o->bits <= 6))
         return hs_fail(err, HLWQ_ERR_ARG, "--bits is %g, but must be 2..6", o->bits);
-    if (o->bits != (uint32_t)o->bits)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "--bits is %g, but must be whole", o->bits);
     if (o->window < 16 || o->window > HS_BATCH_MAX)
         return hs_fail(err, HLWQ_ERR_ARG, "windows of %u tokens, but they must be 16..%d", o->window, HS_BATCH_MAX);
     if (o->tokens < o->window || o->tokens > 1u << 24)
@@ -45,181 +45,7 @@ static hlwq_status check_options(const hlwq_quantize_options *o, hlwq_error *err
     return HLWQ_OK;
 }
 
-static hlwq_status open_stores(hs_quantize *q, hlwq_error *err)
-{
-    const hlwq_quantize_options *o = q->o;
-    hs_precision p;
-    hlwq_convert_options like = {.bits = (uint32_t)o->bits, .head_bits = o->head_bits, .embed_bits = o->embed_bits};
-    HS_TRY(hs_plan_precision(&p, &like, err));
-    HS_TRY(hs_store_open(&q->source, q->mem, o->source, NULL, &q->log, err));
-    hs_log silent = {0};
-    HS_TRY(hs_store_open(&q->result, q->mem, o->source, &p, &silent, err));
-    const hs_table *t = hs_store_table(q->source);
-    if (t->config.hidden % 8)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "a hidden size of %u is not a multiple of 8", t->config.hidden);
-    return HLWQ_OK;
-}
-
-static hlwq_status open_backend(hs_quantize *q, hlwq_error *err)
-{
-    const hs_table *from = hs_store_table(q->source), *to = hs_store_table(q->result);
-    hs_limits limits = hs_network_limits(to, HS_BATCH_MAX);
-    limits.dtypes |= hs_network_limits(from, HS_BATCH_MAX).dtypes;
-    hs_cpu_options exact = {.exact = true};
-    HS_TRY(hs_backend_cpu_open(&q->backend, q->mem, q->pool, &limits, &exact, err));
-    q->from = (hs_network){.table = from, .config = &from->config, .store = q->source, .backend = q->backend};
-    q->to = (hs_network){.table = to, .config = &to->config, .store = q->result, .backend = q->backend};
-    void *p;
-    HS_TRY(
-        hs_mem_alloc(q->mem, HS_MEM_TABLE, (from->config.rotary_dims / 2 + 1) * sizeof(float), "frequencies", &p, err));
-    q->from.inv_freq = q->to.inv_freq = p;
-    hs_rope_frequencies(p, &from->config);
-    return HLWQ_OK;
-}
-
-/* The most inputs and rows that a matrix of a layer has. */
-static void widest(const hs_table *t, uint32_t *cols)
-{
-    *cols = 0;
-    for (uint32_t g = 0; g < t->n_groups; g++)
-        for (uint32_t i = 0; i < t->group[g].n_parts; i++) {
-            const hs_part *p = &t->group[g].part[i];
-            if ((t->group[g].kind == HS_GROUP_LAYER || t->group[g].kind == HS_GROUP_EXPERTS) &&
-                hs_role_class_of(p->role) == HS_CLASS_MATRIX && p->cols > *cols)
-                *cols = p->cols;
-        }
-}
-
-static hlwq_status take(hs_quantize *q, uint64_t count, uint64_t size, const char *what, void *out, hlwq_error *err)
-{
-    void *p;
-    HS_TRY(hs_mem_alloc(q->mem, HS_MEM_ACT, count * size, what, &p, err));
-    memcpy(out, &p, sizeof p);
-    return HLWQ_OK;
-}
-
-static hlwq_status open_room(hs_quantize *q, hlwq_error *err)
-{
-    const hs_config *c = &hs_store_table(q->source)->config;
-    uint32_t cols;
-    widest(hs_store_table(q->source), &cols);
-    uint64_t n = hs_align_up(cols, HS_BLOCK), square = n * n, f = sizeof(float), batch = HS_BATCH_MAX;
-    uint64_t hidden = hs_align_up(c->hidden, HS_BLOCK), picks = (uint64_t)q->calib.tokens * (c->experts_used + 1);
-    hs_reads *r = &q->reads;
-    HS_TRY(take(q, square, f, "sums of products", &r->h, err));
-    HS_TRY(take(q, square, f, "sums of products", &r->t, err));
-    HS_TRY(take(q, square, f, "sums of products", &r->shift, err));
-    HS_TRY(take(q, n, f, "sums of products", &r->d, err));
-    HS_TRY(take(q, c->hidden * n, f, "sums of products", &r->wanted, err));
-    for (int way = 0; way < HS_WAYS; way++) {
-        HS_TRY(take(q, batch * n, f, "rotated inputs", &r->rows[way], err));
-        HS_TRY(take(q, batch * n, f, "inputs", &q->hidden_rows[way], err));
-    }
-    HS_TRY(take(q, 2 * batch * hidden, f, "inputs", &q->u, err));
-    HS_TRY(take(q, hs_fit_scratch_bytes(cols, hs_pool_threads(q->pool)), 1, "rows to fit", &q->scratch, err));
-    HS_TRY(take(q, picks, f, "weights of tokens", &q->token_weight, err));
-    if (c->experts == 0)
-        return HLWQ_OK;
-    HS_TRY(take(q, hidden * hidden, f, "sums of products", &q->shared_inputs, err));
-    HS_TRY(take(q, picks, sizeof(uint32_t), "tokens by expert", &q->token, err));
-    HS_TRY(take(q, picks, sizeof(uint32_t), "tokens by expert", &q->slot, err));
-    HS_TRY(take(q, c->experts + 1, sizeof(uint32_t), "tokens by expert", &q->start, err));
-    HS_TRY(take(q, c->experts, sizeof(hs_ffn), "experts", &q->work.source_expert, err));
-    return take(q, c->experts, sizeof(hs_ffn), "experts", &q->work.result_expert, err);
-}
-
-static void close_all(hs_quantize *q)
-{
-    hs_reads *r = &q->reads;
-    hs_calibration_close(&q->calib);
-    void *const block[] = {r->h,
-                           r->t,
-                           r->shift,
-                           r->d,
-                           r->wanted,
-                           r->rows[0],
-                           r->rows[1],
-                           q->hidden_rows[0],
-                           q->hidden_rows[1],
-                           q->u,
-                           q->scratch,
-                           q->token_weight,
-                           q->shared_inputs,
-                           q->token,
-                           q->slot,
-                           q->start,
-                           q->work.source_expert,
-                           q->work.result_expert,
-                           q->from.inv_freq};
-    for (size_t i = 0; q->mem && i < sizeof block / sizeof *block; i++)
-        hs_mem_free(q->mem, block[i]);
-    if (q->backend)
-        q->backend->ops->close(q->backend);
-    hs_store_close(q->result);
-    hs_store_close(q->source);
-    hs_pool_close(q->pool);
-    if (q->mem)
-        hs_mem_close(q->mem);
-}
-
 /* ---- one layer ------------------------------------------------------------------------------ */
-
-static const hs_group *group_of(const hs_table *t, hs_group_kind kind, uint32_t layer, uint32_t *index)
-{
-    *index = 0;
-    for (uint32_t g = 0; g < t->n_groups; g++)
-        if (t->group[g].kind == kind && t->group[g].layer == layer) {
-            *index = g;
-            return &t->group[g];
-        }
-    return NULL;
-}
-
-/* All extents of a group. */
-static hlwq_status load_group(hs_quantize *q, hs_store *s, uint32_t g, uint8_t **out, hlwq_error *err)
-{
-    const hs_group *group = &hs_store_table(s)->group[g];
-    HS_TRY(take(q, group->bytes, group->count, "a layer's weights", out, err));
-    for (uint32_t e = 0; e < group->count; e++)
-        HS_TRY(hs_store_load(s, g, e, q->pool, false, *out + e * group->bytes, err));
-    return HLWQ_OK;
-}
-
-static hlwq_status load_layer(hs_quantize *q, uint32_t layer, hlwq_error *err)
-{
-    hs_layer_work *w = &q->work;
-    const hs_table *from = q->from.table, *to = q->to.table;
-    uint32_t a, b;
-    w->from_group = group_of(from, HS_GROUP_LAYER, layer, &a);
-    w->to_group = group_of(to, HS_GROUP_LAYER, layer, &b);
-    HS_TRY(load_group(q, q->source, a, &w->from, err));
-    HS_TRY(load_group(q, q->result, b, &w->to, err));
-    hs_network_bind_at(&q->from, w->from_group, w->from, &w->source);
-    hs_network_bind_at(&q->to, w->to_group, w->to, &w->result);
-    if (from->config.experts == 0)
-        return HLWQ_OK;
-    w->from_experts_group = group_of(from, HS_GROUP_EXPERTS, layer, &a);
-    w->to_experts_group = group_of(to, HS_GROUP_EXPERTS, layer, &b);
-    HS_TRY(load_group(q, q->source, a, &w->from_experts, err));
-    HS_TRY(load_group(q, q->result, b, &w->to_experts, err));
-    for (uint32_t e = 0; e < from->config.experts; e++) {
-        w->source_expert[e] = hs_network_bind_expert_at(&q->from, w->from_experts_group,
-                                                        w->from_experts + e * w->from_experts_group->bytes);
-        w->result_expert[e] =
-            hs_network_bind_expert_at(&q->to, w->to_experts_group, w->to_experts + e * w->to_experts_group->bytes);
-    }
-    return HLWQ_OK;
-}
-
-static void drop_layer(hs_quantize *q)
-{
-    hs_layer_work *w = &q->work;
-    hs_mem_free(q->mem, w->from);
-    hs_mem_free(q->mem, w->to);
-    hs_mem_free(q->mem, w->from_experts);
-    hs_mem_free(q->mem, w->to_experts);
-    w->from = w->to = w->from_experts = w->to_experts = NULL;
-}
 
 static void say_layer(hs_quantize *q, uint32_t layer, double seconds)
 {
@@ -244,19 +70,66 @@ static hlwq_status append(hs_container_writer *w, const hs_group *group, const u
     return HLWQ_OK;
 }
 
-static hlwq_status do_layer(hs_quantize *q, hs_container_writer *w, uint32_t layer, hlwq_error *err)
+/* Bytes of the layer's expert extents. */
+static uint64_t expert_bytes(const hs_layer_work *w)
+{
+    return w->to_experts ? w->to_experts_group->bytes * w->to_experts_group->count : 0;
+}
+
+static uint64_t stream_bytes(const hs_quantize *q)
+{
+    return (uint64_t)q->calib.tokens * q->calib.config->hidden * sizeof(float);
+}
+
+/* Codes first, then where the text stands: a run that finds the second finds the first. */
+static hlwq_status save_layer(hs_quantize *q, uint32_t layer, hlwq_error *err)
+{
+    const hs_layer_work *w = &q->work;
+    char name[HS_WORK_NAME];
+    hs_work_layer_name(name, layer);
+    HS_TRY(hs_work_save(&q->saved, name, w->to, w->to_group->bytes, w->to_experts, expert_bytes(w), err));
+    hs_work now = {q->saved.folder, q->saved.key + layer};
+    return hs_work_save(&now, "streams", q->calib.x[HS_WAY_SOURCE], stream_bytes(q), q->calib.x[HS_WAY_RESULT],
+                        stream_bytes(q), err);
+}
+
+/* The number of layers that an earlier run has finished. */
+static uint32_t finished_layers(hs_quantize *q)
+{
+    for (uint32_t n = q->from.config->layers; n > 0; n--) {
+        hs_work then = {q->saved.folder, q->saved.key + n - 1};
+        if (hs_work_load(&then, "streams", q->calib.x[HS_WAY_SOURCE], stream_bytes(q), q->calib.x[HS_WAY_RESULT],
+                         stream_bytes(q)))
+            return n;
+    }
+    return 0;
+}
+
+static hlwq_status fit_layer(hs_quantize *q, uint32_t layer, hlwq_error *err)
 {
     uint64_t start = hs_now_ns();
-    hlwq_status st = load_layer(q, layer, err);
+    HS_TRY(hs_quantize_layer(q, err));
+    HS_TRY(save_layer(q, layer, err));
+    say_layer(q, layer, (double)(hs_now_ns() - start) * 1e-9);
+    return HLWQ_OK;
+}
+
+static hlwq_status do_layer(hs_quantize *q, hs_container_writer *w, uint32_t layer, bool finished, hlwq_error *err)
+{
+    char name[HS_WORK_NAME];
+    hs_work_layer_name(name, layer);
+    hlwq_status st = hs_quantize_load_layer(q, layer, err);
+    hs_layer_work *k = &q->work;
+    if (st == HLWQ_OK && !finished)
+        st = fit_layer(q, layer, err);
+    else if (st == HLWQ_OK && !hs_work_load(&q->saved, name, k->to, k->to_group->bytes, k->to_experts, expert_bytes(k)))
+        st = hs_fail(err, HLWQ_ERR_FORMAT, "%s/%s is damaged; remove %s to start again", q->saved.folder, name,
+                     q->saved.folder);
     if (st == HLWQ_OK)
-        st = hs_quantize_layer(q, layer, err);
-    if (st == HLWQ_OK)
-        st = append(w, q->work.to_group, q->work.to, err);
-    if (st == HLWQ_OK && q->work.to_experts)
-        st = append(w, q->work.to_experts_group, q->work.to_experts, err);
-    drop_layer(q);
-    if (st == HLWQ_OK)
-        say_layer(q, layer, (double)(hs_now_ns() - start) * 1e-9);
+        st = append(w, k->to_group, k->to, err);
+    if (st == HLWQ_OK && k->to_experts)
+        st = append(w, k->to_experts_group, k->to_experts, err);
+    hs_quantize_drop_layer(q);
     return st;
 }
 
@@ -267,7 +140,7 @@ static hlwq_status copy_group(hs_quantize *q, hs_container_writer *w, uint32_t g
 {
     const hs_group *group = &q->to.table->group[g];
     uint8_t *extent;
-    HS_TRY(take(q, group->bytes, 1, "extent", &extent, err));
+    HS_TRY(hs_quantize_take(q, group->bytes, 1, "extent", &extent, err));
     hlwq_status st = HLWQ_OK;
     for (uint32_t e = 0; e < group->count && st == HLWQ_OK; e++) {
         st = hs_store_load(q->result, g, e, q->pool, false, extent, err);
@@ -278,24 +151,14 @@ static hlwq_status copy_group(hs_quantize *q, hs_container_writer *w, uint32_t g
     return st;
 }
 
-static hlwq_status embed(hs_quantize *q, hlwq_error *err)
-{
-    uint32_t g;
-    const hs_group *group = group_of(q->to.table, HS_GROUP_EMBED, 0, &g);
-    const hs_part *p = hs_group_find(group, HS_EMBED);
-    uint8_t *extent;
-    HS_TRY(load_group(q, q->result, g, &extent, err));
-    hs_matrix table = hs_matrix_at(p->dtype, p->rows, p->cols, &p->planes, extent + p->offset,
-                                   hs_dtype_rotated(p->dtype) ? hs_store_book(q->result, p->book) : NULL);
-    hlwq_status st = hs_calibration_embed(&q->calib, &table, err);
-    hs_mem_free(q->mem, extent);
-    return st;
-}
-
 static hlwq_status write_all(hs_quantize *q, hs_container_writer *w, hlwq_error *err)
 {
     const hs_table *t = q->to.table;
-    HS_TRY(embed(q, err));
+    uint32_t finished = finished_layers(q);
+    if (finished)
+        hs_log_line(&q->log, HLWQ_LOG_INFO, "going on after layer %u, from %s", finished - 1, q->saved.folder);
+    else
+        HS_TRY(hs_quantize_embed(q, err)) /* a file that did not load may have been read in part */;
     for (uint32_t g = 0; g < t->n_groups; g++) {
         const hs_group *group = &t->group[g];
         if (group->kind == HS_GROUP_EXPERTS)
@@ -304,14 +167,16 @@ static hlwq_status write_all(hs_quantize *q, hs_container_writer *w, hlwq_error 
             HS_TRY(copy_group(q, w, g, err));
             continue;
         }
-        HS_TRY(do_layer(q, w, group->layer, err));
+        HS_TRY(do_layer(q, w, group->layer, group->layer < finished, err));
         if (q->o->progress && !q->o->progress(q->o->user, group->layer + 1, t->config.layers))
-            return hs_fail(err, HLWQ_ERR_CANCELLED, "quantize was stopped after layer %u", group->layer);
+            return hs_fail(err, HLWQ_ERR_CANCELLED,
+                           "quantize was stopped after layer %u; the same command goes on from %s", group->layer,
+                           q->saved.folder);
     }
     return HLWQ_OK;
 }
 
-static hlwq_status quantize(hs_quantize *q, hlwq_error *err)
+static hlwq_status write_container(hs_quantize *q, hlwq_error *err)
 {
     hs_container_writer *w;
     hs_container_blobs blobs = {.provenance = hs_store_provenance(q->result)};
@@ -326,24 +191,86 @@ static hlwq_status quantize(hs_quantize *q, hlwq_error *err)
     return hs_container_commit(w, err);
 }
 
-static hlwq_status open_all(hs_quantize *q, hlwq_error *err)
+/* Everything that the output depends on. */
+static hlwq_status make_key(const hs_quantize *q, const int32_t *ids, uint64_t n_ids, uint64_t *key, hlwq_error *err)
 {
-    int32_t *ids;
-    uint32_t windows;
+    const hlwq_quantize_options *o = q->o;
+    const double setting[] = {1 /* version of this list */,
+                              o->bits,
+                              (double)o->target_bytes,
+                              o->head_bits,
+                              o->embed_bits,
+                              o->window,
+                              o->sweeps,
+                              o->damping,
+                              o->follow,
+                              o->catch_up,
+                              o->blend_tokens};
+    uint64_t bytes, source;
+    HS_TRY(hs_quantize_source_key(o->source, &source, err));
+    XXH3_state_t *state = XXH3_createState();
+    if (!state)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to quantize");
+    XXH3_64bits_reset(state);
+    XXH3_64bits_update(state, setting, sizeof setting);
+    XXH3_64bits_update(state, &source, sizeof source);
+    XXH3_64bits_update(state, ids, n_ids * sizeof *ids);
+    const char *config = hs_store_blob(q->source, HS_BLOB_CONFIG, &bytes);
+    XXH3_64bits_update(state, config, bytes);
+    *key = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    return HLWQ_OK;
+}
+
+static hlwq_status run(hs_quantize *q, const int32_t *ids, uint32_t windows, hlwq_error *err)
+{
+    uint64_t key = 0;
+    hs_precision p;
+    const hlwq_quantize_options *o = q->o;
+    hlwq_convert_options like = {
+        .bits = (uint32_t)(o->bits + 0.5), .head_bits = o->head_bits, .embed_bits = o->embed_bits};
+    HS_TRY(hs_plan_precision(&p, &like, err));
+    HS_TRY(make_key(q, ids, (uint64_t)windows * o->window, &key, err));
+    HS_TRY(hs_work_open(&q->saved, o->output, key, err));
+    HS_TRY(hs_quantize_widths(q, &p, ids, windows, err));
+    hlwq_status st = hs_quantize_open_run(q, &p, ids, windows, err);
+    if (st == HLWQ_OK)
+        st = write_container(q, err);
+    hs_quantize_close_run(q);
+    if (st == HLWQ_OK)
+        hs_work_remove(&q->saved, q->from.config->layers);
+    return st;
+}
+
+static hlwq_status open_source(hs_quantize *q, hlwq_error *err)
+{
     q->mem = hs_mem_open(0);
     if (!q->mem)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to quantize");
     HS_TRY(hs_pool_open(q->o->threads, &q->pool, err));
-    HS_TRY(open_stores(q, err));
-    HS_TRY(open_backend(q, err));
-    HS_TRY(hs_quantize_text(q->mem, q->result, q->o->calibration, q->o->window, q->o->tokens / q->o->window, &ids,
-                            &windows, err));
-    hlwq_status st =
-        hs_calibration_open(&q->calib, q->mem, q->pool, q->backend, q->from.config, ids, q->o->window, windows, err);
+    HS_TRY(hs_store_open(&q->source, q->mem, q->o->source, NULL, &q->log, err));
+    const hs_table *t = hs_store_table(q->source);
+    if (t->config.hidden % 8)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "a hidden size of %u is not a multiple of 8", t->config.hidden);
+    HS_TRY(hs_quantize_take(q, t->config.rotary_dims / 2 + 1, sizeof(float), "frequencies", &q->inv_freq, err));
+    hs_rope_frequencies(q->inv_freq, &t->config);
+    q->from = (hs_network){.table = t, .config = &t->config, .store = q->source, .inv_freq = q->inv_freq};
+    return HLWQ_OK;
+}
+
+static hlwq_status quantize(hs_quantize *q, hlwq_error *err)
+{
+    const hlwq_quantize_options *o = q->o;
+    int32_t *ids;
+    uint32_t windows;
+    if (!o->overwrite && hs_path_exists(o->output)) /* said before the work, not after it */
+        return hs_fail(err, HLWQ_ERR_IO, "%s exists already; --force replaces it", o->output);
+    HS_TRY(open_source(q, err));
+    HS_TRY(hs_quantize_text(q->mem, q->source, o->calibration, o->window, o->tokens / o->window, &ids, &windows, err));
+    hs_log_line(&q->log, HLWQ_LOG_INFO, "calibrating on %u windows of %u tokens", windows, o->window);
+    hlwq_status st = run(q, ids, windows, err);
     free(ids);
-    HS_TRY(st);
-    hs_log_line(&q->log, HLWQ_LOG_INFO, "calibrating on %u windows of %u tokens", windows, q->o->window);
-    return open_room(q, err);
+    return st;
 }
 
 hlwq_status hlwq_quantize(const hlwq_quantize_options *o, hlwq_error *err)
@@ -354,10 +281,20 @@ hlwq_status hlwq_quantize(const hlwq_quantize_options *o, hlwq_error *err)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to quantize");
     q->o = o;
     q->log = (hs_log){o->log, o->user};
-    hlwq_status st = open_all(q, err);
-    if (st == HLWQ_OK)
-        st = quantize(q, err);
-    close_all(q);
+    hlwq_status st = quantize(q, err);
+    uint64_t peak = q->mem ? hs_mem_peak_bytes(q->mem) : 0;
+    free(q->width);
+    hs_work_close(&q->saved);
+    hs_store_close(q->source);
+    if (q->mem)
+        hs_mem_free(q->mem, q->inv_freq);
+    hs_pool_close(q->pool);
+    if (q->mem)
+        hs_mem_close(q->mem);
     free(q);
+    if (st == HLWQ_OK) {
+        hs_log log = {o->log, o->user};
+        hs_log_line(&log, HLWQ_LOG_INFO, "at most %.1f MiB of memory were held", (double)peak / 1048576.0);
+    }
     return st;
 }

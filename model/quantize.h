@@ -1,8 +1,8 @@
 /*
  * model/quantize.h - what hlwq_quantize holds, for the files that share it.
  *
- * quantize.c is the course of things, quantize_layer.c fits the matrices of one layer, calibrate.c knows what they
- * read.
+ * quantize.c is the course of things, quantize_room.c its memory, quantize_layer.c fits the matrices of one layer,
+ * calibrate.c knows what they read, sensitivity.c and allocate.c decide on their widths.
  */
 #ifndef HS_MODEL_QUANTIZE_H
 #define HS_MODEL_QUANTIZE_H
@@ -10,6 +10,7 @@
 #include "kernels/fit.h"
 #include "kernels/gram.h"
 #include "model/calibrate.h"
+#include "model/quantize_work.h"
 
 /* What several matrices read, and what the checkpoint's would have read in its place. */
 typedef struct hs_reads {
@@ -18,7 +19,6 @@ typedef struct hs_reads {
     float *d;             /* [n] */
     float *wanted;        /* [hidden][n] */
     float *rows[HS_WAYS]; /* [HS_BATCH_MAX][n] rotated */
-    double tokens;        /* seen, by weight */
 } hs_reads;
 
 /* The layer in hand. */
@@ -32,19 +32,26 @@ typedef struct hs_layer_work {
 } hs_layer_work;
 
 typedef struct hs_quantize {
-    const hlwq_quantize_options *o;
+    const hlwq_quantize_options *o; /* of the run in hand: the trial has its own */
     hs_mem *mem;
     hs_pool *pool;
     hs_log log;
-    hs_store *source, *result; /* the directory as it is, and with packed matrices */
-    hs_network from, to;       /* config, store and frequencies for binding */
+    hs_store *source;
+    float *inv_freq;
+    hs_network from; /* config, store and frequencies for binding */
+    uint8_t *width;  /* [layers * HS_KIND_COUNT] bits, where they differ; NULL = all alike */
+    hs_work saved;
+
+    /* Of one run: opened by hs_quantize_open_run. */
+    hs_store *result; /* the directory with packed matrices */
+    hs_network to;
     hs_backend *backend;
     hs_calibration calib;
     hs_reads reads;
     void *scratch;        /* of hs_fit_matrix */
     float *shared_inputs; /* [hidden][hidden] of all tokens of the layer, for experts that see few */
     float *u, *hidden_rows[HS_WAYS];
-    float *token_weight; /* [tokens] */
+    float *token_weight; /* [tokens * (used + 1)] */
     uint32_t *token;     /* [tokens * used] by expert */
     uint32_t *slot, *start;
     hs_layer_work work;
@@ -54,6 +61,29 @@ typedef struct hs_quantize {
 } hs_quantize;
 
 /* Fits all matrices of the layer in `q->work`, and takes both ways through it. */
-hlwq_status hs_quantize_layer(hs_quantize *q, uint32_t layer, hlwq_error *err);
+hlwq_status hs_quantize_layer(hs_quantize *q, hlwq_error *err);
+
+/* ---- quantize_room.c ------------------------------------------------------------------------ */
+
+/* count * size bytes at *(void **)out */
+hlwq_status hs_quantize_take(hs_quantize *q, uint64_t count, uint64_t size, const char *what, void *out,
+                             hlwq_error *err);
+
+/* All that a run needs besides the source: the result's store, a backend, `windows` windows of ids embedded, room. */
+hlwq_status hs_quantize_open_run(hs_quantize *q, const hs_precision *p, const int32_t *ids, uint32_t windows,
+                                 hlwq_error *err);
+void hs_quantize_close_run(hs_quantize *q);
+
+/* Both ways begin with the embeddings of the text. */
+hlwq_status hs_quantize_embed(hs_quantize *q, hlwq_error *err);
+
+const hs_group *hs_quantize_group(const hs_table *t, hs_group_kind kind, uint32_t layer, uint32_t *index);
+
+/* All extents of a group, to be freed. */
+hlwq_status hs_quantize_load(hs_quantize *q, hs_store *s, uint32_t group, uint8_t **out, hlwq_error *err);
+
+/* q->work of one layer: the source's, and the result's with plainly rounded matrices. */
+hlwq_status hs_quantize_load_layer(hs_quantize *q, uint32_t layer, hlwq_error *err);
+void hs_quantize_drop_layer(hs_quantize *q);
 
 #endif

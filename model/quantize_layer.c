@@ -23,7 +23,6 @@ static void begin_reads(hs_quantize *q, uint32_t cols)
 {
     hs_reads *r = &q->reads;
     r->n = padded(cols);
-    r->tokens = 0;
     memset(r->h, 0, (size_t)r->n * r->n * sizeof(float));
     memset(r->shift, 0, (size_t)r->n * r->n * sizeof(float));
     memset(r->wanted, 0, (size_t)q->calib.config->hidden * r->n * sizeof(float));
@@ -38,7 +37,6 @@ static void add_reads(hs_quantize *q, const float *source, const float *result, 
         float w = weight ? weight[i] : 1.0f;
         hs_gram_rotate(source + (size_t)i * cols, cols, w, r->rows[HS_WAY_SOURCE] + (size_t)i * r->n);
         hs_gram_rotate(result + (size_t)i * cols, cols, w, r->rows[HS_WAY_RESULT] + (size_t)i * r->n);
-        r->tokens += (double)w * w;
     }
     hs_gram_add(q->pool, r->h, r->n, r->rows[HS_WAY_RESULT], r->rows[HS_WAY_RESULT], count);
     hs_gram_add(q->pool, r->shift, r->n, r->rows[HS_WAY_RESULT], r->rows[HS_WAY_SOURCE], count);
@@ -51,7 +49,7 @@ static void add_lag(hs_quantize *q, const float *lag, uint32_t count)
     hs_gram_add_cross(q->pool, r->wanted, q->calib.config->hidden, r->n, lag, r->rows[HS_WAY_RESULT], count);
 }
 
-/* `few` = as many tokens of the whole layer's inputs are added to what was seen; NULL = none. */
+/* Targets less what is read, and the factor. */
 static void end_reads(hs_quantize *q)
 {
     hs_reads *r = &q->reads;
@@ -276,11 +274,10 @@ static hlwq_status fit_experts(hs_quantize *q, hlwq_error *err)
     hs_layer_work *w = &q->work;
     hs_calibration *c = &q->calib;
     uint32_t used = c->config->experts_used, picks = c->tokens * used;
-    HS_TRY(hs_calibration_route(c, &w->source, HS_WAY_SOURCE, err));
-    HS_TRY(hs_calibration_route(c, &w->result, HS_WAY_RESULT, err));
-    hs_sort_picks(c->pick[HS_WAY_RESULT], picks, used, c->config->experts, q->start, q->token, q->slot);
+    HS_TRY(hs_calibration_route(c, &w->result, err));
+    hs_sort_picks(c->pick, picks, used, c->config->experts, q->start, q->token, q->slot);
     for (uint32_t i = 0; i < picks; i++)
-        q->token_weight[q->slot[i]] = c->weight[HS_WAY_RESULT][i];
+        q->token_weight[q->slot[i]] = c->weight[i];
     for (uint32_t e = 0; e < c->config->experts; e++) {
         uint32_t first = q->start[e], count = q->start[e + 1] - first;
         q->unseen += count == 0;
@@ -328,13 +325,17 @@ static hlwq_status fit_feed_forward(hs_quantize *q, hlwq_error *err)
             HS_TRY(fit_module(q, &m, err));
         }
     }
-    HS_TRY(hs_calibration_feed_forward(&q->calib, s, w->source_expert, HS_WAY_SOURCE, err));
-    return hs_calibration_feed_forward(&q->calib, &w->result, w->result_expert, HS_WAY_RESULT, err);
+    hs_calibration *c = &q->calib;
+    for (uint32_t i = 0; i < c->windows; i++) {
+        size_t at = (size_t)i * c->window * c->config->hidden;
+        HS_TRY(hs_calibration_feed_forward(c, s, w->source_expert, c->x[HS_WAY_SOURCE] + at, err));
+        HS_TRY(hs_calibration_feed_forward(c, &w->result, w->result_expert, c->x[HS_WAY_RESULT] + at, err));
+    }
+    return HLWQ_OK;
 }
 
-hlwq_status hs_quantize_layer(hs_quantize *q, uint32_t layer, hlwq_error *err)
+hlwq_status hs_quantize_layer(hs_quantize *q, hlwq_error *err)
 {
-    (void)layer;
     memset(q->error, 0, sizeof q->error);
     memset(q->whole, 0, sizeof q->whole);
     q->starved = q->unseen = 0;

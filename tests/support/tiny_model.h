@@ -95,17 +95,22 @@ static inline void tiny_file(const char *dir, const char *name, const char *data
     assert_int_equal(fclose(f), 0);
 }
 
+/* Of the next model written. */
+static uint32_t tiny_vocab = 40;
+
 /* Writes the model into `dir` (created); returns the sum of all weights. */
 static inline double tiny_model_write(const char *dir, bool moe)
 {
     tiny_writer w = {0};
     hs_text config = {0}, file = {0};
+    char table[32];
+    snprintf(table, sizeof table, "[%u,32]", tiny_vocab);
     mkdir(dir, 0777);
-    tiny_tensor(&w, "model.embed_tokens.weight", "[40,32]", 1280, 2.0f, 0);
+    tiny_tensor(&w, "model.embed_tokens.weight", table, tiny_vocab * 32, 2.0f, 0);
     for (int i = 0; i < 4; i++)
         tiny_layer(&w, i, moe);
     tiny_tensor(&w, "model.norm.weight", "[32]", 32, 0.5f, 0);
-    tiny_tensor(&w, "lm_head.weight", "[40,32]", 1280, 1.0f, 0);
+    tiny_tensor(&w, "lm_head.weight", table, tiny_vocab * 32, 1.0f, 0);
     hs_text_add(&w.header, "}", 1);
 
     uint64_t header = w.header.bytes;
@@ -114,13 +119,13 @@ static inline double tiny_model_write(const char *dir, bool moe)
     hs_text_add(&file, w.data.data, w.data.bytes);
     hs_text_format(
         &config,
-        "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"vocab_size\":40,\"hidden_size\":32,"
+        "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"vocab_size\":%u,\"hidden_size\":32,"
         "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":16,"
         "\"hidden_act\":\"silu\",\"max_position_embeddings\":512,\"rms_norm_eps\":1e-6,"
         "\"tie_word_embeddings\":false,\"linear_conv_kernel_dim\":4,\"linear_key_head_dim\":16,"
         "\"linear_value_head_dim\":16,\"linear_num_key_heads\":2,\"linear_num_value_heads\":4,"
         "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000000,\"partial_rotary_factor\":0.25},",
-        moe ? "Qwen3_5MoeForCausalLM" : "Qwen3_5ForCausalLM", moe ? "qwen3_5_moe_text" : "qwen3_5_text");
+        moe ? "Qwen3_5MoeForCausalLM" : "Qwen3_5ForCausalLM", moe ? "qwen3_5_moe_text" : "qwen3_5_text", tiny_vocab);
     if (moe)
         hs_text_format(&config, "\"num_experts\":8,\"num_experts_per_tok\":2,\"moe_intermediate_size\":24,"
                                 "\"shared_expert_intermediate_size\":16}");

@@ -1,0 +1,34 @@
+/*
+ * model/quantize_work.h - what a quantize run has finished, in a folder beside its output until that is complete.
+ *
+ * Each file carries the run's key (everything the output depends on, hashed) and a checksum of its own, and appears
+ * only when whole: what loads was written by a run that would have gone on to write the same output.
+ */
+#ifndef HS_MODEL_QUANTIZE_WORK_H
+#define HS_MODEL_QUANTIZE_WORK_H
+
+#include "base/error.h"
+
+typedef struct hs_work {
+    char *folder; /* OUTPUT.work */
+    uint64_t key;
+} hs_work;
+
+hlwq_status hs_work_open(hs_work *w, const char *output, uint64_t key, hlwq_error *err);
+void hs_work_close(hs_work *w); /* the folder stays */
+
+/* Two pieces under one name; b may be NULL. */
+hlwq_status hs_work_save(const hs_work *w, const char *name, const void *a, uint64_t a_bytes, const void *b,
+                         uint64_t b_bytes, hlwq_error *err);
+
+/* False where there is no such file, or it is another run's, of another size, or damaged. */
+bool hs_work_load(const hs_work *w, const char *name, void *a, uint64_t a_bytes, void *b, uint64_t b_bytes);
+
+/* Removes the folder and what was saved in it. */
+void hs_work_remove(const hs_work *w, uint32_t layers);
+
+/* Name of a layer's file. */
+enum { HS_WORK_NAME = 24 };
+void hs_work_layer_name(char out[HS_WORK_NAME], uint32_t layer);
+
+#endif
