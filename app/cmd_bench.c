@@ -11,6 +11,7 @@
 #include "app/bench_speed.h"
 #include "app/commands.h"
 #include "app/open.h"
+#include "app/quality.h"
 #include "app/windows.h"
 
 #include "base/clock.h"
@@ -40,6 +41,7 @@ typedef struct bench {
     app_windows text;
     uint64_t windows, predictions, agree;
     double kl;
+    app_quality quality;
 } bench;
 
 static hlwq_status open_side(bench *b, side *s, bool exact, hlwq_error *err)
@@ -73,8 +75,8 @@ static void close_side(side *s)
     free(s->path);
 }
 
-/* Scores the prediction of `next` from one row of each side. */
-static void score(bench *b, size_t row, int32_t next)
+/* Scores the prediction of `next` from one row of each side, at `place` of the window. */
+static hlwq_status score(bench *b, size_t row, uint32_t place, int32_t next, hlwq_error *err)
 {
     uint32_t best, best_ref;
     const float *q = b->model.rows + row * b->vocab, *p = b->reference.rows + row * b->vocab;
@@ -82,11 +84,13 @@ static void score(bench *b, size_t row, int32_t next)
     b->model.nll += mass - (double)q[next];
     b->predictions++;
     if (!b->compare)
-        return;
+        return HLWQ_OK;
     double mass_ref = app_log_mass(p, b->vocab, &best_ref);
     b->reference.nll += mass_ref - (double)p[next];
-    b->kl += app_divergence(p, mass_ref, q, mass, b->vocab);
+    double kl = app_divergence(p, mass_ref, q, mass, b->vocab);
+    b->kl += kl;
     b->agree += best == best_ref;
+    return app_quality_add(&b->quality, kl, place, b->ctx - 1, err);
 }
 
 static hlwq_status eval(side *s, const int32_t *ids, size_t n, hlwq_error *err)
@@ -112,23 +116,26 @@ static hlwq_status run_window(bench *b, const int32_t *ids, hlwq_error *err)
         if (b->compare)
             HS_TRY(eval(&b->reference, ids + at, n, err));
         for (size_t row = 0; row < n; row++)
-            score(b, row, ids[at + row + 1]);
+            HS_TRY(score(b, row, at + (uint32_t)row, ids[at + row + 1], err));
     }
+    app_quality_end_window(&b->quality);
     return HLWQ_OK;
 }
 
-static void print_text(hs_text *t, const bench *b)
+static void print_text(hs_text *t, bench *b)
 {
     double n = (double)b->predictions;
     hs_text_format(t, "perplexity %.4f over %" PRIu64 " predictions in %" PRIu64 " windows of %u; %.1f tok/s\n",
                    exp(b->model.nll / n), b->predictions, b->windows, b->ctx,
                    app_rate(b->predictions, b->model.seconds));
-    if (b->compare)
-        hs_text_format(t, "reference perplexity %.4f; KL(reference || model) %.6f nats; top-1 agreement %.2f %%\n",
-                       exp(b->reference.nll / n), b->kl / n, 100.0 * (double)b->agree / n);
+    if (!b->compare)
+        return;
+    hs_text_format(t, "reference perplexity %.4f; KL(reference || model) %.6f nats; top-1 agreement %.2f %%\n",
+                   exp(b->reference.nll / n), b->kl / n, 100.0 * (double)b->agree / n);
+    app_quality_text(&b->quality, t);
 }
 
-static void print_json(hs_text *t, const bench *b)
+static void print_json(hs_text *t, bench *b)
 {
     double n = (double)b->predictions;
     hs_text_format(t, "{\"schema\":1,\"model\":");
@@ -141,8 +148,10 @@ static void print_json(hs_text *t, const bench *b)
     if (b->compare) {
         hs_text_format(t, ",\"reference\":{\"model\":");
         hs_text_json(t, b->reference.path, strlen(b->reference.path));
-        hs_text_format(t, ",\"perplexity\":%.6f,\"kl\":%.8f,\"top1\":%.6f}", exp(b->reference.nll / n), b->kl / n,
+        hs_text_format(t, ",\"perplexity\":%.6f,\"kl\":%.8f,\"top1\":%.6f", exp(b->reference.nll / n), b->kl / n,
                        (double)b->agree / n);
+        app_quality_json(&b->quality, t);
+        hs_text_format(t, "}");
     }
     hs_text_format(t, "}\n");
 }
@@ -205,5 +214,6 @@ int app_cmd_bench(const app_args *args)
     close_side(&b.reference);
     close_side(&b.model);
     hlwq_free(b.text.ids);
+    app_quality_close(&b.quality);
     return app_finish(st, &err);
 }
