@@ -549,7 +549,7 @@ static hlwq_status cpu_head(hs_backend *be, const float *norm, float eps, const 
 
 void hs_backend_cpu_watch(hs_backend *be, const hs_watch *watch)
 {
-    cpu_of(be)->watch = *watch;
+    hs_cpu_of(be)->watch = *watch;
 }
 
 void hs_backend_cpu_lane(hs_backend *be, const float *u, uint32_t n, const hs_ffn *expert, const int32_t *id,
