@@ -35,7 +35,7 @@ void hs_cpu_norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint
 }
 
 /* u = norm(x), as the input of several matrices. */
-static hs_input normed(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n)
+hs_input hs_cpu_normed(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n)
 {
     hs_cpu_norm_rows(c, x, w, eps, n, c->u);
     return (hs_input){.x = c->u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
@@ -89,343 +89,6 @@ static hlwq_status cpu_embed(hs_backend *be, const hs_matrix *table, const int32
     return HLWQ_OK;
 }
 
-/* ---- gated attention ------------------------------------------------------------------------ */
-
-/* cos and sin of position * inv_freq: the product in fp32 as the model was trained, then the functions in double. */
-static void rope_table(hs_cpu *c, const hs_attention *w, uint32_t first, uint32_t n)
-{
-    uint32_t half = w->rotary_dims / 2;
-    if (c->rope_table == w->inv_freq && c->rope_first == first && c->rope_n == n)
-        return;
-    for (uint32_t t = 0; t < n; t++)
-        for (uint32_t j = 0; j < half; j++) {
-            double angle = (double)((float)(first + t) * w->inv_freq[j]);
-            c->rope[(size_t)t * w->rotary_dims + j] = (float)cos(angle);
-            c->rope[(size_t)t * w->rotary_dims + half + j] = (float)sin(angle);
-        }
-    c->rope_table = w->inv_freq;
-    c->rope_first = first;
-    c->rope_n = n;
-}
-
-typedef struct attn_job {
-    hs_cpu *c;
-    const hs_attention *w;
-    const hs_kv_view *kv;
-    uint32_t first, n, width; /* width: of a row of proj */
-} attn_job;
-
-static void store_kv(const hs_cpu *c, const hs_kv_view *kv, uint32_t kv_dim, uint32_t pos, uint32_t at, uint32_t n,
-                     const float *k, const float *v)
-{
-    uint8_t *page = kv->page[pos / HS_GRID];
-    size_t row = (size_t)(pos % HS_GRID) * kv_dim + at, values = (size_t)HS_GRID * kv_dim;
-    if (kv->dtype == HS_F32) {
-        memcpy(page + row * 4, k, n * sizeof(float));
-        memcpy(page + (values + row) * 4, v, n * sizeof(float));
-        return;
-    }
-    uint16_t *h = (uint16_t *)(void *)page;
-    c->ops->to_half(h + row, k, n);
-    c->ops->to_half(h + values + row, v, n);
-}
-
-/* Per token: norm and rotate the queries and keys, append to the cache. */
-static void prepare_tokens(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    attn_job *j = user;
-    const hs_attention *w = j->w;
-    uint32_t d = w->head_dim;
-    (void)worker;
-    for (uint32_t t = first; t < last; t++) {
-        float *row = j->c->proj + (size_t)t * j->width;
-        float *k = row + w->q.rows, *v = k + w->k.rows;
-        const float *table = j->c->rope + (size_t)t * w->rotary_dims;
-        for (uint32_t h = 0; h < w->q_heads; h++) { /* query rows come first in each head, its gate after */
-            float *q = row + (size_t)h * 2 * d;
-            j->c->ops->rms_norm(q, w->q_norm, d, w->eps, q);
-            j->c->ops->rotate(q, table, w->rotary_dims);
-        }
-        for (uint32_t h = 0; h < w->kv_heads; h++) {
-            float *kh = k + (size_t)h * d;
-            j->c->ops->rms_norm(kh, w->k_norm, d, w->eps, kh);
-            j->c->ops->rotate(kh, table, w->rotary_dims);
-            store_kv(j->c, j->kv, w->kv_heads * d, j->first + t, h * d, d, kh, v + (size_t)h * d);
-        }
-    }
-}
-
-/* Items are positions of the pages that this batch codes. */
-static void code_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    attn_job *j = user;
-    (void)worker;
-    for (uint32_t i = first; i < last; i++) {
-        uint32_t page = hs_kv_coded_count(j->first ? j->first - 1 : 0) + i / HS_GRID;
-        hs_kv_encode_position(j->kv->page[page], j->kv->coded[page], &j->kv->layout, j->w->kv_heads, j->w->head_dim,
-                              i % HS_GRID);
-    }
-}
-
-/* Items are (kv head, tokens between two multiples of HS_ATTEND_TOKENS): none crosses the grid. */
-static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    attn_job *j = user;
-    const hs_attention *w = j->w;
-    uint32_t d = w->head_dim, group = w->q_heads / w->kv_heads;
-    float scale = 1.0f / sqrtf((float)d);
-    for (uint32_t i = first; i < last; i++) {
-        uint32_t head = i % w->kv_heads, row = j->first / HS_ATTEND_TOKENS + i / w->kv_heads;
-        uint32_t from = row * HS_ATTEND_TOKENS > j->first ? row * HS_ATTEND_TOKENS : j->first, t = from - j->first;
-        uint32_t edge = (row + 1) * HS_ATTEND_TOKENS - from, n = edge < j->n - t ? edge : j->n - t;
-        size_t out_width = (size_t)w->q_heads * d;
-        const float *q = j->c->proj + (size_t)t * j->width + (size_t)head * group * 2 * d;
-        float *out = j->c->out + t * out_width + (size_t)head * group * d;
-        j->c->ops->attend(j->kv, w->kv_heads, head, d, group, j->first + t, n, q, j->width, 2 * (size_t)d, out,
-                          out_width, scale, hs_cpu_scratch(j->c, worker));
-        for (uint32_t k = 0; k < n; k++)
-            for (uint32_t h = 0; h < group; h++)
-                j->c->ops->gate(out + k * out_width + (size_t)h * d, q + (size_t)k * j->width + (size_t)h * 2 * d + d,
-                                d);
-    }
-}
-
-static hlwq_status cpu_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first,
-                                 uint32_t n, float *x, hlwq_error *err)
-{
-    hs_cpu *c = hs_cpu_of(be);
-    (void)err;
-    assert(n <= c->lim.batch);
-    hs_input u = normed(c, x, w->norm, w->eps, n);
-    attn_job j = {c, w, kv, first, n, w->q.rows + w->k.rows + w->v.rows};
-    c->task[0] = (hs_task){&w->q, &u, NULL, n, c->proj, j.width};
-    c->task[1] = (hs_task){&w->k, &u, NULL, n, c->proj + w->q.rows, j.width};
-    c->task[2] = (hs_task){&w->v, &u, NULL, n, c->proj + w->q.rows + w->k.rows, j.width};
-    hs_cpu_run(c, 3);
-    rope_table(c, w, first, n);
-    hs_pool_run(c->pool, n, 1, prepare_tokens, &j);
-    uint32_t coded = hs_kv_coded_count(first ? first - 1 : 0), codes = hs_kv_coded_count(first + n - 1) - coded;
-    if (kv->coded && codes)
-        hs_pool_run(c->pool, codes * HS_GRID, 4, code_some, &j);
-    uint32_t rows = (first + n - 1) / HS_ATTEND_TOKENS - first / HS_ATTEND_TOKENS + 1;
-    hs_pool_run(c->pool, w->kv_heads * rows, 1, attend_some, &j);
-    hs_cpu_add_product(c, &w->o, c->out, n, x);
-    return HLWQ_OK;
-}
-
-/* ---- Gated DeltaNet ------------------------------------------------------------------------- */
-
-static void convolve(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    hs_delta_job *j = user;
-    (void)worker;
-    j->c->ops->conv(j->qkv, j->w->conv, j->w->taps, j->channels, first, last, j->n, j->conv, j->c->mix);
-}
-
-/* Per token: unit keys and queries, beta, log-decay. */
-static void delta_prepare(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    hs_delta_job *j = user;
-    const hs_delta *w = j->w;
-    (void)worker;
-    for (uint32_t t = first; t < last; t++) {
-        float *row = j->c->mix + (size_t)t * j->channels, scale = 1.0f / sqrtf((float)w->k_dim);
-        for (uint32_t h = 0; h < w->k_heads; h++) {
-            float *q = row + (size_t)h * w->k_dim, *k = q + (size_t)w->k_heads * w->k_dim;
-            j->c->ops->l2_norm(q, w->k_dim, 1e-6f, scale, q);
-            j->c->ops->l2_norm(k, w->k_dim, 1e-6f, 1.0f, k);
-        }
-        for (uint32_t h = 0; h < w->v_heads; h++) {
-            size_t at = (size_t)t * w->v_heads + h;
-            float s = j->a[at] + w->dt_bias[h];
-            float softplus = s > 20.0f ? s : log1pf(hs_exp(s));
-            j->b[at] = hs_sigmoid(j->b[at]);
-            j->a[at] = -hs_exp(w->a_log[h]) * softplus;
-        }
-    }
-}
-
-/* Items are value heads. */
-static void delta_heads(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    hs_delta_job *j = user;
-    const hs_delta *w = j->w;
-    const hs_cpu_ops *ops = j->c->ops;
-    uint32_t v_width = w->v_heads * w->v_dim;
-    float *scratch = hs_cpu_scratch(j->c, worker);
-    for (uint32_t h = first; h < last; h++) {
-        float *s = j->s + (size_t)h * w->k_dim * w->v_dim;
-        uint32_t n;
-        for (uint32_t t = 0; t < j->n; t += n) { /* pieces end on the absolute grid */
-            uint32_t to_edge = HS_GRID - (j->first + t) % HS_GRID;
-            n = j->n - t < to_edge ? j->n - t : to_edge;
-            const float *q, *k, *v;
-            hs_cpu_delta_at(w, j->c->mix, j->channels, t, h, &q, &k, &v);
-            const float *g = j->a + (size_t)t * w->v_heads + h, *beta = j->b + (size_t)t * w->v_heads + h;
-            float *o = j->c->out + (size_t)t * v_width + (size_t)h * w->v_dim;
-            if (n == 1)
-                ops->delta_step(s, q, k, v, *g, *beta, w->k_dim, w->v_dim, o, scratch);
-            else
-                ops->delta_chunk(s, q, k, v, g, beta, j->channels, j->channels, w->v_heads, n, w->k_dim, w->v_dim, o,
-                                 v_width, scratch);
-        }
-        for (uint32_t t = 0; t < j->n; t++) {
-            float *o = j->c->out + (size_t)t * v_width + (size_t)h * w->v_dim;
-            ops->gated_norm(o, w->out_norm, j->z + (size_t)t * v_width + (size_t)h * w->v_dim, w->v_dim, w->eps, o);
-        }
-    }
-}
-
-void hs_cpu_delta_products(hs_delta_job *j, const float *x)
-{
-    hs_cpu *c = j->c;
-    const hs_delta *w = j->w;
-    uint32_t n = j->n;
-    assert(n <= c->lim.batch);
-    hs_input u = normed(c, x, w->norm, w->eps, n);
-    size_t b = c->lim.batch;
-    float *z = c->proj + b * w->qkv.rows;
-    j->channels = w->qkv.rows;
-    j->qkv = c->proj;
-    j->z = z;
-    j->b = z + b * w->z.rows;
-    j->a = j->b + b * w->v_heads;
-    c->task[0] = (hs_task){&w->qkv, &u, NULL, n, c->proj, w->qkv.rows};
-    c->task[1] = (hs_task){&w->z, &u, NULL, n, z, w->z.rows};
-    c->task[2] = (hs_task){&w->b, &u, NULL, n, j->b, w->v_heads};
-    c->task[3] = (hs_task){&w->a, &u, NULL, n, j->a, w->v_heads};
-    hs_cpu_run(c, 4);
-}
-
-void hs_cpu_delta_mix(hs_delta_job *j)
-{
-    hs_pool_run(j->c->pool, j->channels, 64, convolve, j);
-    hs_pool_run(j->c->pool, j->n, 4, delta_prepare, j);
-}
-
-static hlwq_status cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
-                                uint32_t n, float *x, hlwq_error *err)
-{
-    hs_cpu *c = hs_cpu_of(be);
-    hs_delta_job j = {.c = c, .w = w, .s = state->s, .conv = state->conv, .first = first, .n = n};
-    (void)err;
-    hs_cpu_delta_products(&j, x);
-    hs_cpu_delta_mix(&j);
-    hs_pool_run(c->pool, w->v_heads, 1, delta_heads, &j);
-    hs_cpu_add_product(c, &w->out, c->out, n, x);
-    return HLWQ_OK;
-}
-
-/* ---- rows of several texts ------------------------------------------------------------------ */
-
-/*
- * Products read their weights once for all rows.  What lies between them belongs to a text: there each row is a batch
- * of one, with buffers that begin at its row, so it goes through the functions above and nothing of its neighbours can
- * show in it.
- */
-typedef struct rows_job {
-    hs_cpu c[HS_ROWS_MAX];
-    attn_job attn[HS_ROWS_MAX];
-    hs_delta_job delta[HS_ROWS_MAX];
-    uint32_t heads;
-} rows_job;
-
-static void prepare_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    rows_job *j = user;
-    for (uint32_t r = first; r < last; r++)
-        prepare_tokens(&j->attn[r], 0, 1, worker);
-}
-
-/* Items are (text, kv head). */
-static void attend_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    rows_job *j = user;
-    for (uint32_t i = first; i < last; i++)
-        attend_some(&j->attn[i / j->heads], i % j->heads, i % j->heads + 1, worker);
-}
-
-static hlwq_status cpu_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv,
-                                      const uint32_t *position, uint32_t n, float *x, hlwq_error *err)
-{
-    hs_cpu *c = hs_cpu_of(be);
-    rows_job j = {.heads = w->kv_heads};
-    uint32_t width = w->q.rows + w->k.rows + w->v.rows;
-    (void)err;
-    assert(n <= HS_ROWS_MAX && n <= c->lim.batch);
-    hs_input u = normed(c, x, w->norm, w->eps, n);
-    c->task[0] = (hs_task){&w->q, &u, NULL, n, c->proj, width};
-    c->task[1] = (hs_task){&w->k, &u, NULL, n, c->proj + w->q.rows, width};
-    c->task[2] = (hs_task){&w->v, &u, NULL, n, c->proj + w->q.rows + w->k.rows, width};
-    hs_cpu_run(c, 3);
-    for (uint32_t t = 0; t < n; t++) {
-        j.c[t] = *c;
-        j.c[t].proj += (size_t)t * width;
-        j.c[t].out += (size_t)t * w->q_heads * w->head_dim;
-        j.c[t].rope += (size_t)t * w->rotary_dims;
-        j.c[t].rope_n = 0;
-        rope_table(&j.c[t], w, position[t], 1);
-        j.attn[t] = (attn_job){&j.c[t], w, &kv[t], position[t], 1, width};
-    }
-    c->rope_n = 0; /* its table has been written over */
-    hs_pool_run(c->pool, n, 1, prepare_rows, &j);
-    for (uint32_t t = 0; t < n; t++) {
-        uint32_t coded = hs_kv_coded_count(position[t] ? position[t] - 1 : 0);
-        uint32_t codes = hs_kv_coded_count(position[t]) - coded;
-        if (kv[t].coded && codes)
-            hs_pool_run(c->pool, codes * HS_GRID, 4, code_some, &j.attn[t]);
-    }
-    hs_pool_run(c->pool, n * w->kv_heads, 1, attend_rows, &j);
-    hs_cpu_add_product(c, &w->o, c->out, n, x);
-    return HLWQ_OK;
-}
-
-static void mix_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    rows_job *j = user;
-    for (uint32_t r = first; r < last; r++) {
-        convolve(&j->delta[r], 0, j->delta[r].channels, worker);
-        delta_prepare(&j->delta[r], 0, 1, worker);
-    }
-}
-
-/* Items are (text, value head). */
-static void delta_heads_rows(void *user, uint32_t first, uint32_t last, uint32_t worker)
-{
-    rows_job *j = user;
-    for (uint32_t i = first; i < last; i++)
-        delta_heads(&j->delta[i / j->heads], i % j->heads, i % j->heads + 1, worker);
-}
-
-static hlwq_status cpu_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
-                                     float *x, hlwq_error *err)
-{
-    hs_cpu *c = hs_cpu_of(be);
-    rows_job j = {.heads = w->v_heads};
-    (void)err;
-    assert(n <= HS_ROWS_MAX);
-    hs_delta_job all = {.c = c, .w = w, .n = n};
-    hs_cpu_delta_products(&all, x);
-    for (uint32_t t = 0; t < n; t++) {
-        j.c[t] = *c;
-        j.c[t].mix += (size_t)t * all.channels;
-        j.c[t].out += (size_t)t * w->v_heads * w->v_dim;
-        j.delta[t] = all;
-        j.delta[t].c = &j.c[t];
-        j.delta[t].s = state[t].s;
-        j.delta[t].conv = state[t].conv;
-        j.delta[t].n = 1;
-        j.delta[t].qkv += (size_t)t * all.channels;
-        j.delta[t].z += (size_t)t * w->z.rows;
-        j.delta[t].b += (size_t)t * w->v_heads;
-        j.delta[t].a += (size_t)t * w->v_heads;
-    }
-    hs_pool_run(c->pool, n, 1, mix_rows, &j);
-    hs_pool_run(c->pool, n * w->v_heads, 1, delta_heads_rows, &j);
-    hs_cpu_add_product(c, &w->out, c->out, n, x);
-    return HLWQ_OK;
-}
-
 /* ---- feed-forward --------------------------------------------------------------------------- */
 
 static hlwq_status cpu_dense(hs_backend *be, const float *norm, float eps, const hs_ffn *w, uint32_t n, float *x,
@@ -433,7 +96,7 @@ static hlwq_status cpu_dense(hs_backend *be, const float *norm, float eps, const
 {
     hs_cpu *c = hs_cpu_of(be);
     (void)err;
-    hs_input u = normed(c, x, norm, eps, n);
+    hs_input u = hs_cpu_normed(c, x, norm, eps, n);
     hs_ffn_job job = {.w = w, .m = n};
     hs_cpu_ffn(c, &u, &job, 1, c->y);
     add_job j = {x, c->y, c->lim.hidden};
@@ -453,7 +116,7 @@ static hlwq_status cpu_route(hs_backend *be, const hs_mixture *w, uint32_t n, co
 {
     hs_cpu *c = hs_cpu_of(be);
     (void)err;
-    c->normed = normed(c, x, w->norm, w->eps, n);
+    c->normed = hs_cpu_normed(c, x, w->norm, w->eps, n);
     c->task[0] = (hs_task){&w->router, &c->normed, NULL, n, c->logit, w->experts};
     uint32_t tasks = 1;
     if (w->shared.gate.rows)
@@ -539,7 +202,7 @@ static hlwq_status cpu_head(hs_backend *be, const float *norm, float eps, const 
 {
     hs_cpu *c = hs_cpu_of(be);
     (void)err;
-    hs_input u = normed(c, x, norm, eps, n);
+    hs_input u = hs_cpu_normed(c, x, norm, eps, n);
     if (hidden)
         memcpy(hidden, c->u, (size_t)n * c->lim.hidden * sizeof *hidden);
     c->task[0] = (hs_task){head, &u, NULL, n, logits, head->rows};
@@ -614,10 +277,10 @@ static const hs_backend_ops cpu_ops = {
     .get = cpu_copy,
     .clear = cpu_clear,
     .embed = cpu_embed,
-    .attention = cpu_attention,
-    .deltanet = cpu_deltanet,
-    .attention_rows = cpu_attention_rows,
-    .deltanet_rows = cpu_deltanet_rows,
+    .attention = hs_cpu_attention,
+    .deltanet = hs_cpu_deltanet,
+    .attention_rows = hs_cpu_attention_rows,
+    .deltanet_rows = hs_cpu_deltanet_rows,
     .dense = cpu_dense,
     .route = cpu_route,
     .guess = cpu_guess,

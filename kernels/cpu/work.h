@@ -116,6 +116,9 @@ static inline hs_cpu *hs_cpu_of(hs_backend *be)
 /* out = norm(x) */
 void hs_cpu_norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n, float *out);
 
+/* u = norm(x), as the input of several matrices. */
+hs_input hs_cpu_normed(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n);
+
 /* Rows that one matrix reads. */
 hs_input hs_cpu_input_of_one(const hs_cpu *c, const float *x, uint32_t cols, uint32_t n);
 
@@ -140,7 +143,15 @@ static inline void hs_cpu_delta_at(const hs_delta *w, const float *mix, uint32_t
     *v = mix + row + 2 * (size_t)w->k_heads * w->k_dim + (size_t)h * w->v_dim;
 }
 
-/* window.c */
+/* Stages of hs_backend_ops: attention.c, deltanet.c, window.c */
+hlwq_status hs_cpu_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
+                             float *x, hlwq_error *err);
+hlwq_status hs_cpu_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, const uint32_t *position,
+                                  uint32_t n, float *x, hlwq_error *err);
+hlwq_status hs_cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first, uint32_t n,
+                            float *x, hlwq_error *err);
+hlwq_status hs_cpu_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n, float *x,
+                                 hlwq_error *err);
 hlwq_status hs_cpu_deltanet_window(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
                                    const hs_delta_window *window, uint32_t n, float *x, hlwq_error *err);
 hlwq_status hs_cpu_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
