@@ -16,6 +16,7 @@ typedef struct chat {
     hlwq_engine *engine;
     hlwq_session *session;
     hlwq_template *chat;
+    hlwq_constraint *constraint;     /* on answers, not on what is thought before; NULL = none */
     const hlwq_tokenizer *tokenizer; /* the engine's */
     app_line *line;
     chat_talk talk;

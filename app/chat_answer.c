@@ -146,8 +146,10 @@ static hlwq_status take_token(answer *a, int32_t id, hlwq_error *err)
     const char *text = hlwq_session_text(c->session, id);
     if (id == c->think_open && !a->thinking && !a->text.bytes)
         return begin_thinking(a, err);
-    if (id == c->think_close && a->thinking)
+    if (id == c->think_close && a->thinking) {
+        hlwq_session_set_constraint(c->session, c->constraint);
         return end_thinking(a, err);
+    }
     return take_text(a, text, err);
 }
 
@@ -230,9 +232,14 @@ static hlwq_status answer_prompt(answer *a, const int32_t *ids, size_t n, hlwq_e
     HS_TRY(hlwq_session_set_sampling(c->session, &sampling, err));
     HS_TRY(read_ids(c, ids, n, err));
     hlwq_session_get_stats(c->session, &before);
-    hlwq_status st = opens_thinking(c, ids, n) ? begin_thinking(a, err) : HLWQ_OK;
+    bool thinks = opens_thinking(c, ids, n);
+    hlwq_session_set_constraint(c->session, thinks ? NULL : c->constraint);
+    hlwq_status st = thinks ? begin_thinking(a, err) : HLWQ_OK;
     if (st == HLWQ_OK)
         st = make(a, &stopped, err);
+    if (st == HLWQ_OK && !hlwq_session_satisfied(c->session))
+        app_warn("the answer is not complete: it ended before the schema or the grammar was satisfied");
+    hlwq_session_set_constraint(c->session, NULL);
     hlwq_session_get_stats(c->session, &after);
     a->seconds = after.decode_seconds - before.decode_seconds;
     if (app_left())

@@ -32,6 +32,7 @@ static hlwq_status open_chat(chat *c, hlwq_error *err)
     if (!c->tokenizer)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s has no tokenizer", c->model);
     HS_TRY(app_session_options(c->args, c->engine, &o, err));
+    HS_TRY(app_constraint(c->args, c->engine, &c->constraint, err));
     HS_TRY(hlwq_session_open(c->engine, &o, &c->session, err));
     c->sampling = o.sampling;
     c->context = o.context;
@@ -55,6 +56,7 @@ static void close_chat(chat *c)
     app_line_close(c->line);
     chat_talk_close(&c->talk);
     hlwq_session_close(c->session);
+    hlwq_constraint_close(c->constraint);
     hlwq_engine_close(c->engine);
     hlwq_template_close(c->chat);
     free(c->seen);

@@ -19,6 +19,7 @@ typedef struct run {
     char *model, *prompt;
     hlwq_engine *engine;
     hlwq_session *session;
+    hlwq_constraint *constraint; /* NULL = none */
     uint32_t context;
     uint64_t seed;
     const char *stopped; /* why the text ended, for the report */
@@ -62,7 +63,10 @@ static hlwq_status open_session(run *r, hlwq_error *err)
     HS_TRY(app_session_options(r->args, r->engine, &o, err));
     r->seed = o.sampling.seed;
     r->context = o.context;
-    return hlwq_session_open(r->engine, &o, &r->session, err);
+    HS_TRY(app_constraint(r->args, r->engine, &r->constraint, err));
+    HS_TRY(hlwq_session_open(r->engine, &o, &r->session, err));
+    hlwq_session_set_constraint(r->session, r->constraint);
+    return HLWQ_OK;
 }
 
 static hlwq_status emit(run *r, const char *text, hlwq_error *err)
@@ -127,6 +131,9 @@ static hlwq_status generate(run *r, hlwq_error *err)
         follow(r);
     }
     app_progress_end(&r->progress);
+    if (st == HLWQ_OK && !hlwq_session_satisfied(r->session))
+        app_warn(
+            "the text is not complete: it ended before the schema or the grammar was satisfied; -n makes it longer");
     if (app_left())
         return st;
     if (st == HLWQ_ERR_CANCELLED)
@@ -292,6 +299,7 @@ int app_cmd_run(const app_args *args)
     hlwq_status st = run_it(&r, &err);
     app_watch(NULL);
     hlwq_session_close(r.session);
+    hlwq_constraint_close(r.constraint);
     hlwq_engine_close(r.engine);
     free(r.prompt);
     free(r.model);

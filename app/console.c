@@ -287,6 +287,12 @@ static void wake_up(void)
     errno = saved;
 }
 
+/* Before a signal can come that must not be missed. */
+static bool open_wake(void)
+{
+    return wake[0] >= 0 || pipe2(wake, O_CLOEXEC | O_NONBLOCK) == 0;
+}
+
 static void on_signal(int number)
 {
     signal_came = number;
@@ -326,6 +332,7 @@ static void on_interrupt(int number)
 
 void app_outlive_interrupts(void)
 {
+    open_wake();
     struct sigaction act = {.sa_handler = on_interrupt}; /* no SA_RESTART, as above */
     sigemptyset(&act.sa_mask);
     sigaction(SIGINT, &act, NULL);
@@ -341,14 +348,44 @@ bool app_interrupted(void)
     return came;
 }
 
+static volatile sig_atomic_t stops;
+
+static void on_stop(int number)
+{
+    (void)number;
+    stops = 1;
+    wake_up();
+}
+
+void app_catch_stops(bool on)
+{
+    struct sigaction act = {.sa_handler = on ? on_stop : SIG_DFL}, before;
+    sigemptyset(&act.sa_mask);
+    if (on && (!open_wake() || (sigaction(SIGTSTP, NULL, &before) == 0 && before.sa_handler == SIG_IGN)))
+        return; /* a shell without job control */
+    if (on || (sigaction(SIGTSTP, NULL, &before) == 0 && before.sa_handler == on_stop))
+        sigaction(SIGTSTP, &act, NULL);
+}
+
+bool app_take_stop(void)
+{
+    char byte;
+    if (!stops)
+        return false;
+    stops = 0;
+    while (wake[0] >= 0 && read(wake[0], &byte, 1) == 1)
+        ; /* other signals have their own marks */
+    return true;
+}
+
 bool app_wait_input(void)
 {
-    if (wake[0] < 0 && pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0)
+    if (!open_wake())
         return true; /* no more files: a signal is then seen with the next key */
     struct pollfd on[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = wake[0], .events = POLLIN}};
     for (;;) {
-        if (app_signal())
-            return false;
+        if (app_signal() || interrupts || stops)
+            return false; /* those that came before the pipe was there, too */
         if (poll(on, 2, -1) < 0)
             continue;
         if (on[1].revents)

@@ -82,6 +82,10 @@ bool app_interrupted(void);
 /* Waits for standard input. False when a signal came, which app_signal or app_interrupted (to be asked) then knows. */
 bool app_wait_input(void);
 
+/* While on, Ctrl-Z ends app_wait_input, and app_take_stop says so once, instead of stopping the program where it is. */
+void app_catch_stops(bool on);
+bool app_take_stop(void);
+
 /* For hlwq_progress_fn, `user` an app_progress: a bar on a terminal; false once interrupted. */
 typedef struct app_progress {
     const char *label;

@@ -1,5 +1,5 @@
 /*
- * app/help.c - help, manual and shell completion, all written from the tables.
+ * app/help.c - help and manual, written from the tables.
  */
 #include "app/options.h"
 
@@ -50,9 +50,9 @@ void app_print_overview(FILE *out)
           out);
     for (int i = 0; i < APP_COMMAND_COUNT; i++)
         fprintf(out, "  %-10s %s\n", app_command_table[i].name, app_command_table[i].summary);
-    fputs("\nhlwq-stream COMMAND --help says more; --completion bash prints a completion script.\n"
+    fputs("\nhlwq-stream COMMAND --help says more; --completion bash|zsh|fish prints a completion script.\n"
           "Each option is also an environment variable (--top-k: HLWQ_TOP_K) and a key in\n"
-          "$XDG_CONFIG_HOME/hlwq-stream/config.ini; a flag wins over both, the variable over the file.\n"
+          "$XDG_CONFIG_HOME/hlwq-stream/config.json; a flag wins over both, the variable over the file.\n"
           "Exit codes: 0 ok, 1 failed, 2 usage, 3 does not fit the budget, 130 interrupted.\n",
           out);
 }
@@ -127,7 +127,7 @@ void app_print_manual(FILE *out)
     for (int i = 0; i < APP_COMMAND_COUNT; i++) {
         fprintf(out, ".B hlwq\\-stream %s\n[options] ", app_command_table[i].name);
         roff(out, app_command_table[i].operands);
-        fputs("\n.br\n", out);
+        fputs(i + 1 < APP_COMMAND_COUNT ? "\n.br\n" : "\n", out);
     }
     fputs(".SH COMMANDS\n", out);
     for (int i = 0; i < APP_COMMAND_COUNT; i++) {
@@ -143,63 +143,8 @@ void app_print_manual(FILE *out)
     for (int id = 0; id < OPT_COUNT; id++)
         roff_option(out, &app_option_table[id]);
     fputs(".SH ENVIRONMENT\nSwitches are 1, on, true or yes, and 0, off, false or no. NO_COLOR turns colour off.\n"
-          ".SH FILES\n$XDG_CONFIG_HOME/hlwq\\-stream/config.ini holds lines of \\(lqkey = value\\(rq, keys being long\n"
-          "option names. A section [run] holds for that command only, [*] for all again.\n"
+          ".SH FILES\n$XDG_CONFIG_HOME/hlwq\\-stream/config.json is an object whose members are long option names;\n"
+          "values are strings, numbers, true or false. An object named after a command holds for that command only.\n"
           ".SH EXIT STATUS\n0 ok, 1 failed, 2 usage, 3 does not fit the budget, 130 interrupted.\n",
-          out);
-}
-
-/* "--model -m" and so on for one command. */
-static void print_words(FILE *out, int command)
-{
-    for (int id = 0; id < OPT_COUNT; id++) {
-        const app_option *o = &app_option_table[id];
-        if (!(o->commands & 1u << command))
-            continue;
-        fprintf(out, " --%s", o->name);
-        if (o->letter)
-            fprintf(out, " -%c", o->letter);
-    }
-}
-
-void app_print_bash_completion(FILE *out)
-{
-    fputs("# bash completion for hlwq-stream, written from its option table\n_hlwq_stream()\n{\n"
-          "    local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words=\n"
-          "    COMPREPLY=()\n    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"",
-          out);
-    for (int i = 0; i < APP_COMMAND_COUNT; i++)
-        fprintf(out, "%s ", app_command_table[i].name);
-    fputs("--help --version --completion\"\n"
-          "        COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n        return\n    fi\n"
-          "    case $previous in\n",
-          out);
-    for (int id = 0; id < OPT_COUNT; id++) {
-        const app_option *o = &app_option_table[id];
-        if (o->kind == APP_FLAG)
-            continue;
-        fprintf(out, "    --%s", o->name);
-        if (o->letter)
-            fprintf(out, " | -%c", o->letter);
-        fputs(")\n        ", out);
-        if (o->kind == APP_CHOICE) {
-            fputs("COMPREPLY=($(compgen -W \"", out);
-            for (const char *p = o->argument; *p; p++)
-                fputc(*p == '|' ? ' ' : *p, out);
-            fputs("\" -- \"$word\"))\n        ", out);
-        } else if (o->kind == APP_PATH) {
-            fputs("COMPREPLY=($(compgen -f -- \"$word\"))\n        ", out);
-        }
-        fputs("return\n        ;;\n", out);
-    }
-    fputs("    esac\n    case ${COMP_WORDS[1]} in\n", out);
-    for (int i = 0; i < APP_COMMAND_COUNT; i++) {
-        fprintf(out, "    %s)\n        words=\"", app_command_table[i].name);
-        print_words(out, i);
-        fputs("\"\n        ;;\n", out);
-    }
-    fputs("    esac\n    case $word in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$word\")) ;;\n"
-          "    *) COMPREPLY=($(compgen -f -- \"$word\")) ;;\n    esac\n}\n"
-          "complete -o filenames -F _hlwq_stream hlwq-stream\n",
           out);
 }

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <histedit.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -90,14 +91,38 @@ static char *show_prompt(EditLine *edit)
     return (char *)(uintptr_t)l->prompt;
 }
 
+static void write_terminal(const char *text)
+{
+    (void)!write(STDERR_FILENO, text, strlen(text));
+}
+
+static const char paste_on[] = "\033[?2004h", paste_off[] = "\033[?2004l"; /* pastes come in brackets */
+
+/* Ctrl-Z: the shell gets the terminal as it was, and it is taken and drawn again when the program goes on. */
+static void stop(EditLine *edit)
+{
+    write_terminal(paste_off);
+    el_set(edit, EL_PREP_TERM, 0);
+    app_catch_stops(false);
+    kill(0, SIGTSTP); /* all of the job, as the terminal would have */
+    app_catch_stops(true);
+    el_set(edit, EL_PREP_TERM, 1);
+    write_terminal(paste_on);
+    write_terminal("\r\n");
+    el_set(edit, EL_REFRESH);
+}
+
 /* One character from the terminal: 1, 0 at the end, -1 when interrupted. */
 static int get_character(EditLine *edit, wchar_t *out)
 {
     mbstate_t state = {0};
-    (void)edit;
     for (;;) {
         char byte;
         if (!app_wait_input()) {
+            if (app_take_stop()) {
+                stop(edit);
+                continue;
+            }
             errno = EINTR;
             return -1;
         }
@@ -251,20 +276,19 @@ static bool open_editing(app_line *l)
     return l->history != NULL;
 }
 
-static void write_terminal(const char *text)
-{
-    (void)!write(STDERR_FILENO, text, strlen(text));
-}
-
 static app_line_end read_edited(app_line *l, const char **text, hlwq_error *err)
 {
     int n = 0;
     enter_locale(l);
     el_resize(l->edit);
-    write_terminal("\033[?2004h"); /* pastes come in brackets */
+    /* Before the prompt is shown: libedit would do it after that, and keys in between would be the terminal's. */
+    el_set(l->edit, EL_PREP_TERM, 1);
+    app_catch_stops(true);
+    write_terminal(paste_on);
     const char *line = el_gets(l->edit, &n);
     int failure = errno;
-    write_terminal("\033[?2004l");
+    app_catch_stops(false);
+    write_terminal(paste_off);
     leave_locale(l);
     if (!line && n < 0 && failure == EINTR) {
         write_terminal("\n");

@@ -72,8 +72,9 @@ static bool main_option(int argc, char **argv, int *code)
         st = app_out_file(app_print_overview, &err);
     } else if (strncmp(a, "--completion", 12) == 0) {
         const char *shell = a[12] == '=' ? a + 13 : a[12] == '-' ? a + 13 : argc > 2 ? argv[2] : "";
-        st = strcmp(shell, "bash") == 0 ? app_out_file(app_print_bash_completion, &err)
-                                        : hs_fail(&err, HLWQ_ERR_ARG, "--completion knows bash, not \"%s\"", shell);
+        app_printer print = app_completion(shell);
+        st = print ? app_out_file(print, &err)
+                   : hs_fail(&err, HLWQ_ERR_ARG, "--completion knows bash, zsh and fish, not \"%s\"", shell);
     } else if (a[0] == '-') {
         st = hs_fail(&err, HLWQ_ERR_ARG, "%s stands where a command should; hlwq-stream --help lists them", a);
     } else {

@@ -14,6 +14,8 @@
 
 #define DEMO "demo-q5.hlwq"
 
+enum { CONSTRAINT_MAX = 1 << 20 };
+
 /* The folder this program lies in, without a slash at the end; false if the system does not say. */
 static bool program_folder(char *out, size_t capacity)
 {
@@ -184,4 +186,27 @@ uint64_t app_peak_rss_bytes(void)
 double app_rate(uint64_t count, double seconds)
 {
     return count && seconds > 0 ? (double)count / seconds : 0;
+}
+
+hlwq_status app_constraint(const app_args *args, const hlwq_engine *engine, hlwq_constraint **constraint,
+                           hlwq_error *err)
+{
+    const char *schema = app_text(args, OPT_JSON_SCHEMA, NULL), *grammar = app_text(args, OPT_GRAMMAR_JSON, NULL);
+    const char *text = schema ? schema : grammar, *option = schema ? "--json-schema" : "--grammar-json";
+    const hlwq_tokenizer *tokenizer = hlwq_engine_tokenizer(engine);
+    *constraint = NULL;
+    if (!text)
+        return HLWQ_OK;
+    if (schema && grammar)
+        return hs_fail(err, HLWQ_ERR_ARG, "--json-schema and --grammar-json are both given; one text cannot be two");
+    if (!tokenizer)
+        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s needs a model with a tokenizer", option);
+    char *data = NULL;
+    size_t bytes = strlen(text);
+    if (text[strspn(text, " \t\n")] != '{')
+        HS_TRY(app_read(text, CONSTRAINT_MAX, &data, &bytes, err));
+    hlwq_status st = hlwq_constraint_open(tokenizer, schema ? HLWQ_CONSTRAINT_JSON_SCHEMA : HLWQ_CONSTRAINT_GRAMMAR,
+                                          data ? data : text, bytes, constraint, err);
+    free(data);
+    return st == HLWQ_OK ? st : hs_fail_in(err, st, "%s", option);
 }

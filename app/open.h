@@ -26,6 +26,10 @@ hlwq_kv app_kv_named(const char *name);
 hlwq_status app_session_options(const app_args *args, const hlwq_engine *engine, hlwq_session_options *out,
                                 hlwq_error *err);
 
+/* --json-schema or --grammar-json; *constraint is NULL where neither is given. To be closed before the engine. */
+hlwq_status app_constraint(const app_args *args, const hlwq_engine *engine, hlwq_constraint **constraint,
+                           hlwq_error *err);
+
 /* --kv. */
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback);
 

@@ -52,6 +52,13 @@ const app_option app_option_table[OPT_COUNT] = {
                   false},
     [OPT_ECHO] = {"echo", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "print the prompt before its continuation", ON(RUN),
                   false},
+    [OPT_JSON_SCHEMA] = {"json-schema", NULL, 0, APP_PATH, "FILE|{...}", 0, 0, NULL,
+                         "make only JSON that satisfies this schema: a file, or the schema itself", SAMPLING_COMMANDS,
+                         false},
+    [OPT_GRAMMAR_JSON] =
+        {"grammar-json", NULL, 0, APP_PATH, "FILE|{...}", 0, 0, NULL,
+         "make only text that this grammar has, which is written as JSON: a file, or the grammar itself",
+         SAMPLING_COMMANDS, false},
     [OPT_DEVICE] = {"device", NULL, 0, APP_CHOICE, "auto|cpu|cuda", 0, 0, "auto",
                     "what computes; auto: the graphics card where there is one, else the CPU", ENGINE_COMMANDS, false},
     [OPT_VRAM] = {"vram", NULL, 0, APP_SIZE, "SIZE", 0, 0, "0",

@@ -1,10 +1,8 @@
 /*
- * app/options.c - reads the command line, the environment and the config file against the tables.
+ * app/options.c - reads the command line and the environment against the tables.
  */
 #define _GNU_SOURCE
-#include "app/options.h"
-
-#include "base/file.h"
+#include "app/options_private.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -12,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-enum { CONFIG_MAX = 1 << 20 };
 
 /* ---- words ---------------------------------------------------------------------------------- */
 
@@ -105,7 +101,7 @@ int app_find_option(const char *name, size_t bytes, unsigned commands)
     return -1;
 }
 
-static hlwq_status unknown_option(const char *name, size_t bytes, unsigned commands, const char *where, hlwq_error *err)
+hlwq_status app_unknown_option(const char *name, size_t bytes, unsigned commands, const char *where, hlwq_error *err)
 {
     char word[64], candidate[64];
     snprintf(word, sizeof word, "%.*s", (int)bytes, name);
@@ -175,8 +171,7 @@ static int parse_choice(const char *choices, const char *text)
     }
 }
 
-/* `where` begins the sentence: "--top-k", "HLWQ_TOP_K", "config.ini:3: top-k". */
-static hlwq_status parse_value(const app_option *o, app_value *v, const char *text, const char *where, hlwq_error *err)
+hlwq_status app_parse_value(const app_option *o, app_value *v, const char *text, const char *where, hlwq_error *err)
 {
     app_value w = {.set = true, .text = text};
     char *end = NULL;
@@ -251,7 +246,7 @@ static hlwq_status take(app_args *args, int id, const char *shown, const char *a
     }
     if (!attached && *i + 1 >= argc)
         return hs_fail(err, HLWQ_ERR_ARG, "%s needs a value: %s %s", shown, shown, o->argument);
-    return parse_value(o, v, attached ? attached : argv[++*i], shown, err);
+    return app_parse_value(o, v, attached ? attached : argv[++*i], shown, err);
 }
 
 /* "-q", "-n5", "-n=5", "-qv". */
@@ -292,7 +287,7 @@ static hlwq_status parse_line(app_args *args, int argc, char **argv, hlwq_error 
             size_t n = strcspn(a + 2, "=");
             int id = app_find_option(a + 2, n, 1u << args->command);
             if (id < 0)
-                return unknown_option(a + 2, n, 1u << args->command, "", err);
+                return app_unknown_option(a + 2, n, 1u << args->command, "", err);
             char shown[80];
             snprintf(shown, sizeof shown, "%.*s", (int)n + 2, a);
             HS_TRY(take(args, id, shown, a[2 + n] ? a + 3 + n : NULL, argc, argv, &i, err));
@@ -311,7 +306,7 @@ static hlwq_status parse_line(app_args *args, int argc, char **argv, hlwq_error 
     return HLWQ_OK;
 }
 
-/* ---- environment and config file ------------------------------------------------------------- */
+/* ---- environment ------------------------------------------------------------- */
 
 void app_env_name(char *out, size_t capacity, const char *name)
 {
@@ -332,109 +327,7 @@ static hlwq_status parse_environment(app_args *args, hlwq_error *err)
         if (!text || !*text)
             continue;
         snprintf(where, sizeof where, "environment variable %s", name);
-        HS_TRY(parse_value(o, &args->value[id], text, where, err));
-    }
-    return HLWQ_OK;
-}
-
-bool app_config_path(char *out, size_t capacity)
-{
-    const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-    int n = -1;
-    if (xdg && *xdg == '/') /* the specification ignores relative ones */
-        n = snprintf(out, capacity, "%s/hlwq-stream/config.ini", xdg);
-    else if (home && *home)
-        n = snprintf(out, capacity, "%s/.config/hlwq-stream/config.ini", home);
-    return n > 0 && (size_t)n < capacity;
-}
-
-static char *trim(char *s)
-{
-    while (isspace((unsigned char)*s))
-        s++;
-    char *end = s + strlen(s);
-    while (end > s && isspace((unsigned char)end[-1]))
-        *--end = 0;
-    return s;
-}
-
-/* One "key = value". Keys of other commands are fine; a later line wins over an earlier one. */
-static hlwq_status parse_setting(app_args *args, bool from_file[OPT_COUNT], char *line, const char *where,
-                                 hlwq_error *err)
-{
-    char *equals = strchr(line, '=');
-    if (!equals)
-        return hs_fail(err, HLWQ_ERR_ARG, "%s\"%s\" is not \"key = value\"", where, line);
-    *equals = 0;
-    const char *key = trim(line), *text = trim(equals + 1);
-    int id = app_find_option(key, strlen(key), ~0u);
-    if (id < 0)
-        return unknown_option(key, strlen(key), ~0u, where, err);
-    if (app_option_table[id].line_only)
-        return hs_fail(err, HLWQ_ERR_ARG, "%s%s can only be given on the command line", where, key);
-    if (!(app_option_table[id].commands & 1u << args->command) || (args->value[id].set && !from_file[id]))
-        return HLWQ_OK;
-    char name[4200];
-    snprintf(name, sizeof name, "%s%s", where, key);
-    from_file[id] = true;
-    return parse_value(&app_option_table[id], &args->value[id], text, name, err);
-}
-
-/* The file as text of our own; *text is NULL if there is none. */
-static hlwq_status read_config(const char *path, char **text, hlwq_error *err)
-{
-    hs_file f;
-    *text = NULL;
-    if (!hs_path_exists(path))
-        return HLWQ_OK;
-    HS_TRY(hs_file_open(&f, path, err));
-    hlwq_status st = HLWQ_OK;
-    char *p = f.bytes <= CONFIG_MAX ? malloc(f.bytes + 1) : NULL;
-    if (f.bytes > CONFIG_MAX)
-        st = hs_fail(err, HLWQ_ERR_IO, "%s: %" PRIu64 " bytes, limit %d", path, f.bytes, CONFIG_MAX);
-    else if (!p)
-        st = hs_fail(err, HLWQ_ERR_NOMEM, "%s: no memory", path);
-    else
-        st = hs_file_read(&f, 0, p, f.bytes, path, err);
-    if (st == HLWQ_OK) {
-        p[f.bytes] = 0;
-        *text = p;
-    } else {
-        free(p);
-    }
-    hs_file_close(&f);
-    return st;
-}
-
-static hlwq_status parse_config(app_args *args, hlwq_error *err)
-{
-    char path[4096], where[4128];
-    if (!app_config_path(path, sizeof path))
-        return HLWQ_OK;
-    HS_TRY(read_config(path, &args->config, err));
-    bool from_file[OPT_COUNT] = {false}, ours = true;
-    char *next = args->config;
-    for (unsigned number = 1; next; number++) {
-        char *line = next;
-        next = strchr(line, '\n');
-        if (next)
-            *next++ = 0;
-        line = trim(line);
-        snprintf(where, sizeof where, "%s:%u: ", path, number);
-        if (!*line || *line == '#' || *line == ';')
-            continue;
-        if (*line == '[') {
-            size_t n = strlen(line);
-            if (line[n - 1] != ']')
-                return hs_fail(err, HLWQ_ERR_ARG, "%s\"%s\" lacks its ]", where, line);
-            line[n - 1] = 0;
-            app_command_id section = args->command;
-            if (strcmp(line + 1, "*") != 0 && app_find_command(line + 1, &section, err) != HLWQ_OK)
-                return hs_fail_in(err, HLWQ_ERR_ARG, "%s:%u", path, number);
-            ours = section == args->command;
-        } else if (ours) {
-            HS_TRY(parse_setting(args, from_file, line, where, err));
-        }
+        HS_TRY(app_parse_value(o, &args->value[id], text, where, err));
     }
     return HLWQ_OK;
 }
@@ -446,11 +339,5 @@ hlwq_status app_parse(app_args *args, app_command_id command, int argc, char **a
     if (app_flag(args, OPT_HELP) || command == APP_HELP || command == APP_VERSION)
         return HLWQ_OK; /* help works whatever the environment says */
     HS_TRY(parse_environment(args, err));
-    return parse_config(args, err);
-}
-
-void app_args_close(app_args *args)
-{
-    free(args->config);
-    args->config = NULL;
+    return app_parse_config(args, err);
 }

@@ -48,6 +48,8 @@ typedef enum app_option_id {
     OPT_FREQUENCY_PENALTY,
     OPT_SEED,
     OPT_ECHO,
+    OPT_JSON_SCHEMA,
+    OPT_GRAMMAR_JSON,
     OPT_DEVICE,
     OPT_VRAM,
     OPT_CARD_SLOTS,
@@ -176,8 +178,9 @@ typedef struct app_args {
     app_command_id command;
     app_value value[OPT_COUNT];
     int n_operands;
-    char **operand; /* points into argv */
-    char *config;   /* text of the config file, cut into values */
+    char **operand;        /* points into argv */
+    struct json_t *config; /* the config file; values point into it */
+    char *config_text;     /* and its numbers as text */
 } app_args;
 
 /*
@@ -201,7 +204,7 @@ const char *app_text(const app_args *args, app_option_id id, const char *fallbac
 /* "HLWQ_TOP_K" for top-k. */
 void app_env_name(char *out, size_t capacity, const char *name);
 
-/* $XDG_CONFIG_HOME/hlwq-stream/config.ini, else ~/.config/...; false if neither variable is set. */
+/* $XDG_CONFIG_HOME/hlwq-stream/config.json, else ~/.config/...; false if neither variable is set. */
 bool app_config_path(char *out, size_t capacity);
 
 /* "1.5G", "512Mi", "4096". False if it is not a size or does not fit. */
@@ -214,6 +217,9 @@ unsigned app_distance(const char *a, const char *b);
 void app_print_overview(FILE *out);
 void app_print_help(FILE *out, app_command_id command);
 void app_print_manual(FILE *out);
-void app_print_bash_completion(FILE *out);
+
+/* app/completion.c: what writes the completion for bash, zsh or fish; NULL for another shell. */
+typedef void (*app_printer)(FILE *out);
+app_printer app_completion(const char *shell);
 
 #endif

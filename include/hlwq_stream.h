@@ -52,6 +52,7 @@ typedef struct hlwq_engine hlwq_engine;
 typedef struct hlwq_session hlwq_session;
 typedef struct hlwq_tokenizer hlwq_tokenizer;
 typedef struct hlwq_template hlwq_template;
+typedef struct hlwq_constraint hlwq_constraint;
 
 typedef enum hlwq_log_level { HLWQ_LOG_ERROR, HLWQ_LOG_WARN, HLWQ_LOG_INFO, HLWQ_LOG_DEBUG } hlwq_log_level;
 
@@ -305,6 +306,27 @@ HLWQ_API void hlwq_template_close(hlwq_template *chat);
 HLWQ_API hlwq_status hlwq_template_apply(const hlwq_template *chat, const char *request, size_t bytes, char **text,
                                          size_t *text_bytes, hlwq_error *err);
 
+/* ---- constraints ---------------------------------------------------------------------------- */
+
+typedef enum hlwq_constraint_kind {
+    HLWQ_CONSTRAINT_JSON_OBJECT, /* any JSON object; there is no text */
+    HLWQ_CONSTRAINT_JSON_SCHEMA, /* values of a JSON Schema */
+    HLWQ_CONSTRAINT_GRAMMAR      /* a grammar written as JSON */
+} hlwq_constraint_kind;
+
+/*
+ * What a text may be, for hlwq_session_set_constraint; docs/constraints.md says what schemas and grammars may hold.
+ * Whatever is not understood fails, with a sentence that names it: HLWQ_ERR_UNSUPPORTED for a keyword or a format that
+ * is not supported, HLWQ_ERR_ARG for what is wrong or can be satisfied by no text, HLWQ_ERR_BUDGET for what is too
+ * large.
+ *
+ * `tokenizer` must outlive the constraint.  One constraint may serve many sessions of an engine, by the engine's thread
+ * rule; opening one is independent of the engine, so another thread may.  It holds some memory beside the budget.
+ */
+HLWQ_API hlwq_status hlwq_constraint_open(const hlwq_tokenizer *tokenizer, hlwq_constraint_kind kind, const char *text,
+                                          size_t bytes, hlwq_constraint **constraint, hlwq_error *err);
+HLWQ_API void hlwq_constraint_close(hlwq_constraint *constraint);
+
 /* ---- session -------------------------------------------------------------------------------- */
 
 typedef struct hlwq_sampling {
@@ -337,7 +359,19 @@ HLWQ_API hlwq_status hlwq_session_set_sampling(hlwq_session *session, const hlwq
 
 HLWQ_API void hlwq_session_get_sampling(const hlwq_session *session, hlwq_sampling *sampling);
 
-/* Forget everything; memory stays. */
+/*
+ * From the next token on, hlwq_session_next and hlwq_session_sample choose only what `constraint` allows, from its
+ * beginning; NULL = anything.  Tokens that are given are no part of it, so it may begin anywhere, say where a model has
+ * done thinking; a sampled one is once it was appended.  The model can end its text only where the constraint is
+ * satisfied, and the text ends by itself where nothing more may follow.  `constraint` is lent until another one is set
+ * or the session is reset or closed.  Without one, tokens are the same to the bit as if there were no constraints.
+ */
+HLWQ_API void hlwq_session_set_constraint(hlwq_session *session, hlwq_constraint *constraint);
+
+/* What was sampled since then is all that the constraint asks for; true without one. */
+HLWQ_API bool hlwq_session_satisfied(const hlwq_session *session);
+
+/* Forget everything, a constraint included; memory stays. */
 HLWQ_API void hlwq_session_reset(hlwq_session *session);
 
 HLWQ_API uint32_t hlwq_session_position(const hlwq_session *session);     /* tokens seen so far */

@@ -322,6 +322,7 @@ void hlwq_engine_close(hlwq_engine *e)
         e->backend->ops->close(e->backend);
     if (e->cpu)
         e->cpu->ops->close(e->cpu);
+    hs_forget_vocab(&e->text);
     hs_tokenizer_free(e->text.inner);
     hs_store_close(e->store);
     hs_pool_close(e->pool);

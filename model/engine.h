@@ -10,11 +10,17 @@
 #include "model/sampler.h"
 #include "model/speculate.h"
 #include "model/tokenizer.h"
+#include "model/vocab.h"
 
 struct hlwq_tokenizer {
     hs_tokenizer *inner;
-    hs_mem *mem; /* its own; NULL where the engine's is used */
+    hs_mem *mem;     /* its own; NULL where the engine's is used */
+    hs_vocab *vocab; /* for constraints; NULL until there was one */
+    hs_mem *vocab_mem;
 };
+
+/* What constraints needed. */
+void hs_forget_vocab(hlwq_tokenizer *t);
 
 /* What adapt.c knows. */
 typedef struct hs_adapt {
@@ -27,7 +33,7 @@ typedef struct hs_adapt {
 
 struct hlwq_engine {
     hs_mem *mem;
-    hs_mem *vram;            /* what the card holds; NULL without one */
+    hs_mem *vram; /* what the card holds; NULL without one */
     bool exact;
     bool planning, imagined; /* only a plan is wanted; there is no such card, but --vram says how large it would be */
     hs_log log;

@@ -157,9 +157,11 @@ static float penalised(const hs_sampler *s, float logit, uint32_t count)
     return logit - s->opt.presence_penalty - s->opt.frequency_penalty * (float)count;
 }
 
-/* Fills list with every usable id whose logit is a number; returns how many. */
-static uint32_t collect(hs_sampler *s, const float *logits, const int32_t *history, size_t n)
+/* Fills list with every usable and allowed id whose logit is a number; returns how many. */
+static uint32_t collect(hs_sampler *s, const float *logits, const int32_t *history, size_t n, const uint64_t *allowed,
+                        uint32_t n_allowed)
 {
+    uint32_t usable = allowed && n_allowed < s->usable ? n_allowed : s->usable;
     size_t window = s->opt.penalty_window && s->opt.penalty_window < n ? s->opt.penalty_window : n;
     bool penalties =
         s->opt.repetition_penalty != 1.0f || s->opt.presence_penalty != 0.0f || s->opt.frequency_penalty != 0.0f;
@@ -167,7 +169,9 @@ static uint32_t collect(hs_sampler *s, const float *logits, const int32_t *histo
         for (size_t i = n - window; i < n; i++)
             s->count[history[i]]++;
     uint32_t m = 0;
-    for (uint32_t i = 0; i < s->usable; i++) {
+    for (uint32_t i = 0; i < usable; i++) {
+        if (allowed && !(allowed[i / 64] >> i % 64 & 1))
+            continue;
         float l = penalties ? penalised(s, logits[i], s->count[i]) : logits[i];
         if (l == l)
             s->list[m++] = (candidate){l, (int32_t)i};
@@ -204,9 +208,9 @@ static uint32_t nucleus(hs_sampler *s, uint32_t m, float top, double total)
 }
 
 hlwq_status hs_sampler_next(hs_sampler *s, const float *logits, const int32_t *history, size_t n, uint64_t position,
-                            int32_t *id, hlwq_error *err)
+                            const uint64_t *allowed, uint32_t n_allowed, int32_t *id, hlwq_error *err)
 {
-    uint32_t m = collect(s, logits, history, n);
+    uint32_t m = collect(s, logits, history, n, allowed, n_allowed);
     if (m == 0)
         return hs_fail(err, HLWQ_ERR_FORMAT,
                        "the model's logits are not numbers at position %llu; its weights are damaged",

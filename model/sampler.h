@@ -25,10 +25,14 @@ const hlwq_sampling *hs_sampler_options(const hs_sampler *sampler);
 /* HLWQ_ERR_ARG naming the value that makes no sense. */
 hlwq_status hs_sampling_check(const hlwq_sampling *options, hlwq_error *err);
 
-/* The next id; `history` [n] are the tokens so far, `position` where the new one goes. HLWQ_ERR_FORMAT if no logit is a
- * number. */
+/*
+ * The next id; `history` [n] are the tokens so far, `position` where the new one goes.  With `allowed`, a bit for each
+ * id below `n_allowed`, only those are there at all: probabilities are shared out among them.  HLWQ_ERR_FORMAT if no
+ * logit is a number.
+ */
 hlwq_status hs_sampler_next(hs_sampler *sampler, const float *logits, const int32_t *history, size_t n,
-                            uint64_t position, int32_t *id, hlwq_error *err);
+                            uint64_t position, const uint64_t *allowed, uint32_t n_allowed, int32_t *id,
+                            hlwq_error *err);
 
 /* Uniform in [0, 1) with 24 bits, for (seed, position). */
 float hs_sampler_uniform(uint64_t seed, uint64_t position);

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/size.h"
+#include "model/constraint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
 /* What is said and counted begins anew, after `n` tokens. */
 static void begin_at(hlwq_session *s, uint32_t n)
 {
+    s->constraint = NULL;
     s->n = n;
     s->has_logits = false;
     s->utf8 = (hs_utf8_stream){0};
@@ -139,6 +141,18 @@ hlwq_status hlwq_session_set_sampling(hlwq_session *s, const hlwq_sampling *samp
 void hlwq_session_get_sampling(const hlwq_session *s, hlwq_sampling *sampling)
 {
     *sampling = *hs_sampler_options(s->sampler);
+}
+
+void hlwq_session_set_constraint(hlwq_session *s, hlwq_constraint *constraint)
+{
+    s->constraint = constraint;
+    s->place = constraint ? hs_constraint_start(constraint) : 0;
+    s->sampled = -1;
+}
+
+bool hlwq_session_satisfied(const hlwq_session *s)
+{
+    return !s->constraint || hs_constraint_complete(s->constraint, s->place);
 }
 
 void hlwq_session_reset(hlwq_session *s)
@@ -232,6 +246,14 @@ static hlwq_status settle(hlwq_session *s, hlwq_error *err)
     return st;
 }
 
+/* Token `id` now stands at `position`: if it was sampled for there, the constraint moves on. */
+static void follow_constraint(hlwq_session *s, int32_t id, uint32_t position)
+{
+    if (s->constraint && s->sampled >= 0 && s->sampled == id && s->sampled_at == position)
+        s->place = s->place_after;
+    s->sampled = -1;
+}
+
 /* Feeds a token that was chosen, or finds that it was fed ahead. */
 static hlwq_status step_ahead(hlwq_session *s, int32_t id, hlwq_error *err)
 {
@@ -247,6 +269,7 @@ static hlwq_status step_ahead(hlwq_session *s, int32_t id, hlwq_error *err)
     s->broken = st != HLWQ_OK;
     HS_TRY(st);
     s->n++;
+    follow_constraint(s, id, s->n - 1);
     memcpy(s->logits, logits, bytes);
     XXH3_64bits_update(s->hash, logits, bytes);
     s->has_logits = true;
@@ -308,6 +331,30 @@ static bool ends_text(const hs_config *c, int32_t id)
     return false;
 }
 
+/* The next token, or the end of the text where a constraint leaves nothing else. */
+static hlwq_status sample(hlwq_session *s, int32_t *next, hlwq_error *err)
+{
+    const hs_config *c = s->engine->net.config;
+    const uint64_t *allowed = NULL;
+    uint32_t n = 0;
+    *next = c->n_stop ? c->stop[0] : -1;
+    if (s->constraint) {
+        if (hs_constraint_over(s->constraint, s->place))
+            return HLWQ_OK;
+        HS_TRY(hs_constraint_allowed(s->constraint, s->place, c->stop, c->n_stop, &allowed, err));
+        n = hs_constraint_tokens(s->constraint);
+    }
+    HS_TRY(hs_sampler_next(s->sampler, s->logits, s->tokens, s->n, s->n, allowed, n, next, err));
+    s->sampled = -1;
+    if (s->constraint && !ends_text(c, *next)) {
+        s->place_after = s->place;
+        HS_TRY(hs_constraint_advance(s->constraint, &s->place_after, *next, err));
+        s->sampled = *next;
+        s->sampled_at = s->n;
+    }
+    return HLWQ_OK;
+}
+
 hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
 {
     *id = -1;
@@ -316,10 +363,11 @@ hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
     double start = hs_now_seconds();
     double waited = waited_seconds(s);
     int32_t next;
-    HS_TRY(hs_sampler_next(s->sampler, s->logits, s->tokens, s->n, s->n, &next, err));
-    if (ends_text(s->engine->net.config, next))
+    HS_TRY(sample(s, &next, err));
+    if (next < 0 || ends_text(s->engine->net.config, next))
         return HLWQ_OK;
     HS_TRY(s->ahead ? step_ahead(s, next, err) : eval(s, &next, 1, NULL, err));
+    follow_constraint(s, next, s->n - 1);
     s->stats.decode_seconds += hs_now_seconds() - start;
     s->stats.decode_wait_seconds += waited_seconds(s) - waited;
     s->stats.decoded_tokens++;
@@ -372,8 +420,8 @@ hlwq_status hlwq_session_sample(hlwq_session *s, int32_t *id, bool *ends, hlwq_e
     *ends = false;
     if (!s->has_logits)
         return hs_fail(err, HLWQ_ERR_ARG, "there is no text to continue: feed a prompt first");
-    HS_TRY(hs_sampler_next(s->sampler, s->logits, s->tokens, s->n, s->n, id, err));
-    *ends = ends_text(s->engine->net.config, *id);
+    HS_TRY(sample(s, id, err));
+    *ends = *id < 0 || ends_text(s->engine->net.config, *id);
     return HLWQ_OK;
 }
 
@@ -397,6 +445,7 @@ static void keep_row(hlwq_session *s, int32_t id, const float *logits, double se
 {
     size_t bytes = s->engine->net.config->vocab * sizeof(float);
     s->tokens[s->n++] = id;
+    follow_constraint(s, id, s->n - 1);
     if (logits != s->logits)
         memcpy(s->logits, logits, bytes);
     XXH3_64bits_update(s->hash, logits, bytes);

@@ -15,7 +15,12 @@ struct hlwq_session {
     hlwq_engine *engine;
     hs_states states;
     hs_sampler *sampler;
-    hs_speculate *ahead; /* NULL = does not speculate */
+    hs_speculate *ahead;         /* NULL = does not speculate */
+    hlwq_constraint *constraint; /* lent; NULL = none */
+    uint32_t place;              /* in it */
+    uint32_t place_after;        /* once token `sampled` stands at position `sampled_at` */
+    uint32_t sampled_at;
+    int32_t sampled;
     hs_utf8_stream utf8;
     int32_t *tokens; /* [positions] */
     float *logits;   /* [vocab] */

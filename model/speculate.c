@@ -176,7 +176,7 @@ static hlwq_status draft_mtp(hs_speculate *sp, int32_t *tokens, uint32_t n, uint
             HS_TRY(hs_mtp_draft(sp->mtp, tokens, n, sp->draft_logits, err));
         else
             HS_TRY(hs_mtp_draft_on(sp->mtp, tokens[next - 1], sp->draft_logits, err));
-        if (hs_sampler_next(sp->sampler, sp->draft_logits, tokens, next, next, &id, NULL) != HLWQ_OK)
+        if (hs_sampler_next(sp->sampler, sp->draft_logits, tokens, next, next, NULL, 0, &id, NULL) != HLWQ_OK)
             return HLWQ_OK; /* no number among them: nothing to try */
         if (ends_text(sp->net->config, id))
             return HLWQ_OK;

@@ -63,6 +63,14 @@ for command in run chat convert info logits tokenize template bench synth versio
     expect 0 '' $command --help
     [ -s "$dir/out" ] || fail "$command --help: nothing on stdout"
 done
+for shell in zsh fish; do
+    expect 0 '' --completion $shell
+    grep -q -e top-k "$dir/out" || fail "completion for $shell does not know --top-k"
+    if command -v $shell >/dev/null; then
+        $shell -n "$dir/out" || fail "completion is not $shell"
+    fi
+done
+expect 2 'bash, zsh and fish' --completion csh
 expect 0 '' --completion bash
 if command -v bash >/dev/null; then
     bash -n "$dir/out" || fail "completion is not bash"
@@ -79,9 +87,9 @@ expect 1 "$dir/none" convert "$dir/none" -o "$dir/x"
 expect 1 "$dir/none" run -f "$dir/none"
 [ ! -e "$dir/x" ] || fail "a failed convert left its output"
 mkdir "$dir/hlwq-stream"
-printf '\ntop-q = 1\n' >"$dir/hlwq-stream/config.ini"
-expect 2 'config.ini:2' run x
-rm "$dir/hlwq-stream/config.ini"
+printf '{"top-q": 1}\n' >"$dir/hlwq-stream/config.json"
+expect 2 'config.json: unknown option top-q' run x
+rm "$dir/hlwq-stream/config.json"
 
 # ---- outputs that cannot be written ----
 if [ -w /dev/full ]; then

@@ -36,7 +36,7 @@ static void config(const char *text)
 static int clean(void **state)
 {
     (void)state;
-    config("");
+    config("{}");
     unsetenv("HLWQ_TOP_K");
     unsetenv("HLWQ_QUIET");
     unsetenv("HLWQ_FILE");
@@ -159,7 +159,7 @@ static void operands_are_counted(void **state)
 static void flag_beats_environment_beats_config(void **state)
 {
     (void)state;
-    config("top-k = 1\n");
+    config("{\"top-k\": 1}");
     CHECK_OK(parse(APP_RUN, ""), err);
     assert_int_equal(app_number(&args, OPT_TOP_K, 0), 1);
     setenv("HLWQ_TOP_K", "2", 1);
@@ -184,27 +184,46 @@ static void flag_beats_environment_beats_config(void **state)
 static void config_sections_belong_to_commands(void **state)
 {
     (void)state;
-    config("# comment\n; another\n\n  threads =  3 \r\nctx = 50\n[bench]\nctx = 100\n[run]\nctx=200\nseed = 1\n"
-           "seed = 2\n[*]\nkv = f32");
+    config(
+        "{\"bench\": {\"ctx\": 100}, \"run\": {\"ctx\": \"200\", \"seed\": 2, \"temperature\": 0.5}, \"threads\": 3,\n"
+        "\"ctx\": 50, \"kv\": \"f32\", \"quiet\": true, \"ram\": \"2G\"}");
     CHECK_OK(parse(APP_RUN, ""), err);
     assert_int_equal(app_number(&args, OPT_THREADS, 0), 3);
     assert_int_equal(app_number(&args, OPT_CTX, 0), 200);
     assert_int_equal(app_number(&args, OPT_SEED, 0), 2);
     assert_int_equal(args.value[OPT_KV].number, 1);
+    assert_true(app_flag(&args, OPT_QUIET));
+    assert_true(args.value[OPT_TEMPERATURE].real == 0.5);
+    assert_string_equal(app_text(&args, OPT_SEED, ""), "2");
+    assert_true(args.value[OPT_RAM].bytes == UINT64_C(2) << 30);
     CHECK_OK(parse(APP_BENCH, ""), err);
     assert_int_equal(app_number(&args, OPT_CTX, 0), 100);
     CHECK_OK(parse(APP_BENCH, "-c 7"), err);
     assert_int_equal(app_number(&args, OPT_CTX, 0), 7);
 }
 
-static void config_mistakes_name_file_and_line(void **state)
+static void config_mistakes_name_file_and_key(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"\ntop-q = 1\n", "\ntop-k\n",    "\ntop-k = x\n", "\n[rnu]\n",
-                                        "\n[run\n",      "\nfile = x\n", "\n= 1\n"};
+    static const char *const texts[][2] = {
+        {"{\"top-q\": 1}", "config.json: unknown option top-q"},
+        {"{\"top-k\": null}", "config.json: top-k"},
+        {"{\"top-k\": [1]}", "config.json: top-k"},
+        {"{\"top-k\": \"x\"}", "config.json: top-k"},
+        {"{\"top-k\": 1.5}", "config.json: top-k"},
+        {"{\"run\": {\"top-k\": -1}}", "config.json: run: top-k"},
+        {"{\"rnu\": {}}", "config.json: unknown command rnu"},
+        {"{\"file\": \"x\"}", "command line"},
+        {"{\n\"top-k\": 1,\n}", "line 3"},
+        {"{\"top-k\": 1, \"top-k\": 2}", "duplicate"},
+        {"{\"kv\": \"f1\\u00006\"}", "config.json: kv"},
+        {"top-k = 1", "config.json"},
+        {"[]", "not a JSON object"},
+        {"", "config.json"},
+    };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        config(texts[i]);
-        CHECK_FAILS(parse(APP_RUN, ""), HLWQ_ERR_ARG, err, "config.ini:2: ");
+        config(texts[i][0]);
+        CHECK_FAILS(parse(APP_RUN, ""), HLWQ_ERR_ARG, err, texts[i][1]);
     }
 }
 
@@ -256,7 +275,7 @@ int main(void)
         cmocka_unit_test_setup(operands_are_counted, clean),
         cmocka_unit_test_setup(flag_beats_environment_beats_config, clean),
         cmocka_unit_test_setup(config_sections_belong_to_commands, clean),
-        cmocka_unit_test_setup(config_mistakes_name_file_and_line, clean),
+        cmocka_unit_test_setup(config_mistakes_name_file_and_key, clean),
         cmocka_unit_test_setup(every_option_is_usable_and_named_once, clean),
         cmocka_unit_test_setup(distance_counts_edits, clean),
     };

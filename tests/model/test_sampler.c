@@ -17,7 +17,7 @@ static int32_t draw(const hlwq_sampling *o, const float *l, uint32_t vocab, uint
     hs_mem *m = hs_mem_open(0);
     hs_sampler *s;
     CHECK_OK(hs_sampler_open(&s, m, vocab, usable, o, &err), err);
-    CHECK_OK(hs_sampler_next(s, l, history, n, position, &id, &err), err);
+    CHECK_OK(hs_sampler_next(s, l, history, n, position, NULL, 0, &id, &err), err);
     hs_sampler_close(s);
     hs_mem_close(m);
     return id;
@@ -63,7 +63,7 @@ static void check_distribution(const hlwq_sampling *options, const float *l, uin
     CHECK_OK(hs_sampler_open(&s, m, n, n, options, &err), err);
     for (int i = 0; i < DRAWS; i++) {
         int32_t id;
-        CHECK_OK(hs_sampler_next(s, l, NULL, 0, (uint64_t)i, &id, &err), err);
+        CHECK_OK(hs_sampler_next(s, l, NULL, 0, (uint64_t)i, NULL, 0, &id, &err), err);
         count[id]++;
     }
     hs_sampler_close(s);
@@ -157,7 +157,7 @@ static void nonsense_is_refused(void **state)
     CHECK_FAILS(hs_sampler_set(s, &o, &err), HLWQ_ERR_ARG, err, "top-p");
     static const float bad[4] = {NAN, NAN, NAN, NAN};
     int32_t id;
-    CHECK_FAILS(hs_sampler_next(s, bad, NULL, 0, 9, &id, &err), HLWQ_ERR_FORMAT, err, "not numbers");
+    CHECK_FAILS(hs_sampler_next(s, bad, NULL, 0, 9, NULL, 0, &id, &err), HLWQ_ERR_FORMAT, err, "not numbers");
     hs_sampler_close(s);
     hs_mem_close(m);
 }

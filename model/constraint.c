@@ -1,0 +1,164 @@
+/*
+ * model/constraint.c - a grammar, what follows it, and the vocabulary that it is followed over.
+ *
+ * Constraints have memory of their own beside the engine's budget: how much one takes is known only while it is
+ * followed, and its limits (model/grammar.h, model/matcher_private.h) keep it small.
+ */
+#include "model/constraint.h"
+
+#include "model/engine.h"
+#include "model/grammar_json.h"
+#include "model/json_schema.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TEXT_MAX = 1 << 20 };
+
+struct hlwq_constraint {
+    hs_mem *mem;
+    const hs_tokenizer *tokenizer;
+    const hs_vocab *vocab;
+    hs_grammar grammar;
+    hs_matcher *matcher;
+    uint64_t *allowed;
+};
+
+/* The tokenizer's vocabulary as a tree, made when it is first asked for; constraints may be opened on several threads.
+ */
+static hlwq_status find_vocab(const hlwq_tokenizer *lent, const hs_vocab **vocab, hlwq_error *err)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    hlwq_tokenizer *t = (hlwq_tokenizer *)(uintptr_t)lent; /* never a constant object: they are allocated */
+    hlwq_status st = HLWQ_OK;
+    pthread_mutex_lock(&lock);
+    if (!t->vocab) {
+        t->vocab_mem = t->vocab_mem ? t->vocab_mem : hs_mem_open(0);
+        st = t->vocab_mem ? hs_vocab_open(&t->vocab, t->vocab_mem, t->inner, err)
+                          : hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a constraint");
+    }
+    *vocab = t->vocab;
+    pthread_mutex_unlock(&lock);
+    return st;
+}
+
+void hs_forget_vocab(hlwq_tokenizer *t)
+{
+    hs_vocab_close(t->vocab);
+    if (t->vocab_mem)
+        hs_mem_close(t->vocab_mem);
+    t->vocab = NULL;
+    t->vocab_mem = NULL;
+}
+
+static hlwq_status build(hlwq_constraint *c, hlwq_constraint_kind kind, const char *text, size_t bytes, hlwq_error *err)
+{
+    hs_json *root = NULL;
+    const char *what = kind == HLWQ_CONSTRAINT_GRAMMAR ? "grammar" : "JSON schema";
+    hs_grammar_init(&c->grammar, c->mem, kind == HLWQ_CONSTRAINT_GRAMMAR ? HS_GRAMMAR_JSON_DEPTH : HS_SCHEMA_DEPTH,
+                    c->vocab->longest, err);
+    if (kind == HLWQ_CONSTRAINT_JSON_OBJECT) {
+        hs_json_object(&c->grammar);
+    } else {
+        if (bytes > TEXT_MAX)
+            return hs_fail(err, HLWQ_ERR_ARG, "%s: %zu bytes, limit %d", what, bytes, TEXT_MAX);
+        if (hs_json_parse(text, bytes, what, &root, err) != HLWQ_OK)
+            return err ? err->status = HLWQ_ERR_ARG : HLWQ_ERR_ARG;
+        if (kind == HLWQ_CONSTRAINT_GRAMMAR)
+            hs_grammar_json(&c->grammar, root);
+        else
+            hs_json_schema(&c->grammar, root);
+        hs_json_free(root);
+    }
+    HS_TRY(hs_grammar_close_off(&c->grammar, what));
+    return hs_matcher_open(&c->matcher, c->mem, &c->grammar, c->vocab, err);
+}
+
+hlwq_status hlwq_constraint_open(const hlwq_tokenizer *tokenizer, hlwq_constraint_kind kind, const char *text,
+                                 size_t bytes, hlwq_constraint **constraint, hlwq_error *err)
+{
+    *constraint = NULL;
+    hlwq_constraint *c = calloc(1, sizeof *c);
+    hlwq_error unused;
+    if (c)
+        c->mem = hs_mem_open(0);
+    if (!c || !c->mem) {
+        free(c);
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a constraint");
+    }
+    c->tokenizer = tokenizer->inner;
+    hlwq_status st = find_vocab(tokenizer, &c->vocab, err);
+    if (st == HLWQ_OK)
+        st = build(c, kind, text, bytes, err ? err : &unused);
+    if (st == HLWQ_OK) {
+        void *p;
+        st = hs_mem_alloc(c->mem, HS_MEM_OTHER, hs_matcher_words(c->matcher) * sizeof(uint64_t), "constraint", &p, err);
+        c->allowed = st == HLWQ_OK ? p : NULL;
+    }
+    c->grammar.err = NULL;
+    if (st != HLWQ_OK)
+        hlwq_constraint_close(c);
+    else
+        *constraint = c;
+    return st;
+}
+
+void hlwq_constraint_close(hlwq_constraint *c)
+{
+    if (!c)
+        return;
+    hs_matcher_close(c->matcher);
+    hs_mem_free(c->mem, c->allowed);
+    if (c->grammar.mem)
+        hs_grammar_free(&c->grammar);
+    hs_mem_close(c->mem);
+    free(c);
+}
+
+uint32_t hs_constraint_start(const hlwq_constraint *c)
+{
+    return hs_matcher_start(c->matcher);
+}
+
+bool hs_constraint_complete(const hlwq_constraint *c, uint32_t place)
+{
+    return hs_matcher_complete(c->matcher, place);
+}
+
+bool hs_constraint_over(const hlwq_constraint *c, uint32_t place)
+{
+    return hs_matcher_over(c->matcher, place);
+}
+
+uint32_t hs_constraint_tokens(const hlwq_constraint *c)
+{
+    return c->vocab->n_tokens;
+}
+
+hlwq_status hs_constraint_allowed(hlwq_constraint *c, uint32_t place, const int32_t *stop, uint32_t n_stop,
+                                  const uint64_t **allowed, hlwq_error *err)
+{
+    HS_TRY(hs_matcher_mask(c->matcher, place, c->allowed, err));
+    if (hs_constraint_complete(c, place))
+        for (uint32_t i = 0; i < n_stop; i++)
+            if (stop[i] >= 0 && (uint32_t)stop[i] < c->vocab->n_tokens)
+                c->allowed[stop[i] / 64] |= UINT64_C(1) << stop[i] % 64;
+    *allowed = c->allowed;
+    return HLWQ_OK;
+}
+
+hlwq_status hs_constraint_advance(hlwq_constraint *c, uint32_t *place, int32_t id, hlwq_error *err)
+{
+    size_t bytes;
+    uint32_t next = *place;
+    const char *text = hs_tokenizer_bytes(c->tokenizer, id, &bytes);
+    if (id < 0 || (uint32_t)id >= c->vocab->n_tokens || !(c->vocab->present[id / 64] >> id % 64 & 1))
+        next = HS_MATCH_DEAD;
+    else
+        HS_TRY(hs_matcher_feed(c->matcher, &next, text, bytes, err));
+    if (next == HS_MATCH_DEAD)
+        return hs_fail(err, HLWQ_ERR_ARG, "token %d is not one that the constraint allows here", id);
+    *place = next;
+    return HLWQ_OK;
+}

@@ -1,0 +1,50 @@
+#!/bin/sh
+# run and chat with --json-schema and --grammar-json.
+#   tests/app/test_constraint.sh PROGRAM
+set -u
+program=$1
+if [ ! -f models/demo-q5.hlwq ]; then
+    echo "skipped: models/demo-q5.hlwq is not there"
+    exit 77
+fi
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+export XDG_CONFIG_HOME="$dir" XDG_STATE_HOME="$dir"
+failures=0
+fail()
+{
+    echo "FAILED: $1"
+    sed 's/^/  | /' "$dir/out" "$dir/err"
+    failures=$((failures + 1))
+}
+
+schema='{"type":"object","properties":{"name":{"type":"string","pattern":"^[A-Z][a-z]{1,8}$"},"age":{"type":"integer","minimum":1,"maximum":99}},"required":["name","age"]}'
+flat='^[{] *"name": *"[A-Z][a-z]{1,8}", *"age": *[1-9][0-9]? *[}]$'
+
+for seed in 1 2 3; do
+    "$program" run -n 200 --seed $seed --json-schema "$schema" "Call me" >"$dir/out" 2>"$dir/err" || fail "seed $seed: exit code"
+    tr -s '\n\t ' '   ' <"$dir/out" | sed 's/ *$//' | grep -Eq "$flat" || fail "seed $seed: not of the schema"
+done
+
+# A file is the same as its text, and the same seed gives the same text.
+printf '%s\n' "$schema" >"$dir/schema.json"
+"$program" run -n 200 --seed 3 --json-schema "$dir/schema.json" "Call me" >"$dir/out2" 2>"$dir/err"
+cmp -s "$dir/out" "$dir/out2" || fail "a schema in a file gives another text"
+
+"$program" run -n 2 --json-schema "$schema" "Call me" >"$dir/out" 2>"$dir/err"
+grep -q 'not complete' "$dir/err" || fail "a text that was cut is not said to be"
+
+"$program" run -q --grammar-json '{"root":"a","rules":{"a":{"any":["yes","no"]}}}' "Is it?" >"$dir/out" 2>"$dir/err"
+grep -Eqx 'yes|no' "$dir/out" || fail "a grammar of two words"
+
+"$program" run --json-schema '{"not":{}}' x >"$dir/out" 2>"$dir/err"
+code=$?
+{ [ $code = 1 ] || [ $code = 2 ]; } && grep -q 'keyword "not"' "$dir/err" || fail "an unsupported keyword: $code"
+"$program" run --json-schema "$dir/none.json" x >"$dir/out" 2>"$dir/err" && fail "a file that is not there"
+"$program" run --json-schema '{}' --grammar-json '{}' x >"$dir/out" 2>"$dir/err"
+[ $? = 2 ] || fail "both at once"
+
+printf 'Who are you?\n' | "$program" chat -q -n 200 --think off --json-schema "$schema" >"$dir/out" 2>"$dir/err" || fail "chat: exit code"
+tr -s '\n\t ' '   ' <"$dir/out" | sed 's/^ *//; s/ *$//' | grep -Eq "$flat" || fail "chat: not of the schema"
+
+[ $failures = 0 ]
