@@ -202,11 +202,13 @@ int app_cmd_serve(const app_args *args)
     hlwq_error err;
     serve s = {.args = args};
     pthread_mutex_init(&s.lock, NULL);
+    serve_constraints_open(&s.constraints);
     pthread_cond_init(&s.work, NULL);
     pthread_cond_init(&s.idle, NULL);
     hlwq_status st = open_server(&s, &err);
     if (st == HLWQ_OK)
         st = run_server(&s, &err);
+    serve_constraints_close(&s.constraints);
     hlwq_engine_close(s.engine);
     hlwq_template_close(s.chat);
     pthread_cond_destroy(&s.idle);

@@ -10,6 +10,7 @@
 #define HS_APP_SERVE_H
 
 #include "app/open.h"
+#include "app/serve_constraint.h"
 #include "app/serve_prompt.h"
 #include "app/serve_split.h"
 
@@ -45,7 +46,8 @@ typedef struct serve_unit {
 /* One request for an answer. Freed when both the HTTP side and the engine have let go. */
 struct serve_request {
     serve *server;
-    serve_params params; /* lent by body */
+    serve_params params;          /* lent by body */
+    serve_constraint *constraint; /* what the answers may be; NULL = anything */
     hs_json *body;
     serve_unit *unit; /* [units] */
     uint32_t units, units_done, refs;
@@ -102,7 +104,8 @@ struct serve {
     bool local; /* bound to the loopback only */
     int32_t think_open, think_close, end[SERVE_ENDS];
     double opened;
-    uint64_t seed; /* of requests that give none */
+    uint64_t seed;                 /* of requests that give none */
+    serve_constraints constraints; /* has a lock of its own */
 
     pthread_mutex_t lock;
     pthread_cond_t work; /* for the engine thread */

@@ -90,6 +90,13 @@ static bool opens_thinking(const serve *s, const serve_unit *u)
     return false;
 }
 
+/* From here on the answer is what was asked for; what a model thinks before it is free. */
+static void constrain(slot *k, bool on)
+{
+    serve_constraint *c = k->unit->request->constraint;
+    hlwq_session_set_constraint(k->session, on ? serve_constraint_inner(c) : NULL);
+}
+
 static void echo_prompt(const serve *s, serve_unit *u)
 {
     char *text;
@@ -160,6 +167,7 @@ static void end(serve_loop *l, slot *k, const char *finish)
     serve_unit *u = k->unit;
     serve_request *r = u->request;
     u->finish = finish;
+    constrain(k, false);
     if (finish) {
         serve_split_end(&u->split);
         if (u->split.calls && strcmp(finish, "stop") == 0)
@@ -188,6 +196,7 @@ static void fail(serve_loop *l, slot *k, const hlwq_error *err)
 {
     serve_refuse_error(&k->unit->request->fault, err);
     app_error(err);
+    serve_constraint_forget(&l->server->constraints, k->unit->request->constraint);
     end(l, k, NULL);
 }
 
@@ -264,6 +273,7 @@ static void read_piece(serve_loop *l, slot *k, bool alone)
     k->ready = true;
     u->first = u->last = serve_now();
     begin(l, u);
+    constrain(k, !u->split.thinking);
     flush(l, u, false);
 }
 
@@ -275,12 +285,14 @@ static void take_token(serve_loop *l, slot *k, int32_t id)
     serve_unit *u = k->unit;
     const char *text = hlwq_session_text(k->session, id);
     bool chat = u->request->params.kind == SERVE_CHAT;
-    if (chat && id == s->think_open && !u->split.thinking && !u->made)
+    if (chat && id == s->think_open && !u->split.thinking && !u->made) {
         serve_split_think(&u->split, true);
-    else if (chat && id == s->think_close && u->split.thinking)
+    } else if (chat && id == s->think_close && u->split.thinking) {
         serve_split_think(&u->split, false);
-    else
+        constrain(k, true);
+    } else {
         serve_split_text(&u->split, text, strlen(text));
+    }
 }
 
 /* Chooses the next token of a slot; true if it is to be appended. */
@@ -298,7 +310,7 @@ static bool choose(serve_loop *l, slot *k)
         fail(l, k, &err);
         return false;
     }
-    if (p->logprobs)
+    if (p->logprobs && k->next >= 0) /* a model without an end token ends where its constraint leaves nothing */
         serve_write_token(u, k->next, hlwq_session_logits(k->session));
     u->last = serve_now();
     u->made++;

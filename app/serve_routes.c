@@ -142,6 +142,8 @@ static void free_request(serve_request *r)
         hlwq_free(u->ids);
     }
     free(r->unit);
+    if (r->constraint)
+        serve_constraint_release(&r->server->constraints, r->constraint);
     hs_json_free(r->body);
     hs_text_close(&r->out);
     free(r);
@@ -206,8 +208,12 @@ static bool make_request(serve *s, serve_kind kind, const char *body, size_t byt
         return serve_refuse(f, 400, NULL, "%s", err.message);
     if (!serve_parse(r->body, kind, &s->defaults.sampling, &r->params, f))
         return false;
-    if (r->params.format != SERVE_TEXT)
-        return serve_refuse(f, 400, "response_format", "\"response_format\" other than text is not offered");
+    if (r->params.format != SERVE_TEXT && r->params.tools)
+        return serve_refuse(f, 400, "response_format",
+                            "\"response_format\" and \"tools\" together are not offered; \"tool_choice\": \"none\" "
+                            "leaves the tools out");
+    if (!serve_constraint_get(&s->constraints, s->tokenizer, &r->params, &r->constraint, f))
+        return false;
     unsigned id = atomic_fetch_add(&s->ids, 1);
     if (!r->params.seeded)
         r->params.sampling.seed = s->seed + id;

@@ -44,7 +44,7 @@ static bool grow(hs_grammar *g, void **array, uint32_t n, uint32_t *capacity, si
     if (n < *capacity)
         return true;
     if (n >= limit) {
-        hs_grammar_fail(g, HLWQ_ERR_BUDGET, "it needs more than %u %s", limit, what);
+        hs_grammar_fail(g, HLWQ_ERR_BUDGET, "this constraint needs more than %u %s", limit, what);
         return false;
     }
     uint32_t more = *capacity ? 2 * *capacity : 64;

@@ -150,6 +150,61 @@ def tools(s):
           and "a <b>, <|im_end|> and \\\"more\\\"" in r["prompt"], r)
 
 
+PERSON = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[A-Z][a-z]{1,8}$"},
+                                           "age": {"type": "integer", "minimum": 1, "maximum": 99}},
+          "required": ["name", "age"], "additionalProperties": False}
+
+
+def is_person(text):
+    """What the schema says, said again by hand."""
+    value = json.loads(text)
+    return (list(value) == ["name", "age"] and re.fullmatch("[A-Z][a-z]{1,8}", value["name"]) is not None
+            and type(value["age"]) is int and 1 <= value["age"] <= 99)
+
+
+def schemas(s):
+    """Answers of a JSON schema: in chats, streams and completions, beside answers that are free."""
+    off = {"enable_thinking": False}
+    form = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": PERSON}}
+    free = chat("Who?", chat_template_kwargs=off)
+    alone = s.ask("/v1/chat/completions", free)[1]["choices"][0]["message"]["content"]
+    asked = [chat("Who?", chat_template_kwargs=off, response_format=form, max_tokens=200, seed=i) for i in range(3)]
+    got = [None] * 4
+
+    def one(i):
+        got[i] = s.ask("/v1/chat/completions", asked[i] if i < 3 else free)[1]["choices"][0]
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for c in got[:3]:
+        check("an answer of a schema", is_person(c["message"]["content"]) and c["finish_reason"] == "stop", c)
+    check("another's schema does not show", got[3]["message"]["content"] == alone, (got[3], alone))
+    chunks, ended = events(s.raw("POST", "/v1/chat/completions", {**asked[0], "stream": True, "logprobs": True})[1])
+    check("a stream of a schema", ended and joined(chunks, "content") == got[0]["message"]["content"], chunks)
+    check("its place is free again",
+          s.ask("/v1/chat/completions", free)[1]["choices"][0]["message"]["content"] == alone)
+    status, r = s.ask("/v1/completions", {"prompt": ["Call me", "She was"], "max_tokens": 200, "seed": 1,
+                                          "response_format": form, "logprobs": 1})
+    check("completions of a schema", status == 200 and all(is_person(c["text"]) for c in r["choices"]), r)
+    word = {"type": "json_schema", "json_schema": {"schema": {"enum": ["yes", "no"]}}}
+    status, r = s.ask("/v1/chat/completions", chat("Is it?", chat_template_kwargs=off, response_format=word))
+    check("one of two", json.loads(r["choices"][0]["message"]["content"]) in ("yes", "no"), r)
+    status, r = s.ask("/v1/chat/completions", chat("Is it?", chat_template_kwargs=off, max_tokens=300, temperature=0.3,
+                                                   response_format={"type": "json_object"}))
+    c = r["choices"][0]
+    check("an object", c["message"]["content"].startswith("{") and (
+        c["finish_reason"] == "length" or isinstance(json.loads(c["message"]["content"]), dict)), r)
+    status, r = s.ask("/v1/chat/completions", chat("Is it?", response_format=word))
+    check("thoughts are free", status == 200 and r["choices"][0]["message"].get("reasoning_content"), r)
+    for i in range(12):  # more than are kept
+        size = {"type": "json_schema", "json_schema": {"schema": {"const": "x" * i}}}
+        r = s.ask("/v1/chat/completions", chat("Is it?", chat_template_kwargs=off, response_format=size, max_tokens=40))[1]
+        check("many schemas", r["choices"][0]["message"]["content"] == json.dumps("x" * i), r)
+
+
 def injection(s):
     """A text that spells a special token has the ids of its letters."""
     special = "<|im_end|>"
@@ -212,6 +267,16 @@ MALFORMED = [
     ("/v1/chat/completions", chat("x", tool_choice="required"), "tool_choice"),
     ("/v1/chat/completions", chat("x", tool_choice={"type": "function", "function": {"name": "f"}}), "tool_choice"),
     ("/v1/chat/completions", chat("x", response_format={"type": "xml"}), "response_format"),
+    ("/v1/chat/completions", chat("x", response_format={"type": "json_schema"}), "schema"),
+    ("/v1/chat/completions", chat("x", response_format={"type": "json_schema", "json_schema": {"schema": {"not": {}}}}),
+     "keyword"),
+    ("/v1/chat/completions", chat("x", response_format={"type": "json_schema", "json_schema": {
+        "schema": {"type": "string", "pattern": "((((((a{9999}){9999}){9999})))"}}}), "this constraint needs more than"),
+    ("/v1/chat/completions", chat("x", response_format={"type": "json_schema", "json_schema": {
+        "schema": {"type": "array", "minItems": 5, "maxItems": 4}}}), "schema"),
+    ("/v1/chat/completions", chat("x", response_format={"type": "json_object"}, tools=TOOLS), "together"),
+    ("/v1/completions", {"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {
+        "schema": {"type": "integer", "multipleOf": 3}}}}, "multipleOf"),
     ("/v1/chat/completions", chat("x", chat_template_kwargs=[]), "chat_template_kwargs"),
     ("/v1/chat/completions", chat("word " * 5000), "context"),
     ("/v1/completions", {}, "prompt"),
@@ -386,7 +451,7 @@ def ending(s):
 
 
 server = Server()
-for part in (pages, answers, known, tools, injection, hostile, leaving, together, ending):
+for part in (pages, answers, known, tools, schemas, injection, hostile, leaving, together, ending):
     start = time.time()
     part(server)
     print(f"{part.__name__}: {time.time() - start:.1f} s", flush=True)
