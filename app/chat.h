@@ -26,8 +26,9 @@ typedef struct chat {
     chat_think think;
     int32_t think_open, think_close; /* -1 = the model has none */
     int32_t end[CHAT_ENDS];          /* ids that end an answer beside the model's own; -1 = none */
-    int32_t *seen;                   /* [context]: what the session has read, to its position */
+    const char *file;                /* --session; NULL = none */
     uint64_t again;                  /* how often the last message was answered anew: added to the seed */
+    size_t prompt, kept;             /* tokens of the last prompt; of these, not read again */
     bool interactive;                /* a person types */
     bool reread;                     /* said once that the conversation is read again */
     hlwq_streaming before;           /* at the last status line */
@@ -38,6 +39,10 @@ typedef struct chat {
  * conversation as it was, for the caller to take the message back; an interrupted answer is kept as far as it got.
  */
 hlwq_status chat_answer(chat *c, hlwq_error *err);
+
+/* --session and files of sessions: the conversation with all that was read of it. */
+hlwq_status chat_keep(chat *c, const char *path, hlwq_error *err);
+hlwq_status chat_resume(chat *c, const char *path, hlwq_error *err);
 
 /* Forgets what the session has read. */
 void chat_forget(chat *c);

@@ -1,8 +1,8 @@
 /*
  * app/chat_answer.c - one answer: the new part of the prompt is read, tokens are made, text is shown as it comes.
  *
- * The session is read on from where it is when the ids of the whole conversation begin with what it has read; else it
- * starts over.  (The model's state cannot go back, and templates drop the reasoning of earlier answers.)
+ * The session is read on from where it is when the ids of the whole conversation begin with what it has read; else from
+ * the last state that was remembered on the way.  (Templates drop the reasoning of earlier answers.)
  */
 #include "app/chat.h"
 
@@ -95,29 +95,26 @@ void chat_forget(chat *c)
 
 static hlwq_status read_ids(chat *c, const int32_t *ids, size_t n, hlwq_error *err)
 {
-    size_t have = hlwq_session_position(c->session), same = 0;
+    size_t have = hlwq_session_position(c->session);
     if (n >= c->context)
         return hs_fail(
             err, HLWQ_ERR_BUDGET,
             "the conversation is %zu tokens long and the context holds %u; /undo or /reset makes room, --ctx "
             "makes it larger",
             n, c->context);
-    while (same < have && same < n && c->seen[same] == ids[same])
-        same++;
-    if (same < have) {
+    size_t known = hlwq_session_known(c->session, ids, n);
+    if (known < have) {
         if (!c->reread && app_flag(c->args, OPT_VERBOSE))
-            app_note("the conversation is read again from its beginning: the template writes earlier answers in "
-                     "another way than they were made");
+            app_note("the conversation is read again from token %zu: the template writes earlier answers in another "
+                     "way than they were made",
+                     known);
         c->reread = true;
-        chat_forget(c);
-        have = 0;
     }
-    memcpy(c->seen, ids, n * sizeof *ids);
-    hlwq_status st = n > have ? hlwq_session_eval(c->session, ids + have, n - have, NULL, err) : HLWQ_OK;
-    if (st == HLWQ_ERR_CANCELLED && !app_signal() && !app_interrupted()) { /* by one when nothing was running */
-        have = hlwq_session_position(c->session);
-        st = hlwq_session_eval(c->session, ids + have, n - have, NULL, err);
-    }
+    c->prompt = n;
+    size_t edge = chat_prompt_edge(c->chat, c->tokenizer, &c->talk, c->think, ids, n);
+    hlwq_status st = hlwq_session_read(c->session, ids, n, &edge, 1, &c->kept, err);
+    if (st == HLWQ_ERR_CANCELLED && !app_signal() && !app_interrupted()) /* by one when nothing was running */
+        st = hlwq_session_read(c->session, ids, n, &edge, 1, &c->kept, err);
     return st;
 }
 
@@ -175,8 +172,6 @@ static hlwq_status make(answer *a, bool *stopped, hlwq_error *err)
         if (st == HLWQ_ERR_CANCELLED)
             continue; /* by an interrupt that came when nothing was running */
         HS_TRY(st);
-        if (id >= 0)
-            c->seen[at] = id;
         if (ends_answer(c, id))
             return HLWQ_OK;
         a->tokens++;

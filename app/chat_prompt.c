@@ -70,21 +70,41 @@ hlwq_status chat_prompt_text(const hlwq_template *chat, const chat_talk *talk, c
 
 /* ---- ids ------------------------------------------------------------------------------------- */
 
-hlwq_status chat_prompt_ids(const hlwq_template *chat, const hlwq_tokenizer *tokenizer, const chat_talk *talk,
-                            chat_think think, int32_t **ids, size_t *count, hlwq_error *err)
+static hlwq_status make_ids(const hlwq_template *chat, const hlwq_tokenizer *tokenizer, const chat_talk *talk,
+                            chat_think think, bool opens, int32_t **ids, size_t *count, hlwq_error *err)
 {
     hs_text text = {0};
     hlwq_span *plain;
     size_t n;
     *ids = NULL;
     *count = 0;
-    HS_TRY(chat_prompt_text(chat, talk, think, true, &text, &plain, &n, err));
+    HS_TRY(chat_prompt_text(chat, talk, think, opens, &text, &plain, &n, err));
     hlwq_status st = hlwq_tokenize_prompt(tokenizer, text.data, text.bytes, plain, n, ids, count, err);
-    if (st == HLWQ_OK && !*count)
-        st = hs_fail(err, HLWQ_ERR_ARG, "the chat template makes nothing of the messages");
     free(plain);
     hs_text_close(&text);
     return st;
+}
+
+hlwq_status chat_prompt_ids(const hlwq_template *chat, const hlwq_tokenizer *tokenizer, const chat_talk *talk,
+                            chat_think think, int32_t **ids, size_t *count, hlwq_error *err)
+{
+    hlwq_status st = make_ids(chat, tokenizer, talk, think, true, ids, count, err);
+    if (st == HLWQ_OK && !*count)
+        st = hs_fail(err, HLWQ_ERR_ARG, "the chat template makes nothing of the messages");
+    return st;
+}
+
+size_t chat_prompt_edge(const hlwq_template *chat, const hlwq_tokenizer *tokenizer, const chat_talk *talk,
+                        chat_think think, const int32_t *ids, size_t count)
+{
+    int32_t *closed;
+    size_t n, same = 0;
+    if (make_ids(chat, tokenizer, talk, think, false, &closed, &n, NULL) != HLWQ_OK)
+        return 0;
+    while (same < n && same < count && closed[same] == ids[same])
+        same++;
+    hlwq_free(closed);
+    return same;
 }
 
 int32_t chat_token(const hlwq_tokenizer *tokenizer, const char *text)

@@ -29,6 +29,13 @@ hlwq_status chat_prompt_text(const hlwq_template *chat, const chat_talk *talk, c
 hlwq_status chat_prompt_ids(const hlwq_template *chat, const hlwq_tokenizer *tokenizer, const chat_talk *talk,
                             chat_think think, int32_t **ids, size_t *count, hlwq_error *err);
 
+/*
+ * How many of `ids`, of the same conversation, the next prompt will begin with: up to where the answer is opened.  0
+ * where the template cannot say.
+ */
+size_t chat_prompt_edge(const hlwq_template *chat, const hlwq_tokenizer *tokenizer, const chat_talk *talk,
+                        chat_think think, const int32_t *ids, size_t count);
+
 /* The special token that the template puts after an answer; -1 if there is none. */
 int32_t chat_prompt_end(const hlwq_template *chat, const hlwq_tokenizer *tokenizer);
 

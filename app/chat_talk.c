@@ -99,7 +99,7 @@ void chat_talk_close(chat_talk *t)
 
 /* ---- the file -------------------------------------------------------------------------------- */
 
-static void write_json(hs_text *out, const chat_talk *t)
+void chat_talk_write(hs_text *out, const chat_talk *t)
 {
     hs_text_format(out, "{\n  \"schema\": 1,\n  \"messages\": [");
     for (size_t i = 0; i < t->n; i++) {
@@ -119,7 +119,7 @@ hlwq_status chat_talk_save(const chat_talk *t, const char *path, hlwq_error *err
 {
     hs_text out = {0};
     hs_output file;
-    write_json(&out, t);
+    chat_talk_write(&out, t);
     hlwq_status st = out.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the messages")
                                 : hs_output_open(&file, path, true, err);
     if (st == HLWQ_OK) {
@@ -182,10 +182,22 @@ static hlwq_status read_json(chat_talk *t, const char *text, size_t bytes, const
     return st;
 }
 
+hlwq_status chat_talk_read(chat_talk *talk, const char *text, size_t bytes, const char *name, hlwq_error *err)
+{
+    chat_talk t = {0};
+    hlwq_status st = read_json(&t, text, bytes, name, err);
+    if (st != HLWQ_OK) {
+        chat_talk_close(&t);
+        return st;
+    }
+    chat_talk_close(talk);
+    *talk = t;
+    return HLWQ_OK;
+}
+
 hlwq_status chat_talk_load(chat_talk *talk, const char *path, hlwq_error *err)
 {
     hs_file f;
-    chat_talk t = {0};
     HS_TRY(hs_file_open(&f, path, err));
     hlwq_status st = HLWQ_OK;
     char *text = f.bytes <= FILE_MAX ? malloc(f.bytes + 1) : NULL;
@@ -196,14 +208,8 @@ hlwq_status chat_talk_load(chat_talk *talk, const char *path, hlwq_error *err)
     if (st == HLWQ_OK)
         st = hs_file_read(&f, 0, text, f.bytes, path, err);
     if (st == HLWQ_OK)
-        st = read_json(&t, text, f.bytes, path, err);
+        st = chat_talk_read(talk, text, f.bytes, path, err);
     free(text);
     hs_file_close(&f);
-    if (st != HLWQ_OK) {
-        chat_talk_close(&t);
-        return st;
-    }
-    chat_talk_close(talk);
-    *talk = t;
-    return HLWQ_OK;
+    return st;
 }

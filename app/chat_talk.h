@@ -7,6 +7,7 @@
 #define HS_APP_CHAT_TALK_H
 
 #include "base/error.h"
+#include "base/text.h"
 
 typedef enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT } chat_role;
 
@@ -32,6 +33,10 @@ hlwq_status chat_talk_system(chat_talk *talk, const char *text, hlwq_error *err)
 /* JSON: {"schema": 1, "messages": [{"role", "content", "reasoning_content"}]}. A failed load changes nothing. */
 hlwq_status chat_talk_save(const chat_talk *talk, const char *path, hlwq_error *err);
 hlwq_status chat_talk_load(chat_talk *talk, const char *path, hlwq_error *err);
+
+/* The same as a text, and from one; `name` is what errors call it. */
+void chat_talk_write(hs_text *out, const chat_talk *talk);
+hlwq_status chat_talk_read(chat_talk *talk, const char *text, size_t bytes, const char *name, hlwq_error *err);
 
 void chat_talk_close(chat_talk *talk);
 

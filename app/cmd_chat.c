@@ -43,10 +43,11 @@ static hlwq_status open_chat(chat *c, hlwq_error *err)
     c->end[0] = chat_prompt_end(c->chat, c->tokenizer);
     c->end[1] = chat_token(c->tokenizer, "<|im_end|>");
     c->end[2] = chat_token(c->tokenizer, "<|endoftext|>");
-    c->seen = calloc(c->context, sizeof *c->seen);
-    if (!c->seen)
-        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %u tokens", c->context);
-    HS_TRY(chat_talk_system(&c->talk, app_text(c->args, OPT_SYSTEM, ""), err));
+    c->file = app_text(c->args, OPT_SESSION, NULL);
+    if (c->file && access(c->file, F_OK) == 0)
+        HS_TRY(chat_resume(c, c->file, err));
+    if (!c->file || c->args->value[OPT_SYSTEM].set)
+        HS_TRY(chat_talk_system(&c->talk, app_text(c->args, OPT_SYSTEM, ""), err));
     return app_line_open(&c->line, err);
 }
 
@@ -59,7 +60,6 @@ static void close_chat(chat *c)
     hlwq_constraint_close(c->constraint);
     hlwq_engine_close(c->engine);
     hlwq_template_close(c->chat);
-    free(c->seen);
     free(c->model);
 }
 
@@ -91,6 +91,7 @@ static void say_stats(const chat *c)
              " tokens, %.1f tok/s",
              s.prompt_tokens, app_rate(s.prompt_tokens, s.prompt_seconds), s.decoded_tokens,
              app_rate(s.decoded_tokens, s.decode_seconds));
+    app_note("the last prompt: %zu tokens, %zu of them read", c->prompt, c->prompt - c->kept);
     app_note("memory %s, at most %s", app_size_text(now_text, now), app_size_text(peak_text, peak));
     hlwq_engine_streaming(c->engine, &io);
     hlwq_engine_plan(c->engine, &p);
@@ -158,6 +159,14 @@ static hlwq_status set(chat *c, const char *text, hlwq_error *err)
     return hlwq_session_set_sampling(c->session, &c->sampling, err);
 }
 
+/* /save FILE.session keeps what was read as well. */
+static bool is_session_name(const char *name)
+{
+    static const char end[] = ".session";
+    size_t n = strlen(name), m = sizeof end - 1;
+    return n > m && strcmp(name + n - m, end) == 0;
+}
+
 static hlwq_status obey(chat *c, char *line, bool *quit, hlwq_error *err)
 {
     chat_command_id id;
@@ -173,12 +182,12 @@ static hlwq_status obey(chat *c, char *line, bool *quit, hlwq_error *err)
         chat_forget(c);
         return HLWQ_OK;
     case CHAT_SAVE:
-        st = chat_talk_save(&c->talk, rest, err);
+        st = is_session_name(rest) ? chat_keep(c, rest, err) : chat_talk_save(&c->talk, rest, err);
         if (st == HLWQ_OK)
             app_note("%zu messages written to %s", c->talk.n, rest);
         return st;
     case CHAT_LOAD:
-        st = chat_talk_load(&c->talk, rest, err);
+        st = hlwq_is_session(rest) ? chat_resume(c, rest, err) : chat_talk_load(&c->talk, rest, err);
         c->again = 0;
         if (st == HLWQ_OK)
             app_note("%zu messages from %s", c->talk.n, rest);
@@ -205,7 +214,8 @@ static hlwq_status take_message(chat *c, chat_input *in, bool *quit, hlwq_error 
         return obey(c, text, quit, err);
     HS_TRY(chat_talk_add(&c->talk, CHAT_USER, text, NULL, err));
     c->again = 0;
-    return answer_or_take_back(c, err);
+    HS_TRY(answer_or_take_back(c, err));
+    return c->file ? chat_keep(c, c->file, err) : HLWQ_OK;
 }
 
 /* One message; false where no more will come. */
@@ -270,6 +280,8 @@ int app_cmd_chat(const app_args *args)
             app_note("%s; /help lists the commands", c.model);
         }
         st = talk(&c, &failed, &err);
+        if (st == HLWQ_OK && c.file && !app_left()) /* what /undo and others changed since the last answer */
+            st = chat_keep(&c, c.file, &err);
     }
     close_chat(&c);
     int code = app_finish(st, &err);

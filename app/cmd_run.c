@@ -20,6 +20,7 @@ typedef struct run {
     hlwq_engine *engine;
     hlwq_session *session;
     hlwq_constraint *constraint; /* NULL = none */
+    const char *file;            /* --session; NULL = none */
     uint32_t context;
     uint64_t seed;
     const char *stopped; /* why the text ended, for the report */
@@ -51,10 +52,25 @@ static hlwq_status read_prompt(run *r, hlwq_error *err)
         if (n && r->prompt[n - 1] == '\n')
             r->prompt[n - 1] = 0;
     }
-    if (!*r->prompt)
+    const char *session = app_text(a, OPT_SESSION, NULL);
+    bool goes_on = session && access(session, F_OK) == 0; /* then there is a text already */
+    if (!*r->prompt && !goes_on)
         return hs_fail(err, HLWQ_ERR_ARG,
                        "the prompt is empty; give it as an argument, with -f FILE, or on standard input");
     return HLWQ_OK;
+}
+
+/* From the file of --session, if it is there; options of sampling that were given count. */
+static hlwq_status go_on(run *r, hlwq_sampling *sampling, hlwq_error *err)
+{
+    r->file = app_text(r->args, OPT_SESSION, NULL);
+    if (!r->file || access(r->file, F_OK) != 0)
+        return HLWQ_OK;
+    HS_TRY(hlwq_session_load(r->session, r->file, NULL, err));
+    hlwq_session_get_sampling(r->session, sampling);
+    HS_TRY(app_sampling(r->args, sampling, err));
+    r->seed = sampling->seed;
+    return hlwq_session_set_sampling(r->session, sampling, err);
 }
 
 static hlwq_status open_session(run *r, hlwq_error *err)
@@ -65,8 +81,21 @@ static hlwq_status open_session(run *r, hlwq_error *err)
     r->context = o.context;
     HS_TRY(app_constraint(r->args, r->engine, &r->constraint, err));
     HS_TRY(hlwq_session_open(r->engine, &o, &r->session, err));
+    HS_TRY(go_on(r, &o.sampling, err));
     hlwq_session_set_constraint(r->session, r->constraint);
     return HLWQ_OK;
+}
+
+/* What came before an interrupt counts; a session that failed is not one to go on with. */
+static hlwq_status keep(const run *r, hlwq_status st, hlwq_error *err)
+{
+    hlwq_error later;
+    if (!r->file || (st != HLWQ_OK && st != HLWQ_ERR_CANCELLED))
+        return st;
+    if (hlwq_session_save(r->session, r->file, NULL, &later) == HLWQ_OK)
+        return st;
+    *err = later;
+    return later.status;
 }
 
 static hlwq_status emit(run *r, const char *text, hlwq_error *err)
@@ -276,6 +305,7 @@ static hlwq_status run_it(run *r, hlwq_error *err)
     hlwq_status st = generate(r, err);
     if (app_left())
         return st;
+    st = keep(r, st, err);
     summary(r);
     hlwq_error traced;
     if (hlwq_engine_end_trace(r->engine, &traced) != HLWQ_OK && st == HLWQ_OK) {

@@ -110,6 +110,7 @@ static hlwq_status open_engine(serve *s, hlwq_error *err)
     if (!s->tokenizer)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s has no tokenizer", s->model);
     HS_TRY(app_session_options(s->args, s->engine, &s->defaults, err));
+    s->defaults.whole = true; /* what others asked before does not show in an answer */
     hlwq_engine_facts(s->engine, &s->facts);
     hlwq_engine_plan(s->engine, &s->plan);
     return HLWQ_OK;

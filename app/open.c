@@ -80,6 +80,10 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
         o.io = (hlwq_io)args->value[OPT_IO].number;
     if (args->value[OPT_DIRECT].set)
         o.direct = (hlwq_direct)args->value[OPT_DIRECT].number;
+    if (args->value[OPT_PREFIX].set)
+        o.prefix_bytes = args->value[OPT_PREFIX].bytes;
+    else if (args->command == APP_CHAT || args->command == APP_SERVE)
+        o.prefix_bytes = HLWQ_PREFIX_AUTO;
     o.admit = (uint32_t)app_number(args, OPT_ADMIT, 0);
     o.adapt = !args->value[OPT_ADAPT].set || args->value[OPT_ADAPT].number == 0;
     if (args->value[OPT_POLICY].set)
@@ -133,14 +137,8 @@ static void set_real(const app_args *a, app_option_id id, float *out)
         *out = (float)a->value[id].real;
 }
 
-hlwq_status app_session_options(const app_args *a, const hlwq_engine *engine, hlwq_session_options *out,
-                                hlwq_error *err)
+hlwq_status app_sampling(const app_args *a, hlwq_sampling *s, hlwq_error *err)
 {
-    hlwq_session_options o = hlwq_session_options_default(engine);
-    hlwq_sampling *s = &o.sampling;
-    if (app_number(a, OPT_CTX, 0) > 0)
-        o.context = (uint32_t)app_number(a, OPT_CTX, 0);
-    o.kv = app_kv(a, HLWQ_KV_F16);
     set_real(a, OPT_TEMPERATURE, &s->temperature);
     set_real(a, OPT_TOP_P, &s->top_p);
     set_real(a, OPT_MIN_P, &s->min_p);
@@ -158,6 +156,17 @@ hlwq_status app_session_options(const app_args *a, const hlwq_engine *engine, hl
             return hs_fail(err, HLWQ_ERR_IO, "the system gives no random seed; use --seed N");
         s->seed >>= 16;
     }
+    return HLWQ_OK;
+}
+
+hlwq_status app_session_options(const app_args *a, const hlwq_engine *engine, hlwq_session_options *out,
+                                hlwq_error *err)
+{
+    hlwq_session_options o = hlwq_session_options_default(engine);
+    if (app_number(a, OPT_CTX, 0) > 0)
+        o.context = (uint32_t)app_number(a, OPT_CTX, 0);
+    o.kv = app_kv(a, HLWQ_KV_F16);
+    HS_TRY(app_sampling(a, &o.sampling, err));
     *out = o;
     return HLWQ_OK;
 }

@@ -30,6 +30,9 @@ hlwq_status app_session_options(const app_args *args, const hlwq_engine *engine,
 hlwq_status app_constraint(const app_args *args, const hlwq_engine *engine, hlwq_constraint **constraint,
                            hlwq_error *err);
 
+/* The options of sampling that were given, over what *sampling holds. */
+hlwq_status app_sampling(const app_args *args, hlwq_sampling *sampling, hlwq_error *err);
+
 /* --kv. */
 hlwq_kv app_kv(const app_args *args, hlwq_kv fallback);
 

@@ -108,6 +108,8 @@ typedef enum app_option_id {
     OPT_MAX_BODY,
     OPT_TIMEOUT,
     OPT_ALIAS,
+    OPT_SESSION,
+    OPT_PREFIX,
     OPT_PROMPT_TOKENS,
     OPT_RUNS,
     OPT_STAGES,

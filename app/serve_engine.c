@@ -24,8 +24,6 @@ typedef struct slot {
     bool ready;       /* the prompt has been read */
     bool stalled;     /* the client does not read */
     int32_t next;     /* chosen, to be appended by the next step */
-    int32_t *known;   /* [context]: what was read up to the session's mark */
-    size_t n_known;   /* 0 = there is none */
     uint64_t used;    /* when it was last taken: the longest unused is taken first */
 } slot;
 
@@ -35,7 +33,6 @@ struct serve_loop {
     uint32_t turn;  /* whose prompt is read next */
     hs_text out;    /* of the step, for one request */
     uint64_t seats; /* taken so far */
-    bool unmarked;  /* marks cannot be set: nothing is kept */
 };
 
 /* ---- one answer ------------------------------------------------------------------------------ */
@@ -225,22 +222,13 @@ static bool scores_prompt(const serve_unit *u)
 
 /*
  * The last place of a prompt from which another may go on: chats send what was said before again.  What is read in
- * pieces from there has the bits of a prompt read from its beginning, so what a slot has kept never shows in an answer.
+ * pieces from there has the bits of a prompt read from its beginning, so what was kept never shows in an answer.
  */
-static void keep_place(serve_loop *l, slot *k)
+static void keep_place(slot *k)
 {
-    serve_unit *u = k->unit;
-    hlwq_error err;
-    if (l->unmarked || !u->read || u->read != (u->n_ids - 1) / GRID * GRID || u->read == k->n_known)
-        return;
-    k->n_known = 0;
-    if (hlwq_session_mark(k->session, &err) != HLWQ_OK) {
-        l->unmarked = true;
-        app_note("prompts are read from their beginning each time: %s", err.message);
-        return;
-    }
-    memcpy(k->known, u->ids, u->read * sizeof *u->ids);
-    k->n_known = u->read;
+    const serve_unit *u = k->unit;
+    if (u->read == (u->n_ids - 1) / GRID * GRID)
+        (void)hlwq_session_mark(k->session, NULL); /* it would only have saved time */
 }
 
 /* One piece of a prompt. */
@@ -267,7 +255,7 @@ static void read_piece(serve_loop *l, slot *k, bool alone)
         return;
     }
     u->read += n;
-    keep_place(l, k);
+    keep_place(k);
     if (u->read < u->n_ids)
         return;
     k->ready = true;
@@ -415,24 +403,46 @@ static serve_unit *take_next(serve_loop *l)
     return u;
 }
 
-/* How much of a prompt a slot has read already. */
-static size_t knows(const slot *k, const serve_unit *u)
+/* How much of a prompt need not be read: of a mark, wherever it was set; then of what this slot itself holds. */
+typedef struct known {
+    size_t marked, own;
+} known;
+
+static known knows(const slot *k, const serve_unit *u)
 {
-    bool whole = u && k->n_known && k->n_known < u->n_ids && memcmp(k->known, u->ids, k->n_known * sizeof *u->ids) == 0;
-    return whole && !scores_prompt(u) ? k->n_known : 0;
+    known has = {0};
+    const int32_t *ids = hlwq_session_tokens(k->session);
+    size_t n = hlwq_session_position(k->session);
+    if (!u || scores_prompt(u))
+        return has;
+    has.marked = hlwq_session_known(k->session, u->ids, u->n_ids);
+    while (has.marked && has.own < n && has.own < u->n_ids && ids[has.own] == u->ids[has.own])
+        has.own++;
+    return has;
 }
 
-/* The free slot that knows most of a prompt; of those that know nothing, the longest unused; NULL = none is free. */
+static bool knows_more(known a, known b)
+{
+    return a.marked != b.marked ? a.marked > b.marked : a.own > b.own;
+}
+
+/*
+ * The free slot that knows most of a prompt, for another would have to copy; of those that know as much, the longest
+ * unused; NULL = none is free.
+ */
 static slot *free_slot(serve_loop *l, const serve_unit *u)
 {
     slot *best = NULL;
+    known most = {0};
     for (uint32_t i = 0; i < l->server->slots; i++) {
         slot *k = &l->slot[i];
         if (k->unit)
             continue;
-        size_t has = knows(k, u), most = best ? knows(best, u) : 0;
-        if (!best || has > most || (has == most && k->used < best->used))
+        known has = knows(k, u);
+        if (!best || knows_more(has, most) || (!knows_more(most, has) && k->used < best->used)) {
             best = k;
+            most = has;
+        }
     }
     return best;
 }
@@ -444,13 +454,11 @@ static void seat(serve_loop *l, slot *k, serve_unit *u)
     k->ready = k->stalled = false;
     k->used = ++l->seats;
     u->begun = serve_now();
-    u->cached = knows(k, u);
-    if (u->cached && hlwq_session_rewind(k->session, NULL) != HLWQ_OK)
-        u->cached = 0;
-    if (!u->cached) {
+    u->cached = 0;
+    if (scores_prompt(u))
         hlwq_session_reset(k->session);
-        k->n_known = 0;
-    }
+    else /* what fails here leaves a session that has read nothing */
+        (void)hlwq_session_seek(k->session, u->ids, u->n_ids, &u->cached, NULL);
     u->read = u->cached;
     if (hlwq_session_set_sampling(k->session, &u->request->params.sampling, &err) != HLWQ_OK)
         fail(l, k, &err);
@@ -559,12 +567,8 @@ hlwq_status serve_loop_open(serve *s, serve_loop **loop, hlwq_error *err)
     if (!l)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the server");
     l->server = s;
-    for (uint32_t i = 0; i < s->slots; i++) {
+    for (uint32_t i = 0; i < s->slots; i++)
         HS_TRY(hlwq_session_open(s->engine, &s->defaults, &l->slot[i].session, err));
-        l->slot[i].known = malloc(s->defaults.context * sizeof *l->slot[i].known);
-        if (!l->slot[i].known)
-            return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the server");
-    }
     publish(l);
     return HLWQ_OK;
 }
@@ -573,10 +577,8 @@ void serve_loop_close(serve_loop *l)
 {
     if (!l)
         return;
-    for (uint32_t i = 0; i < l->server->slots; i++) {
+    for (uint32_t i = 0; i < l->server->slots; i++)
         hlwq_session_close(l->slot[i].session);
-        free(l->slot[i].known);
-    }
     hs_text_close(&l->out);
     free(l);
 }

@@ -103,6 +103,9 @@ typedef enum hlwq_device { HLWQ_DEVICE_AUTO, HLWQ_DEVICE_CPU, HLWQ_DEVICE_CUDA }
  */
 typedef enum hlwq_draft { HLWQ_DRAFT_OFF, HLWQ_DRAFT_AUTO, HLWQ_DRAFT_MTP, HLWQ_DRAFT_LOOKUP } hlwq_draft;
 
+/* Room for eight states, but at most a sixteenth of ram_bytes. */
+#define HLWQ_PREFIX_AUTO UINT64_MAX
+
 typedef struct hlwq_engine_options {
     const char *model; /* a .hlwq container or a Hugging Face directory; required */
     hlwq_device device;
@@ -120,6 +123,7 @@ typedef struct hlwq_engine_options {
     hlwq_policy policy;     /* LFRU gives way to a fixed set of experts while that is found to be better */
     uint32_t admit;         /* tokens: an expert used once within so many makes room first; 0 = all are alike */
     bool adapt;             /* give memory up while the system runs short of it, and take it back */
+    uint64_t prefix_bytes;  /* for states of earlier texts to go back to, see hlwq_session_seek; 0 = none */
     hlwq_draft draft;       /* its sessions compute drafted tokens ahead; HLWQ_DRAFT_OFF by default */
     uint32_t draft_depth;   /* drafts at once, at most 7; 0 = 3 */
     bool draft_always;      /* at that depth, whether it pays or not: for measuring */
@@ -344,6 +348,7 @@ typedef struct hlwq_sampling {
 typedef struct hlwq_session_options {
     uint32_t context; /* positions; 0 = the model's own, at most 8,192 */
     hlwq_kv kv;
+    bool whole; /* hlwq_session_seek keeps only what leaves the bits of a text read at once; false by default */
     hlwq_sampling sampling;
 } hlwq_session_options;
 
@@ -392,18 +397,6 @@ HLWQ_API const float *hlwq_session_logits(const hlwq_session *session);
  * appended then).  Fails with HLWQ_ERR_BUDGET when the context is full.
  */
 HLWQ_API hlwq_status hlwq_session_next(hlwq_session *session, int32_t *id, hlwq_error *err);
-
-/* ---- going back ------------------------------------------------------------------------------ */
-
-/*
- * Remembers this place, after a multiple of 64 tokens, so that another text can go on from there with the bits that it
- * would have had from its beginning.  One mark a session, the latest; a reset removes it.  HLWQ_ERR_UNSUPPORTED where
- * keys and values are kept in codes.
- */
-HLWQ_API hlwq_status hlwq_session_mark(hlwq_session *session, hlwq_error *err);
-
-/* Goes back to the mark: as after a reset and the tokens up to it. HLWQ_ERR_ARG where there is none. */
-HLWQ_API hlwq_status hlwq_session_rewind(hlwq_session *session, hlwq_error *err);
 
 /* ---- several sessions at once --------------------------------------------------------------- */
 
@@ -455,6 +448,36 @@ typedef struct hlwq_speculation {
 } hlwq_speculation;
 
 HLWQ_API void hlwq_session_speculation(const hlwq_session *session, hlwq_speculation *speculation);
+
+/* ---- going back ------------------------------------------------------------------------------ */
+
+/*
+ * Texts that begin alike.  The model's state cannot be taken back, so states are remembered on the way (mark), and a
+ * session is brought to the longest known beginning of a text (seek): it stays where it is, goes back to a mark, or
+ * takes the beginning over from another session.  A text read in calls that end on multiples of 64 tokens has the bits
+ * of one read at once; elsewhere, as between the tokens of an answer, the last bits are others.  So hlwq_session_read
+ * marks at such multiples, and hlwq_session_options.whole keeps a session to what was read like that.
+ */
+
+/* Remember the state here, if options.prefix_bytes allows it; the least recently used mark makes room. */
+HLWQ_API hlwq_status hlwq_session_mark(hlwq_session *session, hlwq_error *err);
+
+/* How many of `ids` a seek would keep. */
+HLWQ_API size_t hlwq_session_known(const hlwq_session *session, const int32_t *ids, size_t count);
+
+/*
+ * To the longest known beginning of `ids`; *kept = its length: the tokens from there on are to be read.  All of them
+ * are kept only where the session is there already, so there are always logits in the end.
+ */
+HLWQ_API hlwq_status hlwq_session_seek(hlwq_session *session, const int32_t *ids, size_t count, size_t *kept,
+                                       hlwq_error *err);
+
+/*
+ * Seek, then read the rest.  On the way it marks the last multiple of 64 up to each of `edges`, ascending: the numbers
+ * of ids after which the next text may part from this one, such as the end of the last message.
+ */
+HLWQ_API hlwq_status hlwq_session_read(hlwq_session *session, const int32_t *ids, size_t count, const size_t *edges,
+                                       size_t n_edges, size_t *kept, hlwq_error *err);
 
 /*
  * Everything a session is, to a file that takes the place of an old one only when it is complete: tokens, keys and

@@ -1,7 +1,7 @@
 /*
  * model/engine.c - opens a model: budget, table, weights, backend, tokenizer; and takes it down again.
  */
-#include "model/engine.h"
+#include "model/prefix.h"
 
 #include "base/available.h"
 #include "base/clock.h"
@@ -115,12 +115,12 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
                         .ram_bytes = o->ram_bytes,
                         .fixed_bytes = hs_mem_now_bytes(e->mem) + (o->io == HLWQ_IO_MMAP ? mapping_bytes(t) : 0),
                         .session_bytes = e->planned * hs_session_bytes(&t->config, e->kv, context, HS_GRID) +
-                                         (e->planned > 1 ? rows_bytes(&t->config) : 0) +
-                                         o->sessions * hs_delta_bytes(&t->config), /* a mark in each */
+                                         (e->planned > 1 ? rows_bytes(&t->config) : 0),
                         .slots = o->slots,
                         .batch = o->batch,
                         .activation_bytes = activation_bytes,
                         .user = e};
+    e->prefix.budget_bytes = hs_prefix_bytes(o->prefix_bytes, hs_mark_bytes(&t->config, e->kv), o->ram_bytes);
     if (e->vram) {
         /* On a card of 8 GB: CUDA's context, graphs and the kernels' code, a desktop. */
         uint64_t free_bytes = UINT64_MAX / 2, reserve = (350ull + 64 + 350) << 20;
@@ -137,6 +137,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
     if (e->draft.mtp)
         in.fixed_bytes += hs_draft_vocab_bytes(t, e->draft_vocab);
     in.session_bytes += e->planned * hs_speculate_bytes(&e->draft, &t->config, e->kv, context, HS_GRID);
+    in.session_bytes += e->prefix.budget_bytes;
     if (!in.ram_bytes) { /* a model that fits needs no cap; one that does not gets what there is, less a tenth */
         uint64_t available = hs_memory_available();
         hs_footprint f = hs_footprint_of(t);

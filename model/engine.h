@@ -31,6 +31,15 @@ typedef struct hs_adapt {
     hs_strain strain;
 } hs_adapt;
 
+/* States to go back to: what prefix.c knows. */
+typedef struct hs_mark hs_mark;
+typedef struct hs_prefix {
+    uint64_t budget_bytes, held_bytes;
+    uint64_t clock; /* of uses */
+    hs_mark *first;
+    uint32_t marks;
+} hs_prefix;
+
 struct hlwq_engine {
     hs_mem *mem;
     hs_mem *vram; /* what the card holds; NULL without one */
@@ -52,6 +61,7 @@ struct hlwq_engine {
     uint32_t sessions;   /* open now */
     uint32_t planned;    /* that memory is kept for */
     float *rows;         /* [HLWQ_ROWS_MAX][vocab] logits of several sessions; NULL until two step together */
+    hs_prefix prefix;
     double load_seconds;
     hs_adapt adapt;
 };

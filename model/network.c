@@ -321,7 +321,7 @@ static uint64_t conv_floats(const hs_config *c)
     return c->conv_taps ? hs_align_up((uint64_t)hs_conv_channels(c) * (c->conv_taps - 1), 16) : 0;
 }
 
-uint64_t hs_delta_bytes(const hs_config *c)
+static uint64_t delta_bytes(const hs_config *c)
 {
     return (c->layers - full_layers(c)) * (s_floats(c) + conv_floats(c)) * sizeof(float);
 }
@@ -334,7 +334,7 @@ static hs_kv_shape kv_shape(const hs_config *c, hs_kv_format kv, uint32_t positi
 uint64_t hs_states_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
 {
     hs_kv_shape shape = kv_shape(c, kv, positions, batch);
-    return hs_kv_bytes(&shape) + hs_delta_bytes(c) + c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t));
+    return hs_kv_bytes(&shape) + delta_bytes(c) + c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t));
 }
 
 uint64_t hs_session_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
@@ -404,7 +404,7 @@ hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_bac
         return st;
     s->delta = p;
     s->index = (uint32_t *)(void *)(s->delta + c->layers);
-    s->block_bytes = hs_delta_bytes(c);
+    s->block_bytes = delta_bytes(c);
     st = backend->ops->alloc(backend, HS_MEM_STATE, s->block_bytes, "DeltaNet states", &s->block, err);
     if (st == HLWQ_OK)
         st = backend->ops->alloc(backend, HS_MEM_KV, hs_kv_block_bytes(&shape), "KV cache", &s->pages, err);

@@ -103,9 +103,6 @@ hlwq_status hs_states_reset(hs_states *states, hlwq_error *err);
 /* Bytes that hs_states_init charges. */
 uint64_t hs_states_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
 
-/* Of these, what does not grow with the text: hs_states.block. */
-uint64_t hs_delta_bytes(const hs_config *config);
-
 /* What a step sees of one attention layer. */
 hs_kv_view hs_states_kv(const hs_states *states, uint32_t layer);
 

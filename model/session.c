@@ -5,7 +5,7 @@
  * only where a call itself ends off the grid.  A cancel is seen between pieces, when all layers agree on the position;
  * a failure inside a piece leaves them disagreeing, so the session then refuses everything but reset.
  */
-#include "model/session.h"
+#include "model/prefix.h"
 
 #include "base/clock.h"
 #include "base/size.h"
@@ -63,26 +63,21 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     return HLWQ_OK;
 }
 
-/* What is said and counted begins anew, after `n` tokens. */
-static void begin_at(hlwq_session *s, uint32_t n)
+hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err)
 {
+    hs_prefix_cut(s, 0);
+    hlwq_status st = hs_states_reset(&s->states, err);
+    if (s->ahead)
+        hs_speculate_reset(s->ahead);
+    s->broken = st != HLWQ_OK;
     s->constraint = NULL;
-    s->n = n;
+    s->n = 0;
+    s->whole = true;
     s->has_logits = false;
     s->utf8 = (hs_utf8_stream){0};
     s->stats = (hlwq_session_stats){0};
     XXH3_64bits_reset(s->hash);
     atomic_store(&s->cancel, false);
-}
-
-hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err)
-{
-    hlwq_status st = hs_states_reset(&s->states, err);
-    if (s->ahead)
-        hs_speculate_reset(s->ahead);
-    s->broken = st != HLWQ_OK;
-    s->marked = 0; /* what was read up to there is about to be written over */
-    begin_at(s, 0);
     return st;
 }
 
@@ -101,6 +96,7 @@ hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *o
     s->engine = engine;
     s->positions = positions;
     s->kv = options->kv;
+    s->seek_whole = options->whole;
     engine->sessions++;
     hlwq_status st = open_parts(s, options, err);
     if (st != HLWQ_OK) {
@@ -121,11 +117,11 @@ void hlwq_session_close(hlwq_session *s)
     if (!s)
         return;
     hs_mem *mem = s->engine->mem;
+    hs_prefix_cut(s, 0);
     hs_speculate_close(s->ahead);
     hs_sampler_close(s->sampler);
     hs_mem_free(mem, s->logits);
     hs_mem_free(mem, s->tokens);
-    hs_mem_free(mem, s->mark);
     hs_states_close(&s->states);
     XXH3_freeState(s->hash);
     free(s->text);
@@ -207,6 +203,13 @@ static hlwq_status check_input(const hlwq_session *s, const int32_t *ids, size_t
     return HLWQ_OK;
 }
 
+/* `n` more tokens have been fed in one go. */
+static void grow(hlwq_session *s, uint32_t n)
+{
+    s->whole = s->whole && s->n % HS_GRID == 0;
+    s->n += n;
+}
+
 /* One piece: all layers, then the bookkeeping. */
 static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool last, float *logits, hlwq_error *err)
 {
@@ -220,7 +223,7 @@ static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool la
     }
     for (uint32_t i = 0; i < n; i++)
         s->tokens[s->n + i] = ids[i];
-    s->n += n;
+    grow(s, n);
     if (mode != HS_LOGITS_NONE) {
         XXH3_64bits_update(s->hash, out, (mode == HS_LOGITS_ALL ? n : 1) * vocab * sizeof(float));
         if (logits)
@@ -268,7 +271,7 @@ static hlwq_status step_ahead(hlwq_session *s, int32_t id, hlwq_error *err)
     hlwq_status st = hs_speculate_next(s->ahead, s->tokens, s->n, &logits, &computed, err);
     s->broken = st != HLWQ_OK;
     HS_TRY(st);
-    s->n++;
+    grow(s, 1);
     follow_constraint(s, id, s->n - 1);
     memcpy(s->logits, logits, bytes);
     XXH3_64bits_update(s->hash, logits, bytes);
@@ -375,43 +378,6 @@ hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
     return HLWQ_OK;
 }
 
-/* ---- going back ------------------------------------------------------------------------------ */
-
-hlwq_status hlwq_session_mark(hlwq_session *s, hlwq_error *err)
-{
-    const hs_states *t = &s->states;
-    void *p;
-    if (s->broken || s->n % HS_GRID)
-        return hs_fail(err, HLWQ_ERR_ARG, "a mark can be set after a multiple of %d tokens, not after %u", HS_GRID,
-                       s->n);
-    if (s->ahead)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "a session that computes drafts ahead does not go back");
-    for (uint32_t i = 0; i < s->engine->net.config->layers; i++)
-        if (s->engine->net.layer[i].full && hs_states_kv(t, t->index[i]).coded)
-            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "keys and values in codes cannot be taken back");
-    if (!s->mark) {
-        HS_TRY(hs_mem_alloc(s->engine->mem, HS_MEM_STATE, t->block_bytes, "the states at a mark", &p, err));
-        s->mark = p;
-    }
-    s->marked = 0; /* until it is whole */
-    HS_TRY(t->backend->ops->get(t->backend, s->mark, t->block, t->block_bytes, err));
-    s->marked = s->n;
-    return HLWQ_OK;
-}
-
-hlwq_status hlwq_session_rewind(hlwq_session *s, hlwq_error *err)
-{
-    const hs_states *t = &s->states;
-    uint32_t n = s->marked;
-    if (!n)
-        return hs_fail(err, HLWQ_ERR_ARG, "there is no mark to go back to");
-    s->broken = true; /* until the states are whole */
-    HS_TRY(t->backend->ops->put(t->backend, t->block, s->mark, t->block_bytes, err));
-    s->broken = false;
-    begin_at(s, n); /* the tokens, keys and values before have stayed where they are */
-    return HLWQ_OK;
-}
-
 /* ---- several at once ------------------------------------------------------------------------ */
 
 hlwq_status hlwq_session_sample(hlwq_session *s, int32_t *id, bool *ends, hlwq_error *err)
@@ -444,7 +410,8 @@ static hlwq_status check_rows(hlwq_session *const *sessions, const int32_t *ids,
 static void keep_row(hlwq_session *s, int32_t id, const float *logits, double seconds, double waited)
 {
     size_t bytes = s->engine->net.config->vocab * sizeof(float);
-    s->tokens[s->n++] = id;
+    s->tokens[s->n] = id;
+    grow(s, 1);
     follow_constraint(s, id, s->n - 1);
     if (logits != s->logits)
         memcpy(s->logits, logits, bytes);

@@ -29,11 +29,11 @@ struct hlwq_session {
     uint32_t n, positions;
     hlwq_kv kv;
     bool has_logits, broken;
+    bool whole;      /* every piece so far began on the grid: the bits of a text read at once */
+    bool seek_whole; /* hlwq_session_options.whole */
     atomic_bool cancel;
     XXH3_state_t *hash;
     hlwq_session_stats stats;
-    void *mark; /* the states that do not grow, as they were after `marked` tokens; NULL until one is set */
-    uint32_t marked;
 };
 
 /* As hlwq_session_reset, and says what failed. */

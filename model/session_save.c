@@ -308,6 +308,7 @@ static hlwq_status apply(load *l, hlwq_error *err)
         st = walk(l, true, err);
     if (st == HLWQ_OK) {
         l->s->n = l->reader.tokens;
+        l->s->whole = false; /* not known */
         return HLWQ_OK;
     }
     (void)hs_session_reset(l->s, NULL);

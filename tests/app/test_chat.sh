@@ -104,6 +104,33 @@ chat 0 'The old man\nand\nthen\n' --think off -v
 chat 0 'The old man\n/undo\nThe old man\n' --template "$dir/t"
 [ "$(grep -c . "$dir/out")" -eq 2 ] && [ "$(grep . "$dir/out" | uniq | wc -l)" -eq 1 ] || fail "/undo left something"
 
+# ---- ten turns with reasoning, which the template drops: each reads what is new and at most 64 tokens more ----
+say= turn=0
+while [ $turn -lt 10 ]; do
+    say="$say"'The old man went down to the sea again and it was '"$turn"' in the evening\n/stats\n'
+    turn=$((turn + 1))
+done
+chat 0 "$say" --think on --template tests/golden/chat/Qwen3.5-4B.jinja --ctx 2048 -n 6
+sed -n 's/.*the last prompt: \([0-9]*\) tokens, \([0-9]*\) of.*/\1 \2/p' "$dir/err" >"$dir/turns"
+[ "$(wc -l <"$dir/turns")" -eq 10 ] || fail "not ten turns"
+awk '{ if ($2 > $1 - last + 64) exit 1; last = $1; read += $2 } END { exit read >= 3 * last }' "$dir/turns" ||
+    fail "read again: $(tr '\n' ';' <"$dir/turns")"
+
+# ---- sessions ----
+chat 0 'The old man\nThe sea\nand then\n' --think off --seed 3 --temp 0.9
+cp "$dir/out" "$dir/whole"
+chat 0 'The old man\nThe sea\n' --think off --seed 3 --temp 0.9 --session "$dir/s"
+cp "$dir/out" "$dir/first"
+chat 0 'and then\n/save '"$dir"'/other.session\n/save '"$dir"'/talk.json' --think off --temp 0.9 --session "$dir/s"
+cat "$dir/first" "$dir/out" | cmp -s - "$dir/whole" || fail "--session goes on elsewhere"
+[ "$(grep -c '"role"' "$dir/talk.json")" -eq 6 ] || fail "a session holds another conversation"
+chat 0 "/load $dir/other.session\\n/undo\\nand then\\n" --think off --temp 0.9
+tail -n 1 "$dir/whole" | cmp -s - "$dir/out" || fail "/load of a session goes on elsewhere"
+chat 2 'hi\n' --session "$dir/s" --kv q3
+says '--kv f16, this is --kv q3'
+chat 1 'hi\n' --session "$dir/talk.json"
+says 'is not a session'
+
 # ---- commands ----
 chat 1 '/help\n/foo\n/sav\n/undo\n/regen\n/set colour red\n/set top_p 2\n/load\n'
 for word in '/regen' 'no command /foo' 'did you mean /save?' 'nothing to take back' 'no message to answer' 'colour' \

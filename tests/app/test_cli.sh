@@ -132,6 +132,14 @@ expect 0 '' run -n 4 --report "$dir/report.json" "The old man"
 for key in load_seconds prefill decode tok_per_s logits_hash kinds peak_rss_bytes; do
     grep -qF "\"$key\"" "$dir/report.json" || fail "--report lacks $key"
 done
+expect 0 '' run -n 12 --temp 0.9 --seed 5 "The old man"
+head -c -1 "$dir/out" >"$dir/whole"
+expect 0 '' run -n 5 --temp 0.9 --seed 5 --session "$dir/s" "The old man"
+head -c -1 "$dir/out" >"$dir/parts"
+expect 0 'prefill 0 tokens' run -n 7 --session "$dir/s"
+head -c -1 "$dir/out" >>"$dir/parts"
+cmp -s "$dir/whole" "$dir/parts" || fail "--session goes on elsewhere: $(cat "$dir/parts")"
+
 expect 0 'context of 16 positions' run -c 16 -n -1 "The old man"
 expect 3 '' run --ram 1M "The old man"
 expect 0 '' info

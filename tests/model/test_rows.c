@@ -218,57 +218,12 @@ static void steps_that_make_no_sense_are_refused(void **state)
     hlwq_engine_close(f);
 }
 
-static void what_follows_a_mark_has_the_bits_it_has_from_the_beginning(void **state)
-{
-    (void)state;
-    hlwq_error err;
-    hlwq_engine *e = open_engine(HLWQ_KV_F16, 0, 1);
-    hlwq_session *a = open_session(e, HLWQ_KV_F16, 3), *b = open_session(e, HLWQ_KV_F16, 3);
-    hlwq_model_facts facts;
-    int32_t ids[160], id, other;
-    hlwq_engine_facts(e, &facts);
-    for (int i = 0; i < 160; i++)
-        ids[i] = (i * 53 + 7) % 4000;
-    CHECK_FAILS(hlwq_session_rewind(a, &err), HLWQ_ERR_ARG, err, "no mark");
-    CHECK_OK(hlwq_session_eval(a, ids, 128, NULL, &err), err);
-    CHECK_OK(hlwq_session_mark(a, &err), err);
-    CHECK_OK(hlwq_session_eval(a, ids + 100, 31, NULL, &err), err); /* another text, and off the grid */
-    CHECK_FAILS(hlwq_session_mark(a, &err), HLWQ_ERR_ARG, err, "159");
-    CHECK_OK(hlwq_session_next(a, &id, &err), err);
-    CHECK_OK(hlwq_session_eval(b, ids, 150, NULL, &err), err);
-    for (int times = 0; times < 2; times++) {
-        CHECK_OK(hlwq_session_rewind(a, &err), err);
-        assert_int_equal(hlwq_session_position(a), 128);
-        assert_null(hlwq_session_logits(a));
-        CHECK_OK(hlwq_session_eval(a, ids + 128, 22, NULL, &err), err);
-        if (times == 0)
-            assert_memory_equal(hlwq_session_logits(a), hlwq_session_logits(b), facts.vocab * sizeof(float));
-        for (int t = 0; times && t < 12; t++) {
-            CHECK_OK(hlwq_session_next(a, &id, &err), err);
-            CHECK_OK(hlwq_session_next(b, &other, &err), err);
-            assert_int_equal(id, other);
-        }
-    }
-    hlwq_session_reset(a);
-    CHECK_FAILS(hlwq_session_rewind(a, &err), HLWQ_ERR_ARG, err, "no mark");
-    hlwq_session_close(a);
-    hlwq_session_close(b);
-    hlwq_engine_close(e);
-    e = open_engine(HLWQ_KV_Q4, 0, 1);
-    a = open_session(e, HLWQ_KV_Q4, 0);
-    CHECK_OK(hlwq_session_eval(a, ids, 64, NULL, &err), err);
-    CHECK_FAILS(hlwq_session_mark(a, &err), HLWQ_ERR_UNSUPPORTED, err, "codes");
-    hlwq_session_close(a);
-    hlwq_engine_close(e);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts_in_a_batch_have_the_bits_they_have_alone),
         cmocka_unit_test(and_when_experts_are_streamed),
         cmocka_unit_test(logits_shown_one_by_one_are_those_of_eval),
-        cmocka_unit_test(what_follows_a_mark_has_the_bits_it_has_from_the_beginning),
         cmocka_unit_test(steps_that_make_no_sense_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
