@@ -44,6 +44,9 @@ code=$?
 "$program" run --json-schema '{}' --grammar-json '{}' x >"$dir/out" 2>"$dir/err"
 [ $? = 2 ] || fail "both at once"
 
+"$program" serve --json-schema '{}' >"$dir/out" 2>"$dir/err" # a request says it
+[ $? = 2 ] || fail "serve takes an option that it would ignore"
+
 printf 'Who are you?\n' | "$program" chat -q -n 200 --think off --json-schema "$schema" >"$dir/out" 2>"$dir/err" || fail "chat: exit code"
 tr -s '\n\t ' '   ' <"$dir/out" | sed 's/^ *//; s/ *$//' | grep -Eq "$flat" || fail "chat: not of the schema"
 
