@@ -4,6 +4,7 @@
 #include "app/plan_text.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 static void row(hs_text *t, const char *name, uint64_t bytes)
 {

@@ -284,7 +284,7 @@ void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes);
 
 /* What the card is, and the fastest of a few copies of `bytes` bytes on it and to it. */
 typedef struct hs_card_facts {
-    char name[96];
+    char name[256];
     uint32_t major, minor;
     uint64_t total_bytes, free_bytes;
     double memory_bytes_per_second; /* read and written */

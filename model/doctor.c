@@ -103,7 +103,7 @@ static hlwq_status look_at_card(const hlwq_engine_options *o, uint64_t bytes, hl
         return HLWQ_OK;
     }
     HS_TRY(hs_backend_cuda_measure(&card, bytes, err));
-    snprintf(d->card, sizeof d->card, "%s (sm_%u%u)", card.name, card.major, card.minor);
+    snprintf(d->card, sizeof d->card, "%.120s (sm_%u%u)", card.name, card.major, card.minor);
     d->card_bytes = card.total_bytes;
     d->card_bytes_per_second = card.memory_bytes_per_second;
     d->upload_bytes_per_second = card.upload_bytes_per_second;
