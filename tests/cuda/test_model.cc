@@ -459,6 +459,7 @@ int main(void)
         TEST(texts_in_a_step_have_the_bits_they_have_alone),
         TEST(a_card_that_is_too_small_is_a_sentence),
         TEST(failing_calls_leave_nothing_behind),
+        TEST(the_doctor_measures_the_card),
         TEST(without_a_card_the_cpu_computes),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
