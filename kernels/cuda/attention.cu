@@ -175,7 +175,7 @@ static __device__ __forceinline__ uint16_t level_codes(const gpu_kv_side &side, 
         sign[1] = __ballot_sync(0xFFFFFFFFu, (int)(word >> 10 & 1));
         sign[2] = __ballot_sync(0xFFFFFFFFu, (int)(word >> 18 & 1));
         sign[3] = __ballot_sync(0xFFFFFFFFu, (int)(word >> 26 & 1));
-        uint32_t odd = lane / 2 % 2, from = 16 * (lane % 2) + lane / 4 * 4, byte = 0; /* lane: the byte it makes */
+        uint32_t odd = lane / 2 % 2, from = 16 * (lane % 2) + lane % 16 / 4 * 4, byte = 0; /* lane: the byte it makes */
         for (uint32_t q = 0; q < 4; q++)
             byte |= ((odd ? sign[1] : sign[0]) >> (from + q) & 1) << (7 - 2 * q) |
                     ((odd ? sign[3] : sign[2]) >> (from + q) & 1) << (6 - 2 * q);
