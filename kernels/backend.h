@@ -38,6 +38,7 @@ typedef struct hs_attention {
     const float *q_norm, *k_norm; /* [head_dim] */
     uint32_t q_heads, kv_heads, head_dim, rotary_dims;
     const float *inv_freq; /* [rotary_dims / 2] */
+    float rope_scale;      /* of cos and sin: 1, or what YaRN wants */
     float eps;
 } hs_attention;
 

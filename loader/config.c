@@ -68,11 +68,41 @@ static hlwq_status read_layers(hs_config *c, const hs_json *j, const char *what,
     return HLWQ_OK;
 }
 
-/* One object that speaks of RoPE. A kind other than "default" would change tokens silently, so it is refused. */
-static hlwq_status read_rope_object(const hs_json *rope, const char *key, double *partial, double *theta,
+/* 0.1 ln(factor) + 1, as transformers has it, where nothing else is said. */
+static double yarn_attention(double factor, double scale)
+{
+    return factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1;
+}
+
+static hlwq_status read_yarn(hs_config *c, const hs_json *rope, const char *what, hlwq_error *err)
+{
+    double factor = 0, attention = 0, scale = 0, scale_all = 0;
+    c->yarn.beta_fast = 32;
+    c->yarn.beta_slow = 1;
+    c->yarn.truncate = true;
+    HS_TRY(hs_json_take_real(rope, "factor", HS_REQUIRED, 1, 1024, &factor, what, err));
+    HS_TRY(hs_json_take_real(rope, "beta_fast", HS_OPTIONAL, 1e-3, 1e6, &c->yarn.beta_fast, what, err));
+    HS_TRY(hs_json_take_real(rope, "beta_slow", HS_OPTIONAL, 1e-3, 1e6, &c->yarn.beta_slow, what, err));
+    HS_TRY(hs_json_take_real(rope, "attention_factor", HS_OPTIONAL, 1e-3, 1e3, &attention, what, err));
+    HS_TRY(hs_json_take_real(rope, "mscale", HS_OPTIONAL, 0, 1e3, &scale, what, err));
+    HS_TRY(hs_json_take_real(rope, "mscale_all_dim", HS_OPTIONAL, 0, 1e3, &scale_all, what, err));
+    HS_TRY(hs_json_take_bool(rope, "truncate", HS_OPTIONAL, &c->yarn.truncate, what, err));
+    HS_TRY(hs_json_take_u32(rope, "original_max_position_embeddings", HS_OPTIONAL, 1, HS_CONTEXT_MAX, &c->yarn.original,
+                            what, err));
+    c->yarn.factor = factor;
+    if (attention == 0)
+        attention = scale > 0 && scale_all > 0 ? yarn_attention(factor, scale) / yarn_attention(factor, scale_all)
+                                               : yarn_attention(factor, 1);
+    c->yarn.attention = attention;
+    return HLWQ_OK;
+}
+
+/* One object that speaks of RoPE. A kind that is not known would change tokens silently, so it is refused. */
+static hlwq_status read_rope_object(hs_config *c, const hs_json *rope, const char *key, double *partial, double *theta,
                                     const char *what, hlwq_error *err)
 {
     static const char *const type_key[] = {"rope_type", "type"}; /* the second is the older spelling */
+    bool yarn = false;
     if (hs_json_type_of(rope) <= HS_JSON_NULL)
         return HLWQ_OK;
     if (hs_json_type_of(rope) != HS_JSON_OBJECT)
@@ -80,10 +110,14 @@ static hlwq_status read_rope_object(const hs_json *rope, const char *key, double
     for (int i = 0; i < 2; i++) {
         const char *type = "default";
         HS_TRY(hs_json_take_string(rope, type_key[i], HS_OPTIONAL, &type, what, err));
-        if (strcmp(type, "default") != 0)
-            return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s: %s \"%s\" of %s is not supported, only \"default\"", what,
-                           type_key[i], type, key);
+        if (strcmp(type, "default") != 0 && strcmp(type, "yarn") != 0)
+            return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
+                           "%s: %s \"%s\" of %s is not supported, only \"default\" and \"yarn\"", what, type_key[i],
+                           type, key);
+        yarn |= strcmp(type, "yarn") == 0;
     }
+    if (yarn)
+        HS_TRY(read_yarn(c, rope, what, err));
     HS_TRY(hs_json_take_real(rope, "partial_rotary_factor", HS_OPTIONAL, 0, 1, partial, what, err));
     return hs_json_take_real(rope, "rope_theta", HS_OPTIONAL, 1, 1e15, theta, what, err);
 }
@@ -96,7 +130,7 @@ static hlwq_status read_rope(hs_config *c, const hs_json *j, const char *what, h
     HS_TRY(hs_json_take_real(j, "partial_rotary_factor", HS_OPTIONAL, 0, 1, &partial, what, err));
     HS_TRY(hs_json_take_real(j, "rope_theta", HS_OPTIONAL, 1, 1e15, &theta, what, err));
     for (int i = 0; i < 2; i++)
-        HS_TRY(read_rope_object(hs_json_get(j, key[i]), key[i], &partial, &theta, what, err));
+        HS_TRY(read_rope_object(c, hs_json_get(j, key[i]), key[i], &partial, &theta, what, err));
     if (theta == 0)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: key \"rope_theta\" is missing", what);
     c->rope_theta = theta;
@@ -224,6 +258,10 @@ static hlwq_status read_all(hs_config *c, const hs_json *root, const char *what,
     HS_TRY(hs_json_take_u32(j, "mtp_num_hidden_layers", HS_OPTIONAL, 0, 1, &c->mtp_layers, what, err));
     c->context_max = 262144;
     HS_TRY(hs_json_take_u32(j, "max_position_embeddings", HS_OPTIONAL, 1, HS_CONTEXT_MAX, &c->context_max, what, err));
+    if (c->yarn.factor > 0 && !c->yarn.original)
+        c->yarn.original = c->context_max;
+    if (c->yarn.factor > 0 && c->yarn.original * c->yarn.factor > c->context_max) /* the key may still be the old one */
+        c->context_max = (uint32_t)fmin(c->yarn.original * c->yarn.factor, HS_CONTEXT_MAX);
     if (hs_conv_channels(c) > HS_WIDTH_MAX || 2ull * c->q_heads * c->head_dim > HS_WIDTH_MAX)
         return hs_fail(err, HLWQ_ERR_FORMAT, "%s: heads times head_dim is larger than %d", what, HS_WIDTH_MAX);
     HS_TRY(read_stop(c, j, what, err));

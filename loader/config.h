@@ -31,6 +31,11 @@ typedef struct hs_config {
     uint32_t q_heads, kv_heads, head_dim; /* kv_heads divides q_heads */
     uint32_t rotary_dims;                 /* even, at most head_dim */
     double rope_theta;
+    struct { /* YaRN; factor 0 = none */
+        double factor, beta_fast, beta_slow, attention;
+        uint32_t original; /* positions the model was trained to */
+        bool truncate;     /* the ramp begins and ends at whole dimensions */
+    } yarn;
 
     /* Gated DeltaNet; zero heads if no layer uses it. */
     uint32_t k_heads, v_heads, k_dim, v_dim, conv_taps; /* k_heads divides v_heads */

@@ -55,6 +55,7 @@ static void bind_attention(const binder *b, hs_attention *a)
         .head_dim = c->head_dim,
         .rotary_dims = c->rotary_dims,
         .inv_freq = b->net->inv_freq,
+        .rope_scale = b->net->config->yarn.factor > 0 ? (float)b->net->config->yarn.attention : 1.0f,
         .eps = c->eps,
     };
 }
@@ -191,6 +192,25 @@ void hs_rope_frequencies(float *out, const hs_config *c)
 {
     for (uint32_t j = 0; j < c->rotary_dims / 2; j++)
         out[j] = 1.0f / (float)pow(c->rope_theta, (double)(float)(2.0 * j / c->rotary_dims));
+    if (c->yarn.factor <= 0)
+        return;
+    /* The dimension that turns `rotations` times within the trained length. */
+    double dims = c->rotary_dims, per_turn = c->yarn.original / (2 * 3.14159265358979323846);
+    double low = dims * log(per_turn / c->yarn.beta_fast) / (2 * log(c->rope_theta));
+    double high = dims * log(per_turn / c->yarn.beta_slow) / (2 * log(c->rope_theta));
+    if (c->yarn.truncate) {
+        low = floor(low);
+        high = ceil(high);
+    }
+    low = fmax(low, 0);
+    high = fmin(high, dims - 1);
+    high += high == low ? 0.001 : 0;
+    for (uint32_t j = 0; j < c->rotary_dims / 2; j++) {
+        float ramp = ((float)j - (float)low) / (float)(high - low);
+        float keep = 1.0f - fminf(fmaxf(ramp, 0.0f), 1.0f); /* fast dimensions stay, slow ones are stretched */
+        float slow = 1.0f / ((float)c->yarn.factor * (float)pow(c->rope_theta, (double)(float)(2.0 * j / dims)));
+        out[j] = slow * (1.0f - keep) + out[j] * keep;
+    }
 }
 
 hs_limits hs_network_limits(const hs_table *table, uint32_t batch)

@@ -77,7 +77,7 @@ void hs_network_bind_layer(hs_network *net, uint32_t group);
 void hs_network_bind_at(const hs_network *net, const hs_group *group, const uint8_t *data, hs_layer *layer);
 hs_ffn hs_network_bind_expert_at(const hs_network *net, const hs_group *group, const uint8_t *data);
 
-/* out [rotary_dims / 2] */
+/* Angles a position turns each pair of rotary dimensions by [rotary_dims / 2]; YaRN where the config asks for it. */
 void hs_rope_frequencies(float *out, const hs_config *config);
 
 /* Everything a text has left behind in a network. */

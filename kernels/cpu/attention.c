@@ -17,8 +17,8 @@ static void rope_table(hs_cpu *c, const hs_attention *w, uint32_t first, uint32_
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t j = 0; j < half; j++) {
             double angle = (double)((float)(first + t) * w->inv_freq[j]);
-            c->rope[(size_t)t * w->rotary_dims + j] = (float)cos(angle);
-            c->rope[(size_t)t * w->rotary_dims + half + j] = (float)sin(angle);
+            c->rope[(size_t)t * w->rotary_dims + j] = (float)cos(angle) * w->rope_scale;
+            c->rope[(size_t)t * w->rotary_dims + half + j] = (float)sin(angle) * w->rope_scale;
         }
     c->rope_table = w->inv_freq;
     c->rope_first = first;

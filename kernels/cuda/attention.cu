@@ -24,22 +24,24 @@ enum {
     SPAN_MIN = 2 /* pages */
 };
 
-static __global__ void rope_kernel(const float *inv_freq, uint32_t half, uint32_t first, uint32_t n, float *table)
+static __global__ void rope_kernel(const float *inv_freq, float scale, uint32_t half, uint32_t first, uint32_t n,
+                                   float *table)
 {
     uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n * half)
         return;
     uint32_t t = i / half, j = i % half;
     double angle = (double)((float)(first + t) * inv_freq[j]);
-    table[(uint64_t)t * 2 * half + j] = (float)cos(angle);
-    table[(uint64_t)t * 2 * half + half + j] = (float)sin(angle);
+    table[(uint64_t)t * 2 * half + j] = (float)cos(angle) * scale;
+    table[(uint64_t)t * 2 * half + half + j] = (float)sin(angle) * scale;
 }
 
-cudaError_t gpu_run_rope_table(const float *inv_freq, uint32_t rotary_dims, uint32_t first, uint32_t n, float *table,
-                               cudaStream_t s)
+cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
+                               float *table, cudaStream_t s)
 {
     uint32_t half = rotary_dims / 2;
-    return gpu_launch(rope_kernel, dim3((n * half + 127) / 128), dim3(128), 0, s, inv_freq, half, first, n, table);
+    return gpu_launch(rope_kernel, dim3((n * half + 127) / 128), dim3(128), 0, s, inv_freq, scale, half, first, n,
+                      table);
 }
 
 /* ---- pages ----------------------------------------------------------------------------------- */

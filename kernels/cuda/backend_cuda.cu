@@ -219,8 +219,8 @@ static hlwq_status rotations(hs_cuda *c, const hs_attention *w, uint32_t row, ui
         memcpy(copy, w->inv_freq, bytes);
         HS_TRY(gpu_put(&c->base, freq, copy, bytes, err));
     }
-    CUDA_DO("a rotation table",
-            gpu_run_rope_table(freq, w->rotary_dims, first, n, c->rope + (uint64_t)row * w->rotary_dims, c->stream));
+    CUDA_DO("a rotation table", gpu_run_rope_table(freq, w->rope_scale, w->rotary_dims, first, n,
+                                                   c->rope + (uint64_t)row * w->rotary_dims, c->stream));
     c->rope_freq = w->inv_freq;
     return HLWQ_OK;
 }

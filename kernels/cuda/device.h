@@ -108,8 +108,8 @@ typedef struct gpu_attention {
     float eps;
 } gpu_attention;
 
-cudaError_t gpu_run_rope_table(const float *inv_freq, uint32_t rotary_dims, uint32_t first, uint32_t n, float *table,
-                               cudaStream_t s);
+cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
+                               float *table, cudaStream_t s);
 cudaError_t gpu_run_attention(const gpu_attention *a, cudaStream_t s);
 
 typedef struct gpu_delta {

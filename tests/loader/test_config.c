@@ -76,9 +76,16 @@ static void rope_is_read_in_every_spelling_and_only_the_default_kind(void **stat
     CHECK_FAILS(parse("{" DENSE ",\"rope_parameters\":[1]}"), HLWQ_ERR_FORMAT, err, "rope_parameters");
     CHECK_FAILS(parse("{" DENSE ",\"rope_theta\":1e7,\"partial_rotary_factor\":0.2}"), HLWQ_ERR_FORMAT, err, "rotary");
     /* A scaled context would change tokens silently, whichever key asks for it. */
-    CHECK_FAILS(parse("{" DENSE ",\"rope_parameters\":{\"rope_theta\":1e7,\"rope_type\":\"yarn\"}}"),
-                HLWQ_ERR_UNSUPPORTED, err, "yarn");
-    REFUSES(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}", HLWQ_ERR_UNSUPPORTED, "yarn");
+    CHECK_FAILS(parse("{" DENSE ",\"rope_parameters\":{\"rope_theta\":1e7,\"rope_type\":\"dynamic\"}}"),
+                HLWQ_ERR_UNSUPPORTED, err, "dynamic");
+    REFUSES(",\"rope_scaling\":{\"rope_type\":\"yarn\"}", HLWQ_ERR_FORMAT, "factor");
+    REFUSES(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":0.5}", HLWQ_ERR_FORMAT, "factor");
+    ACCEPTS(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":1000}");
+    assert_true(c.yarn.factor == 4 && c.yarn.original == 1000 && c.yarn.truncate && c.yarn.beta_fast == 32);
+    assert_true(c.yarn.attention > 1.13862 && c.yarn.attention < 1.13864); /* 0.1 ln 4 + 1 */
+    ACCEPTS(",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":8,\"attention_factor\":0.7},"
+            "\"max_position_embeddings\":2048");
+    assert_true(c.yarn.attention == 0.7 && c.yarn.original == 2048 && c.context_max == 16384);
     REFUSES(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4}", HLWQ_ERR_UNSUPPORTED, "linear");
     REFUSES(",\"rope_scaling\":4", HLWQ_ERR_FORMAT, "rope_scaling");
 }

@@ -184,8 +184,8 @@ static void config_rules_are_enforced(void **state)
     hlwq_error err;
     CHECK_OK(parse_config(DENSE(",\"rope_theta\":1e7"), &err), err);
     CHECK_FAILS(parse_config(DENSE(""), &err), HLWQ_ERR_FORMAT, err, "rope_theta");
-    CHECK_FAILS(parse_config(DENSE(",\"rope_parameters\":{\"rope_theta\":1e7,\"rope_type\":\"yarn\"}"), &err),
-                HLWQ_ERR_UNSUPPORTED, err, "yarn");
+    CHECK_FAILS(parse_config(DENSE(",\"rope_parameters\":{\"rope_theta\":1e7,\"rope_type\":\"dynamic\"}"), &err),
+                HLWQ_ERR_UNSUPPORTED, err, "dynamic");
     CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"num_key_value_heads\":3"), &err), HLWQ_ERR_FORMAT, err,
                 "divide");
     CHECK_FAILS(parse_config(DENSE(",\"rope_theta\":1e7,\"hidden_act\":\"gelu\""), &err), HLWQ_ERR_UNSUPPORTED, err,
