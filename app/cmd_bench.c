@@ -204,6 +204,8 @@ int app_cmd_bench(const app_args *args)
                           &err);
     if (args->n_operands)
         return app_bench_kernels(args);
+    if (app_flag(args, OPT_KV_MEMORY))
+        return app_bench_kv_memory(args);
     if (app_flag(args, OPT_KV_QUALITY))
         return app_bench_kv(args);
     if (!args->value[OPT_PPL].set && !args->value[OPT_REF].set)

@@ -124,6 +124,8 @@ typedef enum app_option_id {
     OPT_REF,
     OPT_REF_EXACT,
     OPT_KV_QUALITY,
+    OPT_KV_MEMORY,
+    OPT_SVG,
     OPT_JSON,
     OPT_CSV,
     OPT_PROGRESS,
