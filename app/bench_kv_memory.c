@@ -143,6 +143,7 @@ static void draw(hs_text *t, const kv_memory *m)
                        LEFT, y, WIDTH - RIGHT, LEFT - 6, y + 4);
         hs_text_format(t, e < 30 ? "%.4g MiB</text>\n" : "%.4g GiB</text>\n", ldexp(1, e < 30 ? e - 20 : e - 30));
     }
+    double label = 0; /* its line, below the last one's */
     for (int i = 0; i < MODES; i++) {
         double y = 0;
         hs_text_format(t, "<path fill=\"none\" stroke-width=\"2\" stroke=\"%s\" d=\"", colours[i]);
@@ -150,7 +151,8 @@ static void draw(hs_text *t, const kv_memory *m)
             y = HEIGHT - BOTTOM - (log2((double)m->planned[i][l]) - low) * y_step;
             hs_text_format(t, "%s%.1f %.1f", l ? "L" : "M", LEFT + l * x_step, y);
         }
-        hs_text_format(t, "\"/><text x=\"%d\" y=\"%.1f\" fill=\"%s\">%s, 1/%.2f</text>\n", WIDTH - RIGHT + 6, y + 4,
+        label = fmax(y + 4, label + 14);
+        hs_text_format(t, "\"/><text x=\"%d\" y=\"%.1f\" fill=\"%s\">%s, 1/%.2f</text>\n", WIDTH - RIGHT + 6, label,
                        colours[i], mode_names[i], 32 / pair_bits(mode_names[i]));
     }
     hs_text_format(t, "</svg>\n");
