@@ -44,14 +44,10 @@ static hlwq_status convert(const app_args *args, hlwq_error *err)
     hlwq_status st = hlwq_convert(&o, err);
     app_progress_end(&progress);
     free(source);
-    if (st == HLWQ_OK && o.to) {
+    if (st == HLWQ_OK && o.to)
         app_note("%s: written as %s", o.output, to);
-    } else if (st == HLWQ_OK) {
-        struct stat s;
-        char size[32];
-        if (stat(o.output, &s) == 0)
-            app_note("%s: %s", o.output, app_size_text(size, (uint64_t)s.st_size));
-    }
+    else if (st == HLWQ_OK)
+        app_note_written(o.output);
     return st;
 }
 

@@ -28,12 +28,8 @@ static hlwq_status synth(const app_args *args, hlwq_error *err)
     o.user = &progress;
     hlwq_status st = hlwq_synth(&o, err);
     app_progress_end(&progress);
-    if (st == HLWQ_OK) {
-        struct stat s;
-        char size[32];
-        if (stat(o.output, &s) == 0)
-            app_note("%s: %s", o.output, app_size_text(size, (uint64_t)s.st_size));
-    }
+    if (st == HLWQ_OK)
+        app_note_written(o.output);
     return st;
 }
 

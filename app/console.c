@@ -91,6 +91,14 @@ void app_note(const char *format, ...)
         say("", "", line);
 }
 
+void app_note_written(const char *path)
+{
+    struct stat s;
+    char size[32];
+    if (stat(path, &s) == 0)
+        app_note("%s: %s", path, app_size_text(size, (uint64_t)s.st_size));
+}
+
 void app_error(const hlwq_error *err)
 {
     say("\033[31m", "error: ", err->message);

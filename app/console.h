@@ -22,6 +22,7 @@ bool app_quiet(void);
 
 void app_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void app_note(const char *format, ...) __attribute__((format(printf, 1, 2))); /* nothing with --quiet */
+void app_note_written(const char *path);                                      /* "PATH: SIZE" */
 bool app_coloured(int fd); /* colour is wanted there: NO_COLOR, CLICOLOR_FORCE, TERM */
 
 /* An error that does not end the program. */
