@@ -193,7 +193,7 @@ static hlwq_status check_input(const hlwq_session *s, const int32_t *ids, size_t
 {
     uint32_t vocab = s->engine->net.config->vocab;
     if (s->broken)
-        return hs_fail(err, HLWQ_ERR_ARG, "this session failed in the middle of a token and must be reset");
+        return hs_fail(err, HLWQ_ERR_ARG, "the session failed in the middle of a token and must be reset");
     if (count > s->positions - s->n)
         return hs_fail(err, HLWQ_ERR_BUDGET, "%zu tokens do not fit: the context holds %u and has %u left; raise --ctx",
                        count, s->positions, s->positions - s->n);

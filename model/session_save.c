@@ -118,7 +118,7 @@ hlwq_status hlwq_session_save(const hlwq_session *s, const char *path, const cha
     hs_session_writer w;
     hs_session_identity id = identity_of(s);
     if (s->broken)
-        return hs_fail(err, HLWQ_ERR_ARG, "this session failed in the middle of a token: there is nothing to save");
+        return hs_fail(err, HLWQ_ERR_ARG, "the session failed in the middle of a token: there is nothing to save");
     if (note && strlen(note) > NOTE_MAX)
         return hs_fail(err, HLWQ_ERR_ARG, "a note of %zu bytes, limit %d", strlen(note), NOTE_MAX);
     if (s->ahead) /* states are to be those of the text */
