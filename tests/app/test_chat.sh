@@ -2,21 +2,7 @@
 # A chat through pipes: turns, commands, files, exit codes.
 #   tests/app/test_chat.sh PROGRAM
 set -u
-program=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-export XDG_CONFIG_HOME="$dir" XDG_STATE_HOME="$dir/state" LC_ALL=C
-for name in $(env | sed -n 's/^\(HLWQ_[A-Z_]*\)=.*/\1/p'); do
-    case $name in HLWQ_SANITIZE | HLWQ_DEVICE | HLWQ_CPU) ;; *) unset "$name" ;; esac
-done
-failures=0
-
-fail() {
-    failures=$((failures + 1))
-    printf 'FAILED: %s\n' "$*"
-    sed 's/^/    stdout: /' "$dir/out"
-    sed 's/^/    stderr: /' "$dir/err"
-}
+. tests/app/shell.sh
 
 # chat CODE INPUT OPTIONS...: what printf makes of INPUT goes in.
 chat() {

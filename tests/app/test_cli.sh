@@ -2,20 +2,7 @@
 # The program as a user meets it: exit codes, sentences, closed and full outputs, interruption.
 #   tests/app/test_cli.sh PROGRAM
 set -u
-program=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-export XDG_CONFIG_HOME="$dir" LC_ALL=C
-for name in $(env | sed -n 's/^\(HLWQ_[A-Z_]*\)=.*/\1/p'); do
-    case $name in HLWQ_SANITIZE | HLWQ_DEVICE | HLWQ_CPU) ;; *) unset "$name" ;; esac
-done
-failures=0
-
-fail() {
-    failures=$((failures + 1))
-    printf 'FAILED: %s\n' "$*"
-    sed 's/^/    stderr: /' "$dir/err"
-}
+. tests/app/shell.sh
 
 # expect CODE WORD ARGUMENTS...: the exit code, and WORD in what was printed to stderr ("" = any).
 expect() {

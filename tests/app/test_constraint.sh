@@ -2,21 +2,11 @@
 # run and chat with --json-schema and --grammar-json.
 #   tests/app/test_constraint.sh PROGRAM
 set -u
-program=$1
 if [ ! -f models/demo-q5.hlwq ]; then
     echo "skipped: models/demo-q5.hlwq is not there"
     exit 77
 fi
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-export XDG_CONFIG_HOME="$dir" XDG_STATE_HOME="$dir"
-failures=0
-fail()
-{
-    echo "FAILED: $1"
-    sed 's/^/  | /' "$dir/out" "$dir/err"
-    failures=$((failures + 1))
-}
+. tests/app/shell.sh
 
 schema='{"type":"object","properties":{"name":{"type":"string","pattern":"^[A-Z][a-z]{1,8}$"},"age":{"type":"integer","minimum":1,"maximum":99}},"required":["name","age"]}'
 flat='^[{] *"name": *"[A-Z][a-z]{1,8}", *"age": *[1-9][0-9]? *[}]$'

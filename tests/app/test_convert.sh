@@ -1,15 +1,8 @@
 #!/bin/sh
 # convert: killed at any moment it leaves no broken output; a full disk is a sentence; what it writes runs as the source does.
 set -u
-program=$1
+. tests/app/shell.sh
 source=tests/golden/qwen35/dense-tied
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failed=0
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
 
 # Killed after so many seconds: the output is absent or complete.
 complete=0
@@ -71,4 +64,4 @@ grep -q 'damaged' "$dir/err" || fail "damage: no sentence: $(cat "$dir/err")"
 # Never over its own source, never over something else unasked.
 "$program" convert "$source" -o "$dir/killed.hlwq" -q 2>"$dir/err" && fail "an existing file was replaced without --force"
 grep -q 'exists' "$dir/err" || fail "existing output: $(cat "$dir/err")"
-exit $failed
+[ $failures -eq 0 ]

@@ -1,15 +1,8 @@
 #!/bin/sh
 # convert --to: what is written for other programs is, read back, the model it was made from, bit for bit.
 set -u
-program=$1
+. tests/app/shell.sh
 source=tests/golden/qwen35/dense-tied
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failed=0
-fail() {
-    echo "FAILED: $*"
-    failed=1
-}
 logits() { # MODEL OUTPUT
     "$program" logits -m "$1" --ids-file "$dir/ids" -o "$2" 2>"$dir/err" || fail "logits of $1: $(cat "$dir/err")"
 }
@@ -58,4 +51,4 @@ logits "$source" "$dir/want"
 cmp -s "$dir/want" "$dir/got" || fail "some/model: other logits"
 HF_HOME=$dir "$program" info some/other >/dev/null 2>"$dir/err" && fail "some/other is found"
 grep -q "hf download some/other" "$dir/err" || fail "no hint: $(cat "$dir/err")"
-exit $failed
+[ $failures -eq 0 ]
