@@ -1,34 +1,19 @@
 /* loader/formats/hlwq_packed.c: a packed parameter is three tensors and a stated width, which must agree. */
-#include "loader/hf.h"
-#include "loader/safetensors.h"
-#include "tests/support/edit_model.h"
+#include "tests/support/hf_folder.h"
 
 #define DENSE "tests/golden/hlwq-models/hlwq-q5-dense"
 #define MOE "tests/golden/hlwq-models/hlwq-q5-moe"
-
-static char dir[64];
-static hs_mem *mem;
-static hs_hf hf;
-static hlwq_error err;
 
 static hlwq_status open_dir(void)
 {
     return hs_hf_open(&hf, mem, dir, NULL, &err);
 }
 
-static void copy(const char *from, const char *name)
-{
-    size_t bytes;
-    char *data = edit_read(from, name, &bytes);
-    tiny_file(dir, name, data, bytes);
-    free(data);
-}
-
 static void copy_dense(void)
 {
-    copy(DENSE, "config.json");
-    copy(DENSE, "polar_config.json");
-    copy(DENSE, "model.safetensors");
+    folder_copy(DENSE, "config.json");
+    folder_copy(DENSE, "polar_config.json");
+    folder_copy(DENSE, "model.safetensors");
 }
 
 static const char *const moe_files[] = {"config.json", "polar_config.json", "model.safetensors.index.json",
@@ -37,33 +22,7 @@ static const char *const moe_files[] = {"config.json", "polar_config.json", "mod
 static void copy_moe(void)
 {
     for (size_t i = 0; i < sizeof moe_files / sizeof *moe_files; i++)
-        copy(MOE, moe_files[i]);
-}
-
-static void remove_file(const char *name)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    unlink(path);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hlwq-packed-%d", (int)getpid());
-    mem = hs_mem_open(0);
-    return mkdir(dir, 0777);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    hs_hf_close(&hf);
-    hs_mem_close(mem);
-    remove_file("model.safetensors");
-    for (size_t i = 0; i < sizeof moe_files / sizeof *moe_files; i++)
-        remove_file(moe_files[i]);
-    return rmdir(dir);
+        folder_copy(MOE, moe_files[i]);
 }
 
 static void the_stated_width_must_be_that_of_the_codes(void **state)
@@ -89,7 +48,7 @@ static void the_stated_width_must_be_that_of_the_codes(void **state)
         CHECK_OK(open_dir(), err);
         hs_hf_close(&hf);
     }
-    remove_file("polar_config.json");
+    folder_remove("polar_config.json");
     CHECK_OK(open_dir(), err);
     assert_int_equal(hf.n_books, 1);
     assert_int_equal(hf.book[0].bits, 5);
@@ -114,7 +73,7 @@ static void a_slice_is_found_in_every_spelling(void **state)
     static const char *const form[] = {"experts.%s_e%d.weight__", "experts.%s.weight_e%d__"};
     for (int f = 0; f < 2; f++) {
         copy_moe();
-        remove_file("model.safetensors.index.json");
+        folder_remove("model.safetensors.index.json");
         for (int e = 0; e < 8; e++)
             for (int i = 0; i < 4; i++) {
                 char from[64], to[64];
@@ -130,52 +89,18 @@ static void a_slice_is_found_in_every_spelling(void **state)
     }
 }
 
-/* Where the first tensor of that name's ending lies in model.safetensors. */
-static uint64_t offset_of(const char *ending)
-{
-    size_t bytes;
-    uint64_t length, found = 0;
-    char *data = edit_read(dir, "model.safetensors", &bytes);
-    hs_arena arena;
-    hs_st_entry *e;
-    uint32_t n;
-    memcpy(&length, data, 8);
-    hs_arena_init(&arena, mem, HS_MEM_TABLE);
-    CHECK_OK(hs_safetensors_parse(data + 8, length, bytes, "model.safetensors", &arena, &e, &n, &err), err);
-    for (uint32_t i = 0; i < n && !found; i++) {
-        size_t len = strlen(e[i].name);
-        if (len > strlen(ending) && strcmp(e[i].name + len - strlen(ending), ending) == 0)
-            found = e[i].offset;
-    }
-    hs_arena_close(&arena);
-    free(data);
-    assert_true(found);
-    return found;
-}
-
-static void patch(uint64_t offset, const void *value, size_t bytes)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    FILE *f = fopen(path, "r+b");
-    assert_non_null(f);
-    fseek(f, (long)offset, SEEK_SET);
-    assert_int_equal(fwrite(value, 1, bytes, f), bytes);
-    fclose(f);
-}
-
 static void every_entry_of_meta_is_checked(void **state)
 {
     (void)state;
     static const int64_t bad[] = {0, -1, 1, 1 << 20, INT64_C(1) << 40, INT64_C(1) << 57, INT64_MAX, INT64_MIN};
     copy_dense();
-    uint64_t at = offset_of("q_proj.weight__meta");
+    uint64_t at = folder_offset("q_proj.weight__meta");
     for (uint64_t i = 0; i < 5; i++) {
         for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
-            patch(at + 8 * i, &bad[k], 8);
+            folder_patch(at + 8 * i, &bad[k], 8);
             CHECK_FAILS(open_dir(), HLWQ_ERR_FORMAT, err, "q_proj");
         }
-        copy(DENSE, "model.safetensors");
+        folder_copy(DENSE, "model.safetensors");
     }
 }
 
@@ -226,9 +151,9 @@ static void a_norm_that_is_not_finite_is_found_when_read(void **state)
     (void)state;
     static const uint16_t bad[] = {0x7C00, 0xFC00, 0x7E00, 0x7C01};
     copy_dense();
-    uint64_t at = offset_of("layers.3.self_attn.q_proj.weight__norms");
+    uint64_t at = folder_offset("layers.3.self_attn.q_proj.weight__norms");
     for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
-        patch(at + 2, &bad[k], 2);
+        folder_patch(at + 2, &bad[k], 2);
         CHECK_OK(open_dir(), err);
         const hs_tensor *t = hs_hf_find(&hf, "layers.3.self_attn.q_proj.weight");
         assert_non_null(t);
@@ -244,9 +169,15 @@ static void a_norm_that_is_not_finite_is_found_when_read(void **state)
     }
 }
 
+static int setup(void **state)
+{
+    (void)state;
+    return folder_open("packed", 0);
+}
+
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, folder_teardown)
     const struct CMUnitTest tests[] = {
         TEST(the_stated_width_must_be_that_of_the_codes),
         TEST(a_slice_is_found_in_every_spelling),

@@ -1,15 +1,8 @@
 /* loader/formats/gptq.c, compressed.c, int_groups.c: a module is several tensors, which must agree. */
-#include "loader/hf.h"
-#include "loader/safetensors.h"
-#include "tests/support/edit_model.h"
+#include "tests/support/hf_folder.h"
 
 #define GPTQ "tests/golden/malformed/control-gptq"
 #define COMPRESSED "compressed-tensors/dense-g128-asym"
-
-static char dir[64];
-static hs_mem *mem;
-static hs_hf hf;
-static hlwq_error err;
 
 /* Opens and reads every row of integers. */
 static hlwq_status open_dir(void)
@@ -32,44 +25,10 @@ static hlwq_status open_dir(void)
     return st;
 }
 
-static void copy(const char *from, const char *name)
-{
-    size_t bytes;
-    char *data = edit_read(from, name, &bytes);
-    tiny_file(dir, name, data, bytes);
-    free(data);
-}
-
 static void copy_model(const char *from)
 {
-    copy(from, "config.json");
-    copy(from, "model.safetensors");
-}
-
-static void remove_file(const char *name)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    unlink(path);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hlwq-ints-%d", (int)getpid());
-    mem = hs_mem_open(64u << 20); /* nothing out of proportion is allocated */
-    return mkdir(dir, 0777);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    hs_hf_close(&hf);
-    hs_mem_close(mem);
-    remove_file("config.json");
-    remove_file("model.safetensors");
-    remove_file("quantize_config.json");
-    return rmdir(dir);
+    folder_copy(from, "config.json");
+    folder_copy(from, "model.safetensors");
 }
 
 static void refuses(const char *first, const char *second)
@@ -77,38 +36,6 @@ static void refuses(const char *first, const char *second)
     CHECK_FAILS(open_dir(), HLWQ_ERR_FORMAT, err, first);
     if (!strstr(err.message, second) || !strstr(err.message, dir))
         fail_msg("\"%s\" does not mention %s and %s", err.message, second, dir);
-}
-
-/* Where the data of a tensor begins in the file. */
-static uint64_t offset_of(const char *name)
-{
-    size_t bytes;
-    uint64_t length, found = 0;
-    hs_arena arena;
-    hs_st_entry *e;
-    uint32_t n;
-    char *data = edit_read(dir, "model.safetensors", &bytes);
-    memcpy(&length, data, 8);
-    hs_arena_init(&arena, mem, HS_MEM_OTHER);
-    CHECK_OK(hs_safetensors_parse(data + 8, length, bytes, "model", &arena, &e, &n, &err), err);
-    for (uint32_t i = 0; i < n; i++)
-        if (strcmp(e[i].name, name) == 0)
-            found = e[i].offset;
-    hs_arena_close(&arena);
-    free(data);
-    assert_true(found);
-    return found;
-}
-
-static void patch(uint64_t offset, const void *value, size_t bytes)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    FILE *f = fopen(path, "r+b");
-    assert_non_null(f);
-    fseek(f, (long)offset, SEEK_SET);
-    assert_int_equal(fwrite(value, 1, bytes, f), bytes);
-    fclose(f);
 }
 
 #define DOWN "model.layers.0.mlp.down_proj."
@@ -162,14 +89,14 @@ static void every_group_of_an_index_is_one_and_has_inputs(void **state)
     (void)state;
     static const int32_t bad[] = {4, 1000, -1, INT32_MIN, INT32_MAX};
     copy_model(GPTQ);
-    uint64_t at = offset_of("model.layers.0.linear_attn.out_proj.g_idx");
+    uint64_t at = folder_offset("model.layers.0.linear_attn.out_proj.g_idx");
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        patch(at + 4 * 127, &bad[i], 4);
+        folder_patch(at + 4 * 127, &bad[i], 4);
         refuses("g_idx of input 127", "there are 4 groups");
     }
     copy_model(GPTQ);
     int32_t all[128] = {0};
-    patch(at, all, sizeof all);
+    folder_patch(at, all, sizeof all);
     refuses("group 1 of 4", "no input");
 }
 
@@ -178,9 +105,9 @@ static void a_scale_that_is_not_finite_is_found_when_read(void **state)
     (void)state;
     static const uint16_t bad[] = {0x7C00, 0xFC00, 0x7E00};
     copy_model(GPTQ);
-    uint64_t at = offset_of("model.layers.0.linear_attn.out_proj.scales");
+    uint64_t at = folder_offset("model.layers.0.linear_attn.out_proj.scales");
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        patch(at + 2 * (32 + 5), &bad[i], 2);
+        folder_patch(at + 2 * (32 + 5), &bad[i], 2);
         refuses("row 5, group 1", "scale");
     }
 }
@@ -275,20 +202,26 @@ static void tensors_of_a_compressed_module_must_agree(void **state)
     copy_model(from);
     static const int64_t shape[][2] = {{0, 256},   {384, -1},  {384, INT64_MAX}, {INT64_MIN, 256},
                                        {383, 256}, {384, 255}, {384, 8},         {1 << 30, 1 << 30}};
-    uint64_t at = offset_of("model.layers.0.mlp.up_proj.weight_shape");
+    uint64_t at = folder_offset("model.layers.0.mlp.up_proj.weight_shape");
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++) {
-        patch(at, shape[i], 16);
+        folder_patch(at, shape[i], 16);
         refuses("up_proj", "model.safetensors");
     }
     copy_model(from);
     uint16_t infinite = 0x7F80;
-    patch(offset_of("model.layers.0.mlp.up_proj.weight_scale") + 2 * 3, &infinite, 2);
+    folder_patch(folder_offset("model.layers.0.mlp.up_proj.weight_scale") + 2 * 3, &infinite, 2);
     refuses("row 1, group 1", "scale");
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return folder_open("ints", 64u << 20);
 }
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, folder_teardown)
     const struct CMUnitTest tests[] = {
         TEST(the_tensors_of_a_gptq_module_go_together),
         TEST(shapes_of_a_gptq_module_must_agree),

@@ -1,14 +1,8 @@
 /* loader/formats/eoq.c, offload/store_codes.c: layers of EOQ v3, where their levels are, and which bits come first. */
-#include "loader/hf_private.h"
 #include "offload/store_codes.h"
-#include "tests/support/edit_model.h"
+#include "tests/support/hf_folder.h"
 
 enum { ROWS = 4, COLS = 256, BLOCKS = ROWS * COLS / 128, BITS = 5 };
-
-static char dir[64];
-static hs_mem *mem;
-static hlwq_error err;
-static hs_hf hf;
 
 typedef struct layer {
     uint8_t packed[BLOCKS * 16 * BITS];
@@ -48,8 +42,6 @@ static void put(hs_text *header, hs_text *data, const char *name, const char *dt
 static hlwq_status list(const layer *l)
 {
     hs_text header = {0}, data = {0}, file = {0};
-    hs_raw *raw = NULL;
-    uint32_t n = 0;
     hs_text_format(&header, "{\"__metadata__\":{\"format\":\"pt\"");
     if (l->in_metadata) {
         hs_text_format(&header, ",\"centroids\":\"[");
@@ -70,11 +62,7 @@ static hlwq_status list(const layer *l)
     hs_text_close(&header);
     hs_text_close(&data);
     hs_text_close(&file);
-    hs_hf_close(&hf);
-    hf = (hs_hf){.dir = dir, .text_dir = dir, .config_text = (char *)"{}", .config_bytes = 2};
-    hs_arena_init(&hf.arena, mem, HS_MEM_TABLE);
-    hlwq_status st = hs_hf_read_shards(&hf, &raw, &n, &err);
-    return st == HLWQ_OK ? hs_hf_list_tensors(&hf, raw, n, NULL, &err) : st;
+    return folder_list();
 }
 
 /* As the store does it. */
@@ -84,25 +72,6 @@ static hlwq_status settle(void)
     if (book.author)
         hs_book_levels(book.author == 'A' ? HS_BOOK_A : HS_BOOK_B, book.bits, book.level);
     return hs_store_settle_order(&hf, &book, &err);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hlwq-eoq-%d", (int)getpid());
-    mem = hs_mem_open(64u << 20);
-    return mkdir(dir, 0777);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char path[100];
-    hs_hf_close(&hf);
-    hs_mem_close(mem);
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    unlink(path);
-    return rmdir(dir);
 }
 
 static void codes_tell_from_which_end_they_are_read(void **state)
@@ -191,9 +160,15 @@ static void sizes_that_do_not_agree_are_refused(void **state)
     }
 }
 
+static int setup(void **state)
+{
+    (void)state;
+    return folder_open("eoq", 64u << 20);
+}
+
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, folder_teardown)
     const struct CMUnitTest tests[] = {
         TEST(codes_tell_from_which_end_they_are_read),      TEST(codes_that_are_noise_either_way_are_refused),
         TEST(levels_of_the_metadata_are_taken_and_checked), TEST(scales_must_be_above_zero_and_finite),

@@ -2,46 +2,11 @@
  * loader/formats/wide.c: FP8 in squares and EOQ's absmax codes.  EOQ's are the author's; FP8 is compared with its
  * definition, written out once more.
  */
-#include "loader/hf_private.h"
-#include "tests/support/edit_model.h"
 #include "tests/support/safetensors.h"
 
+#include "tests/support/hf_folder.h" /* after it: has names of its own */
+
 #include <math.h>
-
-static char dir[64];
-static hs_mem *mem;
-static hlwq_error err;
-static hs_hf hf;
-
-static hlwq_status list(void)
-{
-    hs_raw *raw = NULL;
-    uint32_t n = 0;
-    hs_hf_close(&hf);
-    hf = (hs_hf){.dir = dir, .text_dir = dir, .config_text = (char *)"{}", .config_bytes = 2};
-    hs_arena_init(&hf.arena, mem, HS_MEM_TABLE);
-    hlwq_status st = hs_hf_read_shards(&hf, &raw, &n, &err);
-    return st == HLWQ_OK ? hs_hf_list_tensors(&hf, raw, n, NULL, &err) : st;
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hlwq-wide-%d", (int)getpid());
-    mem = hs_mem_open(64u << 20);
-    return mkdir(dir, 0777);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    char path[100];
-    hs_hf_close(&hf);
-    hs_mem_close(mem);
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    unlink(path);
-    return rmdir(dir);
-}
 
 static void read_matrix(const hs_tensor *t, uint64_t rows, uint64_t cols, float *out)
 {
@@ -71,7 +36,7 @@ static void eoq_codes_are_what_the_author_makes_of_them(void **state)
     /* Streams that end inside a block do not say how long they are. */
     edit_header(dir, "model.safetensors", "model.layers.0.mlp.down_proj.weight.codes", "model.visual.d.codes");
     edit_header(dir, "model.safetensors", "model.layers.0.mlp.down_proj.weight.scales", "model.visual.d.scales");
-    CHECK_OK(list(), err);
+    CHECK_OK(folder_list(), err);
     for (uint32_t i = 0; i < hf.n_tensors; i++) {
         const hs_tensor *t = &hf.tensor[i];
         char key[200];
@@ -129,7 +94,7 @@ static void fp8_is_sign_exponent_and_mantissa_times_the_scale_of_its_square(void
     static const float scale[6] = {0.5f, 0.03125f, 1.7f, 3e-5f, 2.0f, 0.011f};
     static float got[200 * 300];
     write_fp8("F8_E4M3", "[2, 3]", scale, 6);
-    CHECK_OK(list(), err);
+    CHECK_OK(folder_list(), err);
     assert_int_equal(hf.n_tensors, 1);
     assert_string_equal(hf.tensor[0].name, "layers.0.mlp.up_proj.weight");
     assert_string_equal(hf.format, "FP8 in squares of 128");
@@ -148,20 +113,26 @@ static void shapes_that_do_not_agree_are_refused(void **state)
     (void)state;
     static const float scale[6] = {1, 1, 1, 1, 1, 1};
     write_fp8("F8_E4M3", "[3, 2]", scale, 6);
-    CHECK_FAILS(list(), HLWQ_ERR_FORMAT, err, "up_proj.weight_scale_inv");
+    CHECK_FAILS(folder_list(), HLWQ_ERR_FORMAT, err, "up_proj.weight_scale_inv");
     assert_non_null(strstr(err.message, "model.safetensors"));
     write_fp8("F8_E4M3", "[6]", scale, 6);
-    CHECK_FAILS(list(), HLWQ_ERR_FORMAT, err, "[2, 3]");
+    CHECK_FAILS(folder_list(), HLWQ_ERR_FORMAT, err, "[2, 3]");
     write_fp8("I8", "[2, 3]", scale, 6);
-    CHECK_FAILS(list(), HLWQ_ERR_FORMAT, err, "F8_E4M3");
+    CHECK_FAILS(folder_list(), HLWQ_ERR_FORMAT, err, "F8_E4M3");
     write_fp8("F8_E4M3", "[2, 3]", scale, 6);
     edit_header(dir, "model.safetensors", "up_proj.weight\"", "up_proj.weigth\"");
-    CHECK_FAILS(list(), HLWQ_ERR_FORMAT, err, "FP8");
+    CHECK_FAILS(folder_list(), HLWQ_ERR_FORMAT, err, "FP8");
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return folder_open("wide", 64u << 20);
 }
 
 int main(void)
 {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, folder_teardown)
     const struct CMUnitTest tests[] = {
         TEST(eoq_codes_are_what_the_author_makes_of_them),
         TEST(fp8_is_sign_exponent_and_mantissa_times_the_scale_of_its_square),
