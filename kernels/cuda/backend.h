@@ -81,6 +81,34 @@ gpu_format gpu_format_of(const hs_matrix *m);
 gpu_form gpu_form_of(const hs_matrix *m); /* of the activations that its products read */
 gpu_job gpu_job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t first, uint32_t m, uint32_t row);
 
+/* y = W x: one of several products of the same activations. */
+typedef struct gpu_part {
+    const hs_matrix *w;
+    float *y;
+    uint32_t stride;
+} gpu_part;
+
+/* Each y (+)= W a, with a's plain form and whichever q holds; neighbours that are alike share a launch. */
+hlwq_status gpu_products(hs_cuda *c, const gpu_part *parts, uint32_t count, const float *x, gpu_q8 *q, uint32_t n,
+                         bool add, hlwq_error *err);
+hlwq_status gpu_product_of(hs_cuda *c, const hs_matrix *w, const float *x, gpu_q8 *q, uint32_t n, float *y,
+                           uint32_t stride, bool add, hlwq_error *err);
+
+/* u = norm(x), and the form that is read first. */
+hlwq_status gpu_norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, gpu_form form, hlwq_error *err);
+
+/* ---- stage_mixers.cu: stages of hs_backend_ops ----------------------------------------------- */
+
+gpu_kv_side gpu_side_of(const hs_kv_planes *p); /* the codes of keys or of values, as kernels see them */
+hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
+                                float *x, hlwq_error *err);
+hlwq_status gpu_stage_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv,
+                                     const uint32_t *position, uint32_t n, float *x, hlwq_error *err);
+hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
+                               uint32_t n, float *x, hlwq_error *err);
+hlwq_status gpu_stage_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
+                                    float *x, hlwq_error *err);
+
 /* ---- copies.cu: memory, and what moves ------------------------------------------------------- */
 
 hlwq_status gpu_open_streams(hs_cuda *c, hlwq_error *err);

@@ -10,7 +10,6 @@
 
 extern "C" {
 #include "kernels/hlwq.h"
-#include "kernels/kv_codec.h"
 }
 
 #include <assert.h>
@@ -91,19 +90,12 @@ gpu_job gpu_job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t first
     return j;
 }
 
-/* y = W x: one of several products of the same activations. */
-typedef struct part {
-    const hs_matrix *w;
-    float *y;
-    uint32_t stride;
-} part;
-
 /* Each y (+)= W a, with a's plain form and whichever q holds; neighbours that are alike share a launch. */
-static hlwq_status products(hs_cuda *c, const part *parts, uint32_t count, const float *x, gpu_q8 *q, uint32_t n,
-                            bool add, hlwq_error *err)
+hlwq_status gpu_products(hs_cuda *c, const gpu_part *parts, uint32_t count, const float *x, gpu_q8 *q, uint32_t n,
+                         bool add, hlwq_error *err)
 {
     for (uint32_t i = 0, k; i < count; i += k) {
-        const part *first = &parts[i];
+        const gpu_part *first = &parts[i];
         gpu_product p = {};
         k = 1;
         if (!hs_dtype_packed(first->w->dtype)) {
@@ -127,16 +119,15 @@ static hlwq_status products(hs_cuda *c, const part *parts, uint32_t count, const
     return HLWQ_OK;
 }
 
-static hlwq_status product(hs_cuda *c, const hs_matrix *w, const float *x, gpu_q8 *q, uint32_t n, float *y,
+hlwq_status gpu_product_of(hs_cuda *c, const hs_matrix *w, const float *x, gpu_q8 *q, uint32_t n, float *y,
                            uint32_t stride, bool add, hlwq_error *err)
 {
-    const part one = {w, y, stride};
-    return products(c, &one, 1, x, q, n, add, err);
+    const gpu_part one = {w, y, stride};
+    return gpu_products(c, &one, 1, x, q, n, add, err);
 }
 
 /* u = norm(x), and the form that is read first. */
-static hlwq_status norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, gpu_form form,
-                        hlwq_error *err)
+hlwq_status gpu_norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, gpu_form form, hlwq_error *err)
 {
     gpu_q8 none = {};
     c->uq.form = form;
@@ -156,187 +147,6 @@ static hlwq_status cuda_embed(hs_backend *be, const hs_matrix *table, const int3
     return HLWQ_OK;
 }
 
-/* ---- mixers ---------------------------------------------------------------------------------- */
-
-static gpu_kv_side side_of(const hs_kv_planes *p)
-{
-    gpu_kv_side side = {};
-    side.low = p->low;
-    side.high = p->high;
-    side.norms = p->norms;
-    side.low_bytes = hs_kv_low_bytes(p->dtype);
-    side.bits = p->dtype == HS_I8 ? 8 : hs_dtype_bits(p->dtype);
-    if (side.bits < 8) {
-        hs_book_levels(HS_BOOK_CONVERGED, side.bits, side.ascending);
-        hs_kv_levels(p->dtype, side.stored);
-    }
-    return side;
-}
-
-/* Where the pages of a layer are: in a row, the plain ones of a coded cache in a ring. */
-static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_error *err)
-{
-    uint64_t bytes = 2ull * HS_GRID * a->kv_heads * a->head_dim * (a->half ? 2 : 4);
-    uint32_t last = a->first + a->n - 1, pages = last / HS_GRID + 1, before = a->first ? a->first - 1 : 0;
-    uint32_t made = hs_kv_coded_count(last), oldest = kv->coded ? hs_kv_coded_count(before) : 0;
-    bool scattered = false;
-    a->page = static_cast<uint8_t *>(kv->page[0]);
-    a->ring = 1;
-    while (a->ring < pages && kv->page[a->ring] != a->page)
-        a->ring++;
-    for (uint32_t i = oldest; i < pages; i++)
-        scattered |= kv->page[i] != a->page + i % a->ring * bytes;
-    if (kv->coded) {
-        a->coded = static_cast<uint8_t *>(kv->coded[0]);
-        a->coded_bytes = kv->layout.bytes;
-        a->coded_first = oldest;
-        a->coded_pages = made - oldest;
-        a->side[0] = side_of(&kv->layout.k);
-        a->side[1] = side_of(&kv->layout.v);
-        for (uint32_t i = 0; i < made; i++)
-            scattered |= kv->coded[i] != a->coded + i * a->coded_bytes;
-    }
-    return scattered ? hs_fail(err, HLWQ_ERR_UNSUPPORTED, "pages of the cache are scattered") : HLWQ_OK;
-}
-
-/* Queries, keys and values of n rows: [n][q, k, v]. */
-static hlwq_status project(hs_cuda *c, const hs_attention *w, uint32_t n, const float *x, hlwq_error *err)
-{
-    uint32_t width = w->q.rows + w->k.rows + w->v.rows;
-    HS_TRY(norm(c, x, w->norm, w->eps, n, gpu_form_of(&w->q), err));
-    const part qkv[] = {
-        {&w->q, c->proj, width}, {&w->k, c->proj + w->q.rows, width}, {&w->v, c->proj + w->q.rows + w->k.rows, width}};
-    return products(c, qkv, 3, c->u, &c->uq, n, false, err);
-}
-
-/* The rotations of positions first.. for rows `row`.. of the table. */
-static hlwq_status rotations(hs_cuda *c, const hs_attention *w, uint32_t row, uint32_t first, uint32_t n,
-                             hlwq_error *err)
-{
-    float *freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim, copy[128];
-    uint64_t bytes = w->rotary_dims / 2 * sizeof(float);
-    if (c->rope_freq != w->inv_freq) {
-        memcpy(copy, w->inv_freq, bytes);
-        HS_TRY(gpu_put(&c->base, freq, copy, bytes, err));
-    }
-    CUDA_DO("a rotation table", gpu_run_rope_table(freq, w->rope_scale, w->rotary_dims, first, n,
-                                                   c->rope + (uint64_t)row * w->rotary_dims, c->stream));
-    c->rope_freq = w->inv_freq;
-    return HLWQ_OK;
-}
-
-/* Attention of the rows from `row` on, which are one text's from position `first` on. */
-static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, uint32_t row, uint32_t first,
-                          uint32_t n, hlwq_error *err)
-{
-    gpu_attention a = {};
-    a.half = kv->dtype == HS_F16;
-    a.q_heads = w->q_heads;
-    a.kv_heads = w->kv_heads;
-    a.head_dim = w->head_dim;
-    a.first = first;
-    a.n = n;
-    HS_TRY(place_pages(&a, kv, err));
-    a.q_norm = w->q_norm;
-    a.k_norm = w->k_norm;
-    a.rope = c->rope + (uint64_t)row * w->rotary_dims;
-    a.rotary_dims = w->rotary_dims;
-    a.width = (uint64_t)w->q.rows + w->k.rows + w->v.rows;
-    a.proj = c->proj + row * a.width;
-    a.out = c->out + (uint64_t)row * w->q_heads * w->head_dim;
-    a.part = c->part;
-    a.eps = w->eps;
-    CUDA_DO("attention", gpu_run_attention(&a, c->stream));
-    return HLWQ_OK;
-}
-
-static hlwq_status cuda_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first,
-                                  uint32_t n, float *x, hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    HS_TRY(project(c, w, n, x, err));
-    if (c->rope_freq != w->inv_freq || c->rope_first != first || c->rope_n != n) {
-        HS_TRY(rotations(c, w, 0, first, n, err));
-        c->rope_first = first;
-        c->rope_n = n;
-    }
-    HS_TRY(attend(c, w, kv, 0, first, n, err));
-    c->outq.form = GPU_NO_FORM;
-    return product(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
-}
-
-/* Weights are read once for all texts; what lies between the products is each text's own. */
-static hlwq_status cuda_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv,
-                                       const uint32_t *position, uint32_t n, float *x, hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    HS_TRY(project(c, w, n, x, err));
-    c->rope_n = 0; /* its table is written over */
-    for (uint32_t t = 0; t < n; t++) {
-        HS_TRY(rotations(c, w, t, position[t], 1, err));
-        HS_TRY(attend(c, w, &kv[t], t, position[t], 1, err));
-    }
-    c->outq.form = GPU_NO_FORM;
-    return product(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
-}
-
-/* Of n texts with a row each, or of one with n. */
-static hlwq_status mix_states(hs_cuda *c, const hs_delta *w, const hs_delta_state *state, uint32_t texts, uint32_t n,
-                              float *x, hlwq_error *err)
-{
-    uint64_t b = c->lim.batch, channels = w->qkv.rows;
-    uint32_t rows = texts * n;
-    gpu_delta d = {};
-    HS_TRY(norm(c, x, w->norm, w->eps, rows, gpu_form_of(&w->qkv), err));
-    d.qkv = c->proj;
-    d.z = c->proj + b * channels;
-    d.b = d.z + b * w->z.rows;
-    d.a = d.b + b * w->v_heads;
-    const part in[] = {
-        {&w->qkv, d.qkv, w->qkv.rows}, {&w->z, d.z, w->z.rows}, {&w->b, d.b, w->v_heads}, {&w->a, d.a, w->v_heads}};
-    HS_TRY(products(c, in, 4, c->u, &c->uq, rows, false, err));
-    d.conv = w->conv;
-    d.a_log = w->a_log;
-    d.dt_bias = w->dt_bias;
-    d.out_norm = w->out_norm;
-    d.k_heads = w->k_heads;
-    d.v_heads = w->v_heads;
-    d.k_dim = w->k_dim;
-    d.v_dim = w->v_dim;
-    d.taps = w->taps;
-    d.channels = w->qkv.rows;
-    d.n = n;
-    d.mix = c->mix;
-    d.out = c->out;
-    d.eps = w->eps;
-    for (uint32_t t = 0; t < texts; t++) {
-        d.state = state[t].s;
-        d.conv_state = state[t].conv;
-        CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
-        d.qkv += channels;
-        d.mix += channels;
-        d.z += w->z.rows;
-        d.b += w->v_heads;
-        d.a += w->v_heads;
-        d.out += (uint64_t)w->v_heads * w->v_dim;
-    }
-    c->outq.form = GPU_NO_FORM;
-    return product(c, &w->out, c->out, &c->outq, rows, x, c->lim.hidden, true, err);
-}
-
-static hlwq_status cuda_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
-                                 uint32_t n, float *x, hlwq_error *err)
-{
-    (void)first;
-    return mix_states(cuda_of(be), w, state, 1, n, x, err);
-}
-
-static hlwq_status cuda_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
-                                      float *x, hlwq_error *err)
-{
-    return mix_states(cuda_of(be), w, state, n, 1, x, err);
-}
-
 /* ---- feed-forward ---------------------------------------------------------------------------- */
 
 /* y [n][hidden] (+)= down(silu(gate u) * up u); rows of gate, up and hq from `row` on are scratch. */
@@ -347,20 +157,20 @@ static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, gpu_q8 *uq, 
     float *gate = c->gate + row * c->lim.ffn_width, *up = c->up_rows + row * c->lim.ffn_width;
     c->hq.form = gpu_form_of(&w->down);
     gpu_q8 hq = rows_from(&c->hq, row, c->lim.ffn_width);
-    const part in[] = {{&w->gate, gate, width}, {&w->up, up, width}};
-    HS_TRY(products(c, in, 2, u, uq, n, false, err));
+    const gpu_part in[] = {{&w->gate, gate, width}, {&w->up, up, width}};
+    HS_TRY(gpu_products(c, in, 2, u, uq, n, false, err));
     if (hs_dtype_packed(w->down.dtype))
         CUDA_DO("a feed-forward", gpu_run_q8(gate, up, width, n, hq, c->stream));
     else
         CUDA_DO("a feed-forward", gpu_run_swiglu(gate, up, (uint64_t)n * width, c->stream));
-    return product(c, &w->down, gate, &hq, n, y, c->lim.hidden, add, err);
+    return gpu_product_of(c, &w->down, gate, &hq, n, y, c->lim.hidden, add, err);
 }
 
 static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float eps, const hs_ffn *w, uint32_t n,
                               float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    HS_TRY(norm(c, x, norm_weight, eps, n, gpu_form_of(&w->gate), err));
+    HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(&w->gate), err));
     return ffn(c, w, c->u, &c->uq, n, 0, x, true, err);
 }
 
@@ -382,8 +192,9 @@ static hlwq_status cuda_route(hs_backend *be, const hs_mixture *w, uint32_t n, c
 {
     hs_cuda *c = cuda_of(be);
     size_t picks = (size_t)n * w->used;
-    HS_TRY(norm(c, x, w->norm, w->eps, n, w->shared.gate.rows ? gpu_form_of(&w->shared.gate) : c->expert_form, err));
-    HS_TRY(product(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
+    HS_TRY(
+        gpu_norm(c, x, w->norm, w->eps, n, w->shared.gate.rows ? gpu_form_of(&w->shared.gate) : c->expert_form, err));
+    HS_TRY(gpu_product_of(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
     CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
     CUDA_DO("the router", cudaEventRecord(c->chosen, c->stream));
     CUDA_DO("the router", cudaStreamWaitEvent(c->back, c->chosen, 0));
@@ -393,7 +204,7 @@ static hlwq_status cuda_route(hs_backend *be, const hs_mixture *w, uint32_t n, c
     if (n <= BESIDE_TOKENS)
         HS_TRY(fetch_u(c, n, err));
     if (w->shared.gate.rows) { /* what does not depend on the choice */
-        HS_TRY(product(c, &w->shared_mix, c->u, &c->uq, n, c->shared, 1, false, err));
+        HS_TRY(gpu_product_of(c, &w->shared_mix, c->u, &c->uq, n, c->shared, 1, false, err));
         HS_TRY(ffn(c, &w->shared, c->u, &c->uq, n, picks, c->expert_y + picks * c->lim.hidden, false, err));
     }
     CUDA_DO("the router", cudaStreamSynchronize(c->back));
@@ -414,7 +225,7 @@ static hlwq_status cuda_guess(hs_backend *be, const hs_mixture *w, uint32_t n, c
     size_t picks = (size_t)n * w->used;
     CUDA_DO("a guess", gpu_run_norm(x, w->norm, c->lim.hidden, n, w->eps, c->y, none, c->stream));
     c->outq.form = GPU_NO_FORM;
-    HS_TRY(product(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
+    HS_TRY(gpu_product_of(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
     CUDA_DO("a guess", gpu_run_top_k(c->logit, w->experts, w->used, n, id, weight, c->stream));
     HS_TRY(gpu_get(be, routing->id, id, picks * sizeof(int32_t), err));
     return gpu_get(be, routing->weight, weight, picks * sizeof(float), err);
@@ -555,14 +366,14 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
                              const float *x, float *hidden, float *logits, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    HS_TRY(norm(c, x, norm_weight, eps, n, gpu_form_of(head), err));
+    HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(head), err));
     if (hidden)
         HS_TRY(gpu_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
     uint64_t vocab = head->rows;
     for (uint32_t t = 0; t < n; t += c->logits_rows) {
         uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
         gpu_q8 q = rows_from(&c->uq, t, c->lim.hidden);
-        HS_TRY(product(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
+        HS_TRY(gpu_product_of(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
         HS_TRY(gpu_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
     }
     return HLWQ_OK;
@@ -718,10 +529,10 @@ static const hs_backend_ops *cuda_ops()
     o.await = gpu_await;
     o.uploaded = gpu_uploaded;
     o.embed = cuda_embed;
-    o.attention = cuda_attention;
-    o.deltanet = cuda_deltanet;
-    o.attention_rows = cuda_attention_rows;
-    o.deltanet_rows = cuda_deltanet_rows;
+    o.attention = gpu_stage_attention;
+    o.deltanet = gpu_stage_deltanet;
+    o.attention_rows = gpu_stage_attention_rows;
+    o.deltanet_rows = gpu_stage_deltanet_rows;
     o.dense = cuda_dense;
     o.route = cuda_route;
     o.guess = cuda_guess;

@@ -1,5 +1,5 @@
 /* kernels/cuda/attention.cu: near the reference for every form of the cache, the codec's bits, and blind to batches. */
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/backend.h"
 #include "tests/cuda/sim_test.h"
 
 extern "C" {
@@ -39,21 +39,6 @@ typedef struct fixture {
     float *d_proj, *d_out, *d_rope, *d_part;
     gpu_attention a;
 } fixture;
-
-static gpu_kv_side side_of(const hs_kv_planes *p)
-{
-    gpu_kv_side side = {};
-    side.low = p->low;
-    side.high = p->high;
-    side.norms = p->norms;
-    side.low_bytes = hs_kv_low_bytes(p->dtype);
-    side.bits = p->dtype == HS_I8 ? 8 : hs_dtype_bits(p->dtype);
-    if (side.bits < 8) {
-        hs_book_levels(HS_BOOK_CONVERGED, side.bits, side.ascending);
-        hs_kv_levels(p->dtype, side.stored);
-    }
-    return side;
-}
 
 /* Positions 0..first - 1 hold random keys and values; n tokens come after them. */
 static fixture make(const shape *s, uint32_t first, uint32_t n)
@@ -127,8 +112,8 @@ static fixture make(const shape *s, uint32_t first, uint32_t n)
     if (f.coded) {
         a->coded = f.d_codes;
         a->coded_bytes = f.layout.bytes;
-        a->side[0] = side_of(&f.layout.k);
-        a->side[1] = side_of(&f.layout.v);
+        a->side[0] = gpu_side_of(&f.layout.k);
+        a->side[1] = gpu_side_of(&f.layout.v);
     }
     return f;
 }

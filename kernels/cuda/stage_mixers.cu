@@ -1,0 +1,188 @@
+/*
+ * stage_mixers.cu - attention and DeltaNet on a graphics card: where their operands lie, and what is launched for them.
+ */
+#include "kernels/cuda/backend.h"
+
+extern "C" {
+#include "kernels/hlwq.h"
+#include "kernels/kv_codec.h"
+}
+
+gpu_kv_side gpu_side_of(const hs_kv_planes *p)
+{
+    gpu_kv_side side = {};
+    side.low = p->low;
+    side.high = p->high;
+    side.norms = p->norms;
+    side.low_bytes = hs_kv_low_bytes(p->dtype);
+    side.bits = p->dtype == HS_I8 ? 8 : hs_dtype_bits(p->dtype);
+    if (side.bits < 8) {
+        hs_book_levels(HS_BOOK_CONVERGED, side.bits, side.ascending);
+        hs_kv_levels(p->dtype, side.stored);
+    }
+    return side;
+}
+
+/* Where the pages of a layer are: in a row, the plain ones of a coded cache in a ring. */
+static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_error *err)
+{
+    uint64_t bytes = 2ull * HS_GRID * a->kv_heads * a->head_dim * (a->half ? 2 : 4);
+    uint32_t last = a->first + a->n - 1, pages = last / HS_GRID + 1, before = a->first ? a->first - 1 : 0;
+    uint32_t made = hs_kv_coded_count(last), oldest = kv->coded ? hs_kv_coded_count(before) : 0;
+    bool scattered = false;
+    a->page = static_cast<uint8_t *>(kv->page[0]);
+    a->ring = 1;
+    while (a->ring < pages && kv->page[a->ring] != a->page)
+        a->ring++;
+    for (uint32_t i = oldest; i < pages; i++)
+        scattered |= kv->page[i] != a->page + i % a->ring * bytes;
+    if (kv->coded) {
+        a->coded = static_cast<uint8_t *>(kv->coded[0]);
+        a->coded_bytes = kv->layout.bytes;
+        a->coded_first = oldest;
+        a->coded_pages = made - oldest;
+        a->side[0] = gpu_side_of(&kv->layout.k);
+        a->side[1] = gpu_side_of(&kv->layout.v);
+        for (uint32_t i = 0; i < made; i++)
+            scattered |= kv->coded[i] != a->coded + i * a->coded_bytes;
+    }
+    return scattered ? hs_fail(err, HLWQ_ERR_UNSUPPORTED, "pages of the cache are scattered") : HLWQ_OK;
+}
+
+/* Queries, keys and values of n rows: [n][q, k, v]. */
+static hlwq_status project(hs_cuda *c, const hs_attention *w, uint32_t n, const float *x, hlwq_error *err)
+{
+    uint32_t width = w->q.rows + w->k.rows + w->v.rows;
+    HS_TRY(gpu_norm(c, x, w->norm, w->eps, n, gpu_form_of(&w->q), err));
+    const gpu_part qkv[] = {
+        {&w->q, c->proj, width}, {&w->k, c->proj + w->q.rows, width}, {&w->v, c->proj + w->q.rows + w->k.rows, width}};
+    return gpu_products(c, qkv, 3, c->u, &c->uq, n, false, err);
+}
+
+/* The rotations of positions first.. for rows `row`.. of the table. */
+static hlwq_status rotations(hs_cuda *c, const hs_attention *w, uint32_t row, uint32_t first, uint32_t n,
+                             hlwq_error *err)
+{
+    float *freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim, copy[128];
+    uint64_t bytes = w->rotary_dims / 2 * sizeof(float);
+    if (c->rope_freq != w->inv_freq) {
+        memcpy(copy, w->inv_freq, bytes);
+        HS_TRY(gpu_put(&c->base, freq, copy, bytes, err));
+    }
+    CUDA_DO("a rotation table", gpu_run_rope_table(freq, w->rope_scale, w->rotary_dims, first, n,
+                                                   c->rope + (uint64_t)row * w->rotary_dims, c->stream));
+    c->rope_freq = w->inv_freq;
+    return HLWQ_OK;
+}
+
+/* Attention of the rows from `row` on, which are one text's from position `first` on. */
+static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, uint32_t row, uint32_t first,
+                          uint32_t n, hlwq_error *err)
+{
+    gpu_attention a = {};
+    a.half = kv->dtype == HS_F16;
+    a.q_heads = w->q_heads;
+    a.kv_heads = w->kv_heads;
+    a.head_dim = w->head_dim;
+    a.first = first;
+    a.n = n;
+    HS_TRY(place_pages(&a, kv, err));
+    a.q_norm = w->q_norm;
+    a.k_norm = w->k_norm;
+    a.rope = c->rope + (uint64_t)row * w->rotary_dims;
+    a.rotary_dims = w->rotary_dims;
+    a.width = (uint64_t)w->q.rows + w->k.rows + w->v.rows;
+    a.proj = c->proj + row * a.width;
+    a.out = c->out + (uint64_t)row * w->q_heads * w->head_dim;
+    a.part = c->part;
+    a.eps = w->eps;
+    CUDA_DO("attention", gpu_run_attention(&a, c->stream));
+    return HLWQ_OK;
+}
+
+hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
+                                float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    HS_TRY(project(c, w, n, x, err));
+    if (c->rope_freq != w->inv_freq || c->rope_first != first || c->rope_n != n) {
+        HS_TRY(rotations(c, w, 0, first, n, err));
+        c->rope_first = first;
+        c->rope_n = n;
+    }
+    HS_TRY(attend(c, w, kv, 0, first, n, err));
+    c->outq.form = GPU_NO_FORM;
+    return gpu_product_of(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+}
+
+/* Weights are read once for all texts; what lies between the products is each text's own. */
+hlwq_status gpu_stage_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv,
+                                     const uint32_t *position, uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    HS_TRY(project(c, w, n, x, err));
+    c->rope_n = 0; /* its table is written over */
+    for (uint32_t t = 0; t < n; t++) {
+        HS_TRY(rotations(c, w, t, position[t], 1, err));
+        HS_TRY(attend(c, w, &kv[t], t, position[t], 1, err));
+    }
+    c->outq.form = GPU_NO_FORM;
+    return gpu_product_of(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+}
+
+/* Of n texts with a row each, or of one with n. */
+static hlwq_status mix_states(hs_cuda *c, const hs_delta *w, const hs_delta_state *state, uint32_t texts, uint32_t n,
+                              float *x, hlwq_error *err)
+{
+    uint64_t b = c->lim.batch, channels = w->qkv.rows;
+    uint32_t rows = texts * n;
+    gpu_delta d = {};
+    HS_TRY(gpu_norm(c, x, w->norm, w->eps, rows, gpu_form_of(&w->qkv), err));
+    d.qkv = c->proj;
+    d.z = c->proj + b * channels;
+    d.b = d.z + b * w->z.rows;
+    d.a = d.b + b * w->v_heads;
+    const gpu_part in[] = {
+        {&w->qkv, d.qkv, w->qkv.rows}, {&w->z, d.z, w->z.rows}, {&w->b, d.b, w->v_heads}, {&w->a, d.a, w->v_heads}};
+    HS_TRY(gpu_products(c, in, 4, c->u, &c->uq, rows, false, err));
+    d.conv = w->conv;
+    d.a_log = w->a_log;
+    d.dt_bias = w->dt_bias;
+    d.out_norm = w->out_norm;
+    d.k_heads = w->k_heads;
+    d.v_heads = w->v_heads;
+    d.k_dim = w->k_dim;
+    d.v_dim = w->v_dim;
+    d.taps = w->taps;
+    d.channels = w->qkv.rows;
+    d.n = n;
+    d.mix = c->mix;
+    d.out = c->out;
+    d.eps = w->eps;
+    for (uint32_t t = 0; t < texts; t++) {
+        d.state = state[t].s;
+        d.conv_state = state[t].conv;
+        CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
+        d.qkv += channels;
+        d.mix += channels;
+        d.z += w->z.rows;
+        d.b += w->v_heads;
+        d.a += w->v_heads;
+        d.out += (uint64_t)w->v_heads * w->v_dim;
+    }
+    c->outq.form = GPU_NO_FORM;
+    return gpu_product_of(c, &w->out, c->out, &c->outq, rows, x, c->lim.hidden, true, err);
+}
+
+hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
+                               uint32_t n, float *x, hlwq_error *err)
+{
+    (void)first;
+    return mix_states(cuda_of(be), w, state, 1, n, x, err);
+}
+
+hlwq_status gpu_stage_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
+                                    float *x, hlwq_error *err)
+{
+    return mix_states(cuda_of(be), w, state, n, 1, x, err);
+}
