@@ -161,17 +161,8 @@ static void draw(hs_text *t, const kv_memory *m)
 static hlwq_status write_chart(const kv_memory *m, const char *path, hlwq_error *err)
 {
     hs_text t = {0};
-    app_sink sink;
     draw(&t, m);
-    hlwq_status st = t.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a chart") : app_sink_open(&sink, path, err);
-    if (st == HLWQ_OK) {
-        st = app_sink_write(&sink, t.data, t.bytes, err);
-        if (st == HLWQ_OK)
-            st = app_sink_commit(&sink, err);
-        app_sink_drop(&sink);
-    }
-    hs_text_close(&t);
-    return st;
+    return app_text_to_file(&t, path, err);
 }
 
 int app_bench_kv_memory(const app_args *args)

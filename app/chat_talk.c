@@ -118,18 +118,8 @@ void chat_talk_write(hs_text *out, const chat_talk *t)
 hlwq_status chat_talk_save(const chat_talk *t, const char *path, hlwq_error *err)
 {
     hs_text out = {0};
-    hs_output file;
     chat_talk_write(&out, t);
-    hlwq_status st = out.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the messages")
-                                : hs_output_open(&file, path, true, err);
-    if (st == HLWQ_OK) {
-        st = hs_output_write(&file, out.data, out.bytes, err);
-        if (st == HLWQ_OK)
-            st = hs_output_commit(&file, err);
-        hs_output_drop(&file);
-    }
-    hs_text_close(&out);
-    return st;
+    return app_text_to_file(&out, path, err);
 }
 
 /* A member that must be a text; NULL where it is missing or null and may be. */

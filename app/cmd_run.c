@@ -278,17 +278,7 @@ static hlwq_status report(const run *r, const char *path, hlwq_error *err)
     hs_text_format(&t, "  \"weight_bytes\": %" PRIu64 ",\n  \"bytes_per_token\": %" PRIu64 ",\n", f.weight_bytes,
                    f.bytes_per_token);
     hs_text_format(&t, "  \"logits_hash\": \"%016" PRIx64 "\"\n}\n", s.logits_hash);
-    app_sink sink;
-    hlwq_status st =
-        t.failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the report") : app_sink_open(&sink, path, err);
-    if (st == HLWQ_OK) {
-        st = app_sink_write(&sink, t.data, t.bytes, err);
-        if (st == HLWQ_OK)
-            st = app_sink_commit(&sink, err);
-        app_sink_drop(&sink);
-    }
-    hs_text_close(&t);
-    return st;
+    return app_text_to_file(&t, path, err);
 }
 
 static hlwq_status run_it(run *r, hlwq_error *err)

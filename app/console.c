@@ -279,6 +279,21 @@ void app_sink_drop(app_sink *sink)
     sink->fd = -1;
 }
 
+hlwq_status app_text_to_file(hs_text *text, const char *path, hlwq_error *err)
+{
+    app_sink sink;
+    hlwq_status st = text->failed ? hs_fail(err, HLWQ_ERR_NOMEM, "no memory for the text of %s", path)
+                                  : app_sink_open(&sink, path, err);
+    if (st == HLWQ_OK) {
+        st = app_sink_write(&sink, text->data, text->bytes, err);
+        if (st == HLWQ_OK)
+            st = app_sink_commit(&sink, err);
+        app_sink_drop(&sink);
+    }
+    hs_text_close(text);
+    return st;
+}
+
 /* ---- interruption and progress --------------------------------------------------------------- */
 
 static volatile sig_atomic_t signal_came;

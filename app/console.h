@@ -61,7 +61,8 @@ typedef struct app_sink {
 hlwq_status app_sink_open(app_sink *sink, const char *path, hlwq_error *err);
 hlwq_status app_sink_write(app_sink *sink, const void *data, uint64_t bytes, hlwq_error *err);
 hlwq_status app_sink_commit(app_sink *sink, hlwq_error *err);
-void app_sink_drop(app_sink *sink); /* idempotent, also after commit */
+void app_sink_drop(app_sink *sink);                                             /* idempotent, also after commit */
+hlwq_status app_text_to_file(hs_text *text, const char *path, hlwq_error *err); /* takes and closes the text */
 
 /* ---- interruption and progress --------------------------------------------------------------- */
 

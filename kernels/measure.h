@@ -7,6 +7,7 @@
 #include "base/dtype.h"
 #include "base/mem.h"
 #include "base/threads.h"
+#include "kernels/hlwq.h"
 
 /* Median rate of seven passes over `bytes` of huge pages with all threads of the pool, in bytes per second. */
 hlwq_status hs_read_bandwidth(hs_mem *mem, hs_pool *pool, uint64_t bytes, double *rate, hlwq_error *err);
@@ -17,6 +18,9 @@ typedef struct hs_product_case {
     uint32_t rows, cols, tokens;
     uint64_t resident_bytes; /* weights gone through in one pass: more than the caches hold, or less */
 } hs_product_case;
+
+/* The code book and the planes of a case; HLWQ_ERR_ARG where there is no such product. */
+hlwq_status hs_product_case_open(const hs_product_case *c, hs_codebook *book, hs_planes *planes, hlwq_error *err);
 
 /*
  * Median seconds of one product [rows][cols] x [cols][tokens], over passes through copies of the matrix.

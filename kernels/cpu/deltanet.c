@@ -107,11 +107,8 @@ hlwq_status hs_cpu_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_st
     return HLWQ_OK;
 }
 
-/*
- * Rows of several texts.  Products read their weights once for all rows.  What lies between them belongs to a text:
- * there each row is a batch of one, with buffers that begin at its row, so it goes through the functions above and
- * nothing of its neighbours can show in it.
- */
+/* Rows of several texts, as in attention.c: what lies between the products goes through the functions above, row by
+ * row. */
 typedef struct rows_job {
     hs_cpu c[HS_ROWS_MAX];
     hs_delta_job delta[HS_ROWS_MAX];

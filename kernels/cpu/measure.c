@@ -126,6 +126,19 @@ typedef struct workspace {
     int32_t *sum;
 } workspace;
 
+hlwq_status hs_product_case_open(const hs_product_case *c, hs_codebook *book, hs_planes *planes, hlwq_error *err)
+{
+    float level[64];
+    if (!hs_dtype_packed(c->dtype) || c->tokens == 0 || c->tokens > HS_BATCH_MAX || c->rows == 0 ||
+        !hs_planes_of(c->dtype, c->rows, c->cols, planes))
+        return hs_fail(err, HLWQ_ERR_ARG, "a product of %u x %u weights with %u tokens cannot be measured", c->rows,
+                       c->cols, c->tokens);
+    if (!hs_dtype_rotated(c->dtype))
+        return HLWQ_OK;
+    hs_book_levels(HS_BOOK_CONVERGED, hs_dtype_bits(c->dtype), level);
+    return hs_codebook_init(book, hs_dtype_bits(c->dtype), level, err);
+}
+
 static hlwq_status take(hs_mem *mem, uint64_t bytes, void *out, hlwq_error *err)
 {
     void *p;
@@ -141,17 +154,9 @@ static hlwq_status measure(hs_mem *mem, hs_pool *pool, const hs_product_case *c,
     hs_cpu_ops ops;
     hs_codebook book;
     hs_planes planes;
-    float level[64];
     double took[ROUNDS];
     HS_TRY(hs_cpu_choose(&ops, c->isa, err));
-    if (!hs_dtype_packed(c->dtype) || c->tokens == 0 || c->tokens > HS_BATCH_MAX || c->rows == 0 ||
-        !hs_planes_of(c->dtype, c->rows, c->cols, &planes))
-        return hs_fail(err, HLWQ_ERR_ARG, "a product of %u x %u weights with %u tokens cannot be measured", c->rows,
-                       c->cols, c->tokens);
-    if (hs_dtype_rotated(c->dtype)) {
-        hs_book_levels(HS_BOOK_CONVERGED, hs_dtype_bits(c->dtype), level);
-        HS_TRY(hs_codebook_init(&book, hs_dtype_bits(c->dtype), level, err));
-    }
+    HS_TRY(hs_product_case_open(c, &book, &planes, err));
 
     uint64_t each = (planes.bytes + 4095) / 4096 * 4096, copies = c->resident_bytes / each + 1;
     uint32_t blocks = planes.blocks, groups = planes.groups;

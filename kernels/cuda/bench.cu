@@ -109,15 +109,7 @@ static hlwq_status measure(bench *b, const hs_product_case *c, double *seconds, 
     hs_codebook book;
     hs_planes planes;
     hs_matrix w;
-    float level[64];
-    if (!hs_dtype_packed(c->dtype) || c->tokens == 0 || c->tokens > HS_BATCH_MAX || c->rows == 0 ||
-        !hs_planes_of(c->dtype, c->rows, c->cols, &planes))
-        return hs_fail(err, HLWQ_ERR_ARG, "a product of %u x %u weights with %u tokens cannot be measured", c->rows,
-                       c->cols, c->tokens);
-    if (hs_dtype_rotated(c->dtype)) {
-        hs_book_levels(HS_BOOK_CONVERGED, hs_dtype_bits(c->dtype), level);
-        HS_TRY(hs_codebook_init(&book, hs_dtype_bits(c->dtype), level, err));
-    }
+    HS_TRY(hs_product_case_open(c, &book, &planes, err));
     uint64_t each = (planes.bytes + 4095) / 4096 * 4096,
              copies = c->resident_bytes / each / AT_ONCE * AT_ONCE + AT_ONCE;
     uint64_t read = copies * each;
