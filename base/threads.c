@@ -1,8 +1,9 @@
 /*
  * base/threads.c - the pool.  Workers spin for a short while after each run, then sleep.
  *
- * A run is published by raising `generation`; `busy` counts workers that may still touch the run's fields, so the
- * caller leaves only when it is zero.
+ * A run is open from when it is published until the caller finds nothing left to take.  A worker enters an open run,
+ * and the caller leaves only when none is inside.  One that comes too late is not waited for: where other programs
+ * keep it off its core, the caller has done its share by then.
  */
 #define _GNU_SOURCE
 #include "base/threads.h"
@@ -16,6 +17,7 @@
 #include <string.h>
 
 enum { SPIN = 20000, THREADS_MAX = 256 };
+#define RUN_OPEN (UINT64_C(1) << 31)
 
 /* The items that a worker has left: first in the low half, end in the high one. On a cache line of its own. */
 typedef struct share {
@@ -28,15 +30,14 @@ struct hs_pool {
     pthread_t *thread;
     pthread_mutex_t lock; /* only for sleeping and waking */
     pthread_cond_t wake;
-    atomic_uint generation;
+    atomic_uint_fast64_t run; /* its number << 32 | RUN_OPEN | workers inside */
     atomic_uint asleep;
     atomic_bool stop;
 
-    /* The current run; written before `generation` rises. */
+    /* The current run; written while no run is open and nobody inside. */
     hs_pool_fn fn;
     void *user;
     uint32_t band;
-    atomic_uint busy;
 };
 
 typedef struct start {
@@ -74,39 +75,56 @@ static void take_bands(hs_pool *p, uint32_t worker)
             p->fn(p->user, first, last, worker);
 }
 
+/* Into the run that is open, if one is; *seen = the latest. */
+static bool enter(hs_pool *p, uint32_t *seen)
+{
+    uint_fast64_t now = atomic_load_explicit(&p->run, memory_order_acquire);
+    do {
+        *seen = (uint32_t)(now >> 32);
+        if (!(now & RUN_OPEN))
+            return false;
+    } while (
+        !atomic_compare_exchange_weak_explicit(&p->run, &now, now + 1, memory_order_acquire, memory_order_acquire));
+    return true;
+}
+
+static bool is_new(hs_pool *p, uint32_t seen)
+{
+    return (uint32_t)(atomic_load(&p->run) >> 32) != seen;
+}
+
 static void *worker_main(void *arg)
 {
     start s = *(start *)arg;
     free(arg);
     hs_pool *p = s.pool;
-    unsigned seen = 0;
-    for (;;) {
-        unsigned now;
-        int spins = 0;
-        while ((now = atomic_load_explicit(&p->generation, memory_order_acquire)) == seen) {
-            if (++spins < SPIN) {
+    for (uint32_t seen = 0;;) {
+        for (int spins = 0; !is_new(p, seen); spins++) {
+            if (spins < SPIN) {
                 relax();
                 continue;
             }
             pthread_mutex_lock(&p->lock);
             atomic_fetch_add(&p->asleep, 1);
-            while ((now = atomic_load(&p->generation)) == seen)
+            while (!is_new(p, seen))
                 pthread_cond_wait(&p->wake, &p->lock);
             atomic_fetch_sub(&p->asleep, 1);
             pthread_mutex_unlock(&p->lock);
             break;
         }
-        seen = now;
         if (atomic_load(&p->stop))
             return NULL;
+        if (!enter(p, &seen))
+            continue;
         take_bands(p, s.worker);
-        atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&p->run, 1, memory_order_release);
     }
 }
 
 static void publish(hs_pool *p)
 {
-    atomic_fetch_add(&p->generation, 1);
+    uint_fast64_t number = (uint32_t)(atomic_load_explicit(&p->run, memory_order_relaxed) >> 32) + 1u;
+    atomic_store(&p->run, number << 32 | RUN_OPEN);
     if (atomic_load(&p->asleep)) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_broadcast(&p->wake);
@@ -209,10 +227,10 @@ void hs_pool_run(hs_pool *p, uint32_t n, uint32_t band, hs_pool_fn fn, void *use
         to = to < n ? to : n;
         atomic_store_explicit(&p->share[i].left, to << 32 | from, memory_order_relaxed);
     }
-    atomic_store(&p->busy, p->threads - 1);
     publish(p);
     take_bands(p, 0);
-    for (int spins = 0; atomic_load_explicit(&p->busy, memory_order_acquire); spins++) {
+    atomic_fetch_and(&p->run, ~RUN_OPEN);
+    for (int spins = 0; (uint32_t)atomic_load_explicit(&p->run, memory_order_acquire); spins++) {
         if (spins < SPIN)
             relax();
         else

@@ -3,10 +3,14 @@
 #include "base/threads.h"
 #include "tests/support/check.h"
 
+#include <dirent.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 typedef struct counts {
     atomic_uint seen[1000];
@@ -77,6 +81,57 @@ static void a_slow_thread_is_helped(void **state)
     hs_pool_close(p);
 }
 
+static atomic_bool held, free_again;
+
+static void hold(int number)
+{
+    (void)number;
+    atomic_store(&held, true);
+    while (!atomic_load(&free_again))
+        usleep(1000);
+}
+
+/* The thread of this process that is not the caller. */
+static pid_t other_thread(void)
+{
+    pid_t found = 0;
+    DIR *all = opendir("/proc/self/task");
+    assert_non_null(all);
+    for (struct dirent *e; (e = readdir(all));)
+        if (atoi(e->d_name) > 0 && atoi(e->d_name) != getpid())
+            found = atoi(e->d_name);
+    closedir(all);
+    return found;
+}
+
+/* As where another program has its core: a run that needs it for nothing does not wait for it. */
+static void a_worker_that_does_not_come_is_not_waited_for(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hs_pool *p;
+    counts c = {0};
+    struct sigaction a = {.sa_handler = hold}, before;
+    if (getenv("HLWQ_SANITIZE"))
+        skip(); /* its runtime has threads of its own, and signals wait until they suit it */
+    CHECK_OK(hs_pool_open(2, &p, &err), err);
+    assert_int_equal(sigaction(SIGUSR1, &a, &before), 0);
+    usleep(100000); /* it has begun to sleep */
+    assert_int_equal(syscall(SYS_tgkill, getpid(), other_thread(), SIGUSR1), 0);
+    while (!atomic_load(&held))
+        usleep(1000);
+    alarm(60); /* instead of for ever */
+    for (int round = 0; round < 100; round++)
+        hs_pool_run(p, 1000, 7, count, &c);
+    alarm(0);
+    for (uint32_t i = 0; i < 1000; i++)
+        assert_int_equal(atomic_load(&c.seen[i]), 100);
+    atomic_store(&free_again, true);
+    hs_pool_run(p, 1000, 7, count, &c);
+    hs_pool_close(p);
+    assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
+}
+
 static void put(const char *dir, const char *name, const char *text)
 {
     char path[512];
@@ -138,6 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_runs_exactly_once),
         cmocka_unit_test(a_slow_thread_is_helped),
+        cmocka_unit_test(a_worker_that_does_not_come_is_not_waited_for),
         cmocka_unit_test(siblings_and_slow_cores_are_left_out),
         cmocka_unit_test(too_many_threads_are_refused),
     };
