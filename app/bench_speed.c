@@ -203,9 +203,12 @@ static void print_table(hs_text *t, const speed *s)
     if (s->tokens) {
         summary(s->decode, s->runs, &m, &l, &h);
         double rate = m * (double)s->facts.bytes_per_token;
-        hs_text_format(t, "decode %-7u %10.1f %10.1f %10.1f %12.2f %10.2f %9.1f%%\n", s->tokens, m, l, h,
-                       (double)s->facts.bytes_per_token * 1e-6, rate * 1e-9,
-                       s->bandwidth > 0 ? 100.0 * rate / s->bandwidth : 0.0);
+        hs_text_format(t, "decode %-7u %10.1f %10.1f %10.1f %12.2f %10.2f", s->tokens, m, l, h,
+                       (double)s->facts.bytes_per_token * 1e-6, rate * 1e-9);
+        if (s->bandwidth > 0)
+            hs_text_format(t, " %9.1f%%\n", 100.0 * rate / s->bandwidth);
+        else
+            hs_text_format(t, " %10s\n", "-"); /* the budget leaves no room to measure it */
     }
     if (s->bandwidth > 0)
         hs_text_format(t, "memory read at %.2f GB/s by the same threads; ", s->bandwidth * 1e-9);

@@ -100,13 +100,16 @@ void app_prediction(hs_text *t, const hlwq_diagnosis *d)
 
 void app_prediction_json(hs_text *t, const hlwq_diagnosis *d)
 {
-    hs_text_format(
-        t,
-        "{\"predicted\": {\"tok_per_s\": %.2f, \"bottleneck\": \"%s\", \"missed_bytes_per_token\": %.0f, "
-        "\"memory_bytes_per_second\": %.0f, \"disk_bytes_per_second\": %.0f, \"card_bytes_per_second\": %.0f, "
-        "\"upload_bytes_per_second\": %.0f}, ",
-        d->tok_per_s, d->bottleneck, d->missed_bytes_per_token, d->memory_bytes_per_second, d->disk_bytes_per_second,
-        d->card_bytes_per_second, d->upload_bytes_per_second);
+    if (d->plan.card_imagined)
+        hs_text_format(t, "{\"predicted\": null, ");
+    else
+        hs_text_format(
+            t,
+            "{\"predicted\": {\"tok_per_s\": %.2f, \"bottleneck\": \"%s\", \"missed_bytes_per_token\": %.0f, "
+            "\"memory_bytes_per_second\": %.0f, \"disk_bytes_per_second\": %.0f, \"card_bytes_per_second\": %.0f, "
+            "\"upload_bytes_per_second\": %.0f}, ",
+            d->tok_per_s, d->bottleneck, d->missed_bytes_per_token, d->memory_bytes_per_second,
+            d->disk_bytes_per_second, d->card_bytes_per_second, d->upload_bytes_per_second);
     plan_fields(t, &d->plan);
     hs_text_format(t, "}");
 }

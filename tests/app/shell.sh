@@ -16,3 +16,9 @@ fail() {
         [ ! -f "$dir/$stream" ] || sed "s/^/    $stream: /" "$dir/$stream"
     done
 }
+
+# finish CODE: 0, or 77 where the rest was skipped; 1 where something failed.
+finish() {
+    [ $failures -eq 0 ] || exit 1
+    exit "$1"
+}

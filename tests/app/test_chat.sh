@@ -35,10 +35,6 @@ mkdir "$dir/empty"
 chat 1 'hi\n' -m "$dir/empty"
 says '--template FILE'
 
-finish() {
-    [ $failures -eq 0 ] || exit 1
-    exit "$1"
-}
 if [ ! -f models/demo-q5.hlwq ]; then
     echo "skipped the rest: models/demo-q5.hlwq is not there"
     finish 77

@@ -87,10 +87,6 @@ fi
 "$program" --help >&- 2>"$dir/err"
 [ $? -eq 1 ] || fail "--help >&-: not exit 1"
 
-finish() {
-    [ $failures -eq 0 ] || exit 1
-    exit "$1"
-}
 if [ ! -f models/demo-q5.hlwq ]; then
     echo "skipped the rest: models/demo-q5.hlwq is not there"
     finish 77

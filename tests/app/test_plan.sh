@@ -1,0 +1,51 @@
+#!/bin/sh
+# The plan of an 8 GB card for published geometries, against the memory tables that the project was designed with (MiB).
+#   tests/app/test_plan.sh PROGRAM
+set -u
+. tests/app/shell.sh
+
+# number NAME TEXT: the value of a JSON member, the last one of that name (the card's).
+number() { printf '%s' "$2" | tr ',{}' '\n\n\n' | sed -n "s/^ *\"$1\": *\([0-9]*\)$/\1/p" | tail -n 1; }
+
+# near WHAT BYTES MIB: within 3 %.
+near() {
+    awk -v bytes="$2" -v want="$3" 'BEGIN { d = bytes / 1048576 / want - 1; exit !(bytes != "" && d < 0.03 && d > -0.03) }' ||
+        fail "$1: $2 bytes, wanted $3 MiB within 3 %"
+}
+
+# model NAME GEOMETRY: heads of five bits, as in the tables.
+model() {
+    "$program" synth --like "$2" --head-bits 5 --dry -o "$dir/$1.hlwq" 2>"$dir/err" || fail "synth --like $2"
+}
+# plan NAME CONTEXT: into $text, and what the card holds of weights, whether there for good or in the cache, into $weights
+plan() {
+    text=$("$program" plan -m "$dir/$1.hlwq" --vram 8G --ram 32G --kv q3 --ctx "$2" --json 2>"$dir/err") || fail "plan $*"
+    weights=$(($(number trunk_bytes "$text") + $(number slots_bytes "$text")))
+    [ "$(number total_bytes "$text")" -le 8589934592 ] || fail "$1: more than the card has: $text"
+}
+
+# Resident weights; context in q3 and one DeltaNet state (a deferred commit needs no second); what the cache holds.
+model 9b 9b
+plan 9b 32768
+near "9b: weights" "$weights" 4858
+near "9b: context" "$(number state_bytes "$text")" 249
+plan 9b 131072
+near "9b: context of 131072" "$(number state_bytes "$text")" 849
+
+model 27b 27b
+plan 27b 32768
+near "27b: head" "$(number trunk_bytes "$text")" 777
+near "27b: context" "$(number state_bytes "$text")" 545
+layers=$(number slots "$text")
+[ "$layers" -ge 23 ] && [ "$layers" -le 25 ] || fail "27b: $layers layers on the card, wanted 24"
+
+model 35b 35b-a3b
+plan 35b 32768
+near "35b: weights of every token" "$(number trunk_bytes "$text")" 1219
+near "35b: context" "$(number state_bytes "$text")" 186
+near "35b: experts" "$(($(number slots "$text") * 1048576))" 2990
+plan 35b 131072
+near "35b: context of 131072" "$(number state_bytes "$text")" 561
+near "35b: experts beside 131072" "$(($(number slots "$text") * 1048576))" 2795
+
+finish 0
