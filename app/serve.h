@@ -55,6 +55,7 @@ struct serve_request {
     int64_t created;
     hs_text out;                  /* bytes for the client */
     size_t out_sent;              /* of them */
+    double asked;                 /* when it came */
     double moved;                 /* when bytes last went out */
     double said;                  /* when bytes last came in */
     void *connection;             /* the library's; NULL once it has let go */
@@ -68,6 +69,14 @@ struct serve_request {
     serve_request *next, *before; /* among all */
 };
 
+/* How often a value was at most each of serve_bounds, and above all of them. */
+enum { SERVE_BOUNDS = 19 };
+extern const double serve_bounds[SERVE_BOUNDS];
+typedef struct serve_histogram {
+    uint64_t count[SERVE_BOUNDS + 1];
+    double sum;
+} serve_histogram;
+
 /* What a client may see of how it goes; the lock's. */
 typedef struct serve_counts {
     uint64_t requests, refused, cancelled, finished;
@@ -75,6 +84,7 @@ typedef struct serve_counts {
     double prompt_seconds, made_seconds;
     uint64_t steps, rows; /* of decoding: rows / steps texts share one pass */
     uint32_t running, waiting;
+    serve_histogram first_token, gap, speed; /* seconds, seconds, tokens per second */
 } serve_counts;
 
 typedef struct serve_view {
@@ -173,10 +183,33 @@ typedef struct serve_reply {
 
 typedef enum serve_method { SERVE_GET, SERVE_POST, SERVE_OTHER } serve_method;
 
+/* ---- serve_access.c -------------------------------------------------------------------------- */
+
+/* The head of a request; "" where a header is missing. */
+typedef struct serve_head {
+    const char *method, *path, *host, *origin, *authorization, *length;
+} serve_head;
+
+/* Everything that can be said before a body is read. *preflight: a browser asks what it may, there is no route. */
+bool serve_admit(const serve *server, const serve_head *head, serve_method *method, bool *preflight,
+                 serve_fault *fault);
+bool serve_lets_in(const serve *server, const char *origin); /* --cors allows its pages */
+
+/* ---- addresses: serve_routes.c ---------------------------------------------------------------- */
+
 /* Whether there is such an address, open to all or to those who have the key, before a body is read. */
 bool serve_route_known(serve_method method, const char *path, bool *open, serve_fault *fault);
 void serve_route(serve *server, serve_method method, const char *path, const char *body, size_t bytes, uint64_t client,
                  serve_reply *reply);
+
+/* ---- serve_state.c --------------------------------------------------------------------------- */
+
+void serve_say_health(serve *server, serve_reply *reply);
+void serve_say_models(serve *server, serve_reply *reply);
+void serve_say_props(serve *server, serve_reply *reply);
+void serve_say_metrics(serve *server, serve_reply *reply);
+void serve_say_tokenizer(serve *server, serve_reply *reply);
+void serve_histogram_add(serve_histogram *histogram, double value);
 
 /* The page, made from app/web/index.html. */
 extern const unsigned char serve_page[];

@@ -33,6 +33,7 @@ struct serve_loop {
     uint32_t turn;  /* whose prompt is read next */
     hs_text out;    /* of the step, for one request */
     uint64_t seats; /* taken so far */
+    serve_histogram gap;
 };
 
 /* ---- one answer ------------------------------------------------------------------------------ */
@@ -147,6 +148,10 @@ static void count_end(serve *s, const serve_unit *u)
         s->counts.prompt_tokens += u->n_ids - u->cached;
         s->counts.prompt_seconds += u->first - u->begun;
         s->counts.made_seconds += u->last - u->first;
+        if (u->made)
+            serve_histogram_add(&s->counts.first_token, u->first - u->request->asked);
+        if (u->made > 1 && u->last > u->first)
+            serve_histogram_add(&s->counts.speed, (double)(u->made - 1) / (u->last - u->first));
     }
     if (u->request->cancelled)
         s->counts.cancelled++;
@@ -300,8 +305,12 @@ static bool choose(serve_loop *l, slot *k)
     }
     if (p->logprobs && k->next >= 0) /* a model without an end token ends where its constraint leaves nothing */
         serve_write_token(u, k->next, hlwq_session_logits(k->session));
-    u->last = serve_now();
-    u->made++;
+    double now = serve_now();
+    if (u->made++)
+        serve_histogram_add(&l->gap, now - u->last);
+    else
+        u->first = now;
+    u->last = now;
     if (ends || ends_answer(l->server, k->next)) {
         const char *rest = hlwq_session_text(k->session, -1);
         serve_split_text(&u->split, rest, strlen(rest));
@@ -351,6 +360,7 @@ static void step(serve_loop *l)
     pthread_mutex_lock(&s->lock);
     s->counts.steps += n > 0;
     s->counts.rows += n;
+    s->counts.gap = l->gap;
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -13,7 +13,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +26,7 @@ enum {
 };
 
 #define KEEP_ALIVE_SECONDS 5.0
+#define LOOK_SECONDS 0.5 /* between two looks at clients that have not asked yet */
 #define WATCH_MS 50
 #define STOPPED_SECONDS 2.0 /* between two looks: the process itself was stopped */
 
@@ -37,6 +37,7 @@ typedef struct client {
     uint64_t who;
     double since; /* when its last request was done with */
     bool busy;    /* a request has come whole and is not answered yet */
+    bool left;    /* seen to have hung up at the last look */
 } client;
 
 typedef struct http {
@@ -87,7 +88,7 @@ static void add_headers(const serve *s, struct MHD_Connection *c, struct MHD_Res
                                 "frame-ancestors 'none'");
         MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
     }
-    if (s->cors && (strcmp(s->cors, "*") == 0 || strcmp(s->cors, header(c, "Origin")) == 0)) {
+    if (serve_lets_in(s, header(c, "Origin"))) {
         MHD_add_response_header(r, "Access-Control-Allow-Origin", s->cors);
         MHD_add_response_header(r, "Access-Control-Allow-Headers", "authorization, content-type");
         MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST");
@@ -221,75 +222,16 @@ static enum MHD_Result begin_answer(exchange *x, struct MHD_Connection *c, serve
     return r->params.stream ? send_stream(r, c) : send_whole(r, c);
 }
 
-/* ---- who may ask ----------------------------------------------------------------------------- */
-
-/* Takes the same time wherever the texts differ. */
-static bool same_secret(const char *a, const char *b)
-{
-    size_t n = strlen(a), m = strlen(b);
-    unsigned char differs = n != m;
-    for (size_t i = 0; i < n; i++)
-        differs |= (unsigned char)(a[i] ^ b[m ? i % m : 0]);
-    return !differs;
-}
-
-/* The name of "localhost:8080", "[::1]:8080". */
-static bool names_us(const serve *s, const char *host)
-{
-    static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
-    size_t n = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
-    for (size_t i = 0; i < 3; i++)
-        if (n == strlen(names[i]) && strncasecmp(host, names[i], n) == 0)
-            return true;
-    return n == strlen(s->host) && strncasecmp(host, s->host, n) == 0;
-}
-
-/*
- * A page from elsewhere must not use this server through the browser of who runs it: not by a name of its own that
- * points here, and not by posting without being allowed to read.
- */
-static bool from_elsewhere(const serve *s, struct MHD_Connection *c, serve_fault *f)
-{
-    const char *host = header(c, "Host"), *origin = header(c, "Origin"), *at;
-    if (s->local && *host && !names_us(s, host))
-        return !serve_refuse(f, 403, NULL, "this server answers to localhost, not to the name in Host");
-    if (!*origin || (s->cors && (strcmp(s->cors, "*") == 0 || strcmp(s->cors, origin) == 0)))
-        return false;
-    at = strstr(origin, "://");
-    if (at && strcasecmp(at + 3, host) == 0)
-        return false;
-    return !serve_refuse(f, 403, NULL, "pages of another origin may not use this server; --cors allows one");
-}
-
-static bool has_key(const serve *s, struct MHD_Connection *c)
-{
-    const char *given = header(c, "Authorization");
-    return !s->key || (strncasecmp(given, "Bearer ", 7) == 0 && same_secret(given + 7, s->key));
-}
-
 /* Everything that can be said before the body. */
 static bool admit(exchange *x, struct MHD_Connection *c, const char *path, const char *method)
 {
-    const serve *s = x->server;
-    serve_fault *f = &x->fault;
-    bool open;
-    char *end;
-    if (from_elsewhere(s, c, f))
-        return false;
-    x->preflight = s->cors && strcmp(method, "OPTIONS") == 0;
-    if (x->preflight)
-        return true;
-    x->method = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 ? SERVE_GET
-                : strcmp(method, "POST") == 0                             ? SERVE_POST
-                                                                          : SERVE_OTHER;
-    if (!serve_route_known(x->method, path, &open, f))
-        return false;
-    if (!open && !has_key(s, c))
-        return serve_refuse(f, 401, NULL, "this server wants its key: Authorization: Bearer ...");
-    const char *length = header(c, "Content-Length");
-    if (*length && (strtoull(length, &end, 10) > s->body_max || *end))
-        return serve_refuse(f, 413, NULL, "a body of %.24s bytes, limit %llu", length, (unsigned long long)s->body_max);
-    return true;
+    const serve_head head = {.method = method,
+                             .path = path,
+                             .host = header(c, "Host"),
+                             .origin = header(c, "Origin"),
+                             .authorization = header(c, "Authorization"),
+                             .length = header(c, "Content-Length")};
+    return serve_admit(x->server, &head, &x->method, &x->preflight, &x->fault);
 }
 
 /* ---- the library's callbacks ----------------------------------------------------------------- */
@@ -490,11 +432,25 @@ static void watch_request(serve *s, serve_request *r, double now)
     }
 }
 
+/*
+ * Who takes too long to ask, or has hung up instead.  The library overlooks an end that came together with the bytes
+ * before it, so who is still there at the second look is cut here.
+ */
+static void watch_client(const serve *s, client *k, bool look, double now)
+{
+    bool left = look && !k->busy && has_left(k->fd);
+    if (!k->busy && (now - k->since > s->timeout || (left && k->left))) {
+        shutdown(k->fd, SHUT_RDWR);
+        k->since = now;
+    }
+    k->left = look ? left : k->left;
+}
+
 static void *watch(void *user)
 {
     http *h = user;
     serve *s = h->server;
-    double before = serve_now();
+    double before = serve_now(), looked = before;
     for (bool stop = false; !stop;) {
         poll(NULL, 0, WATCH_MS);
         pthread_mutex_lock(&s->lock);
@@ -505,12 +461,11 @@ static void *watch(void *user)
             r->moved = stopped ? now : r->moved;
             watch_request(s, r, now);
         }
+        bool look = now - looked > LOOK_SECONDS;
+        looked = look ? now : looked;
         for (client *k = h->first; k; k = k->next) {
             k->since = stopped ? now : k->since;
-            if (!k->busy && now - k->since > s->timeout) {
-                shutdown(k->fd, SHUT_RDWR);
-                k->since = now;
-            }
+            watch_client(s, k, look, now);
         }
         stop = h->stop;
         pthread_mutex_unlock(&s->lock);

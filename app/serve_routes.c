@@ -9,122 +9,12 @@
 #include <string.h>
 #include <time.h>
 
-static void json(hs_text *out, const char *text)
-{
-    hs_text_json(out, text, strlen(text));
-}
-
 static void refuse(serve_reply *r, const serve_fault *f)
 {
     r->status = f->status;
     r->retry = f->status == 429 || f->status == 503;
     r->body.bytes = 0;
     serve_write_error(&r->body, f);
-}
-
-/* ---- what the server is ---------------------------------------------------------------------- */
-
-static void health(serve *s, serve_reply *r)
-{
-    pthread_mutex_lock(&s->lock);
-    bool draining = s->draining;
-    pthread_mutex_unlock(&s->lock);
-    r->status = draining ? 503 : 200;
-    hs_text_format(&r->body, "{\"status\":\"%s\"}", draining ? "stopping" : "ok");
-}
-
-static void models(serve *s, serve_reply *r)
-{
-    hs_text_format(&r->body, "{\"object\":\"list\",\"data\":[{\"id\":");
-    json(&r->body, s->name);
-    hs_text_format(&r->body,
-                   ",\"object\":\"model\",\"created\":%" PRId64
-                   ",\"owned_by\":\"hlwq-stream\",\"meta\":{\"n_vocab\":%" PRIu32 ",\"n_ctx\":%" PRIu32
-                   ",\"n_ctx_train\":%" PRIu32 ",\"n_embd\":%" PRIu32 ",\"size\":%" PRIu64 "}}]}",
-                   (int64_t)s->opened, s->facts.vocab, s->defaults.context, s->facts.context_max, s->facts.hidden,
-                   s->facts.weight_bytes);
-}
-
-static void copy_state(serve *s, serve_counts *c, serve_view *v)
-{
-    pthread_mutex_lock(&s->lock);
-    *c = s->counts;
-    *v = s->view;
-    pthread_mutex_unlock(&s->lock);
-}
-
-static void props(serve *s, serve_reply *r)
-{
-    hs_text *o = &r->body;
-    serve_counts c;
-    serve_view v;
-    copy_state(s, &c, &v);
-    const hlwq_sampling *d = &s->defaults.sampling;
-    hs_text_format(o, "{\"version\":\"%s\",\"model\":", hlwq_version());
-    json(o, s->name);
-    hs_text_format(o, ",\"n_ctx\":%" PRIu32 ",\"total_slots\":%" PRIu32 ",\"running\":%" PRIu32 ",\"waiting\":%" PRIu32,
-                   s->defaults.context, s->slots, c.running, c.waiting);
-    hs_text_format(o, ",\"chat_template\":%s,\"thinks\":%s", s->chat ? "true" : "false",
-                   s->think_open >= 0 ? "true" : "false");
-    hs_text_format(o,
-                   ",\"default_generation_settings\":{\"temperature\":%g,\"top_p\":%g,\"top_k\":%" PRIu32
-                   ",\"min_p\":%g,\"repeat_penalty\":%g}",
-                   (double)d->temperature, (double)d->top_p, d->top_k, (double)d->min_p, (double)d->repetition_penalty);
-    hs_text_format(o, ",\"memory\":{\"budget\":%" PRIu64 ",\"now\":%" PRIu64 ",\"peak\":%" PRIu64 ",\"kinds\":{",
-                   s->plan.ram_bytes, v.memory_now, v.memory_peak);
-    for (uint32_t i = 0; i < v.kinds; i++)
-        hs_text_format(o, "%s\"%s\":%" PRIu64, i ? "," : "", v.kind_name[i], v.kind_bytes[i]);
-    hs_text_format(o, "},\"vram_budget\":%" PRIu64 ",\"vram_now\":%" PRIu64 "}", s->plan.vram_bytes, v.vram_now);
-    hs_text_format(o,
-                   ",\"streaming\":{\"slots\":%" PRIu32 ",\"extents\":%" PRIu32 ",\"lookups\":%" PRIu64
-                   ",\"hits\":%" PRIu64 ",\"bytes_read\":%" PRIu64 ",\"card_slots\":%" PRIu32 ",\"engine\":",
-                   v.streaming.slots, s->plan.streamed, v.streaming.lookups, v.streaming.hits, v.streaming.bytes_read,
-                   v.streaming.card_slots);
-    json(o, v.streaming.engine ? v.streaming.engine : "none");
-    hs_text_format(
-        o, "},\"tokens\":{\"prompt\":%" PRIu64 ",\"cached\":%" PRIu64 ",\"made\":%" PRIu64 ",\"steps\":%" PRIu64 "}}",
-        c.prompt_tokens, c.cached_tokens, c.made_tokens, c.rows);
-}
-
-static void metric(hs_text *o, const char *name, const char *type, const char *help, double value)
-{
-    hs_text_format(o, "# HELP hlwq_%s %s\n# TYPE hlwq_%s %s\nhlwq_%s %.17g\n", name, help, name, type, name, value);
-}
-
-static void metrics(serve *s, serve_reply *r)
-{
-    hs_text *o = &r->body;
-    serve_counts c;
-    serve_view v;
-    copy_state(s, &c, &v);
-    r->type = "text/plain; version=0.0.4; charset=utf-8";
-    metric(o, "requests_total", "counter", "Requests for answers.", (double)c.requests);
-    metric(o, "answers_finished_total", "counter", "Texts made to their end.", (double)c.finished);
-    metric(o, "answers_cancelled_total", "counter", "Texts given up because the client left.", (double)c.cancelled);
-    metric(o, "answers_failed_total", "counter", "Texts that failed.", (double)c.refused);
-    metric(o, "prompt_tokens_total", "counter", "Prompt tokens evaluated.", (double)c.prompt_tokens);
-    metric(o, "prompt_tokens_cached_total", "counter", "Prompt tokens that needed no evaluation.",
-           (double)c.cached_tokens);
-    metric(o, "prompt_seconds_total", "counter", "Time from a slot to the first token.", c.prompt_seconds);
-    metric(o, "tokens_predicted_total", "counter", "Tokens made.", (double)c.made_tokens);
-    metric(o, "tokens_predicted_seconds_total", "counter", "Time from the first token to the last.", c.made_seconds);
-    metric(o, "decode_steps_total", "counter", "Passes over the weights that made tokens.", (double)c.steps);
-    metric(o, "decode_rows_total", "counter", "Tokens that these made, before the end of a text.", (double)c.rows);
-    metric(o, "requests_processing", "gauge", "Texts being made.", c.running);
-    metric(o, "requests_deferred", "gauge", "Texts that wait for a slot.", c.waiting);
-    metric(o, "slots", "gauge", "Texts that can be made at once.", s->slots);
-    metric(o, "memory_budget_bytes", "gauge", "The cap given by --ram; 0 = none.", (double)s->plan.ram_bytes);
-    metric(o, "memory_peak_bytes", "gauge", "Most memory held so far.", (double)v.memory_peak);
-    hs_text_format(o, "# HELP hlwq_memory_bytes Memory held, by what it is for.\n# TYPE hlwq_memory_bytes gauge\n");
-    for (uint32_t i = 0; i < v.kinds; i++)
-        hs_text_format(o, "hlwq_memory_bytes{tag=\"%s\"} %" PRIu64 "\n", v.kind_name[i], v.kind_bytes[i]);
-    metric(o, "vram_budget_bytes", "gauge", "The cap given by --vram; 0 = none.", (double)s->plan.vram_bytes);
-    metric(o, "vram_bytes", "gauge", "Memory held on the graphics card.", (double)v.vram_now);
-    metric(o, "expert_cache_lookups_total", "counter", "Experts asked for.", (double)v.streaming.lookups);
-    metric(o, "expert_cache_hits_total", "counter", "Of them in memory.", (double)v.streaming.hits);
-    metric(o, "weights_read_bytes_total", "counter", "Weights read from storage.", (double)v.streaming.bytes_read);
-    metric(o, "io_requests_total", "counter", "Reads asked of the system.", (double)v.streaming.requests);
-    metric(o, "io_wait_seconds_total", "counter", "Time with nothing to compute.", v.streaming.wait_seconds);
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -227,13 +117,14 @@ static bool make_request(serve *s, serve_kind kind, const char *body, size_t byt
 static void answer(serve *s, serve_kind kind, const char *body, size_t bytes, uint64_t client, serve_reply *reply)
 {
     serve_fault f;
+    double now = serve_now();
     serve_request *r = calloc(1, sizeof *r);
     if (!r) {
         serve_refuse(&f, 500, NULL, "no memory for the request");
         refuse(reply, &f);
         return;
     }
-    *r = (serve_request){.server = s, .refs = 1, .fd = -1, .moved = serve_now(), .said = serve_now()};
+    *r = (serve_request){.server = s, .refs = 1, .fd = -1, .asked = now, .moved = now, .said = now};
     bool ok = make_request(s, kind, body, bytes, client, r, &f);
     if (ok) {
         pthread_mutex_lock(&s->lock);
@@ -263,6 +154,7 @@ static void tokenize(serve *s, const hs_json *body, serve_reply *reply)
     int32_t *ids;
     size_t n, bytes;
     const hs_json *text = hs_json_get(body, "content");
+    bool parse = !text; /* clients that send a "prompt" expect to find special tokens */
     if (!text)
         text = hs_json_get(body, "prompt");
     if (hs_json_type_of(text) != HS_JSON_STRING) {
@@ -272,7 +164,8 @@ static void tokenize(serve *s, const hs_json *body, serve_reply *reply)
     }
     const char *raw = hs_json_string(text, &bytes);
     const hs_json *special = hs_json_get(body, "parse_special");
-    bool parse = hs_json_type_of(special) == HS_JSON_BOOL && hs_json_bool(special);
+    if (hs_json_type_of(special) == HS_JSON_BOOL)
+        parse = hs_json_bool(special);
     if (hlwq_tokenize(s->tokenizer, raw, bytes, parse, &ids, &n, &err) != HLWQ_OK) {
         serve_refuse_error(&f, &err);
         refuse(reply, &f);
@@ -307,6 +200,8 @@ static void detokenize(serve *s, const hs_json *body, serve_reply *reply)
         refuse(reply, &f);
     } else {
         hs_text_format(&reply->body, "{\"content\":");
+        hs_text_json(&reply->body, text, bytes);
+        hs_text_format(&reply->body, ",\"prompt\":"); /* the same, as others call it */
         hs_text_json(&reply->body, text, bytes);
         hs_text_format(&reply->body, "}");
     }
@@ -355,6 +250,7 @@ typedef enum route {
     ROUTE_MODELS,
     ROUTE_PROPS,
     ROUTE_METRICS,
+    ROUTE_TOKENIZER,
     ROUTE_CHAT,
     ROUTE_COMPLETIONS,
     ROUTE_TOKENIZE,
@@ -378,6 +274,7 @@ static const struct {
     {"/models", SERVE_GET, ROUTE_MODELS, false},
     {"/props", SERVE_GET, ROUTE_PROPS, false},
     {"/metrics", SERVE_GET, ROUTE_METRICS, false},
+    {"/tokenizer_info", SERVE_GET, ROUTE_TOKENIZER, false},
     {"/v1/chat/completions", SERVE_POST, ROUTE_CHAT, false},
     {"/chat/completions", SERVE_POST, ROUTE_CHAT, false},
     {"/v1/completions", SERVE_POST, ROUTE_COMPLETIONS, false},
@@ -427,10 +324,11 @@ void serve_route(serve *s, serve_method method, const char *path, const char *bo
         reply->fixed = (const char *)serve_page;
         reply->fixed_bytes = serve_page_bytes;
         break;
-    case ROUTE_HEALTH: health(s, reply); break;
-    case ROUTE_MODELS: models(s, reply); break;
-    case ROUTE_PROPS: props(s, reply); break;
-    case ROUTE_METRICS: metrics(s, reply); break;
+    case ROUTE_HEALTH: serve_say_health(s, reply); break;
+    case ROUTE_MODELS: serve_say_models(s, reply); break;
+    case ROUTE_PROPS: serve_say_props(s, reply); break;
+    case ROUTE_METRICS: serve_say_metrics(s, reply); break;
+    case ROUTE_TOKENIZER: serve_say_tokenizer(s, reply); break;
     case ROUTE_CHAT: answer(s, SERVE_CHAT, body, bytes, client, reply); break;
     case ROUTE_COMPLETIONS: answer(s, SERVE_COMPLETION, body, bytes, client, reply); break;
     case ROUTE_TOKENIZE: with_body(s, body, bytes, reply, tokenize); break;

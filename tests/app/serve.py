@@ -100,6 +100,11 @@ def answers(s):
     check("ids back to text", s.ask("/detokenize", {"tokens": ids})[1]["content"] == "Once upon a time")
     status, text = s.ask("/v1/completions",
                          {"prompt": [ids, "Once upon a time"], "max_tokens": 12, "temperature": 0, "logprobs": 2})
+    status, info, _ = s.raw("GET", "/tokenizer_info")
+    end = json.loads(info)["eos_token"]
+    check("the token that ends a text is one", status == 200
+          and len(s.ask("/tokenize", {"prompt": end, "add_special_tokens": False})[1]["tokens"]) == 1, info)
+    check("ids back to a prompt", s.ask("/detokenize", {"tokens": ids})[1]["prompt"] == "Once upon a time")
     check("ids and texts are the same prompt", [c["text"] for c in text["choices"]] == [plain, plain], text)
     check("two prompts, two choices", [c["index"] for c in text["choices"]] == [0, 1], text)
     status, echo = s.ask("/v1/completions",
@@ -318,12 +323,14 @@ def hostile(s):
                 b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20000 + b"\r\n",
                 b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
                 b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"):
-        with socket.create_connection(("127.0.0.1", s.port), 30) as c:
+        with socket.create_connection(("127.0.0.1", s.port), 50) as c:
             try:
                 c.sendall(raw)
                 c.shutdown(socket.SHUT_WR)
                 got = c.recv(100)
                 check("broken HTTP is refused or cut", not got or got[9:10] == b"4", (raw[:40], got))
+            except TimeoutError:
+                check("who has hung up is let go of before the time limit", False, raw[:40])
             except OSError:
                 pass
     check("and it still answers", s.ask("/v1/completions", {"prompt": "A", "max_tokens": 2})[0] == 200)
@@ -368,6 +375,9 @@ def together(s):
         t.join()
     check("the same text alone and in a batch, to the last digit of its logprobs", found == alone, (alone, found))
     steps, rows = s.metric("decode_steps_total") - steps, s.metric("decode_rows_total") - rows
+    check("each has been timed", s.metric("time_to_first_token_seconds_count") > 4
+          and s.metric("inter_token_seconds_count") > s.metric("time_to_first_token_seconds_count")
+          and s.metric("answer_tokens_per_second_sum") > 0)
     check("several share a step", rows > steps, (steps, rows))
 
 
@@ -401,6 +411,11 @@ def pages(s):
     check("models", json.loads(s.raw("GET", "/v1/models")[1])["data"][0]["id"] == "demo-q5")
     check("props", json.loads(s.raw("GET", "/props")[1])["n_ctx"] == 512)
     metrics = s.raw("GET", "/metrics")[1].decode()
+    for name in ("time_to_first_token_seconds", "inter_token_seconds", "answer_tokens_per_second"):
+        rows = re.findall(rf'^hlwq_{name}_bucket\{{le="([^"]+)"\}} (\d+)$', metrics, re.M)
+        counts = [int(n) for _, n in rows]
+        check("a histogram rises to its count", len(rows) > 9 and rows[-1][0] == "+Inf" and counts == sorted(counts)
+              and counts[-1] == s.metric(name + "_count"), rows)
     check("metrics have a type each", all(line.startswith("#") or re.match(r"^hlwq_\w+(\{[^}]*\})? [-+.e\d]+$", line)
                                           for line in metrics.strip().split("\n")), metrics)
 
