@@ -300,6 +300,10 @@ static void avx512_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *tok
                         uint32_t last, float *y, size_t stride)
 {
     assert(n <= HS_BATCH_MAX && a->cols == w->cols);
+    if (hs_avx512_quads(w, n)) {
+        hs_avx512_quad(w, a, token, n, first, last, y, stride);
+        return;
+    }
     if (n <= FEW) {
         hs_avx512_gemv(w, a, token, n, first, last, y, stride);
         return;
