@@ -10,6 +10,7 @@
 #include "loader/formats/gguf.h"
 #include "offload/store_codes.h"
 #include "offload/store_ints.h"
+#include "offload/store_rows.h"
 #include "offload/store_wide.h"
 
 #include <assert.h>
@@ -294,15 +295,15 @@ typedef struct making {
     const hs_part *part;
     const hs_codebook *book;
     const hs_source *source;
-    uint8_t *out;              /* the part */
-    const uint8_t *raw;        /* source rows of this piece */
-    const uint16_t *norms;     /* of this piece, packed sources */
-    uint64_t first;            /* row of the piece in the part */
-    float *row;                /* scratch, [threads][row_floats] */
-    size_t row_floats;         /* cols, to whole blocks */
-    const hs_codebook *decode; /* HLWQ sources */
-    const float *factor;       /* of such, [cols]: what AWQ undoes */
-    hlwq_status status[256];   /* by worker */
+    uint8_t *out;                         /* the part */
+    const uint8_t *raw;                   /* source rows of this piece */
+    const uint16_t *norms;                /* of this piece, packed sources */
+    uint64_t first;                       /* row of the piece in the part */
+    float *row;                           /* scratch, [threads][row_floats] */
+    size_t row_floats;                    /* cols, to whole blocks */
+    const hs_codebook *decode;            /* HLWQ sources */
+    const float *factor;                  /* of such, [cols]: what AWQ undoes */
+    hlwq_status status[HS_STORE_WORKERS]; /* by worker */
 } making;
 
 static void encode_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
@@ -355,27 +356,18 @@ static void recode_some(void *user, uint32_t first, uint32_t last, uint32_t work
     }
 }
 
-static void run_rows(hs_pool *pool, uint32_t n, hs_pool_fn fn, making *m)
-{
-    if (pool)
-        hs_pool_run(pool, n, 16, fn, m);
-    else
-        fn(m, 0, n, 0);
-}
-
 /* Rows first..first+rows-1 of the part, whose source bytes are in `raw`. */
 static hlwq_status make_piece(hs_store *s, making *m, uint64_t rows, hs_pool *pool, hlwq_error *err)
 {
     const hs_part *part = m->part;
     const hs_tensor *t = m->source->tensor;
     if (t->encoding == HS_ENC_HLWQ && part->dtype == t->dtype) {
-        run_rows(pool, (uint32_t)rows, repack_some, m);
+        return hs_store_rows(pool, rows, repack_some, m, m->status);
     } else if (t->encoding == HS_ENC_HLWQ || hs_dtype_packed(part->dtype)) {
-        memset(m->status, 0, sizeof m->status);
-        run_rows(pool, (uint32_t)rows, t->encoding == HS_ENC_HLWQ ? recode_some : encode_some, m);
-        for (int i = 0; i < 256; i++)
-            if (m->status[i] != HLWQ_OK)
-                return hs_fail(err, m->status[i], "%s: %s holds a value that is not finite", s->path, t->name);
+        hs_pool_fn fn = t->encoding == HS_ENC_HLWQ ? recode_some : encode_some;
+        hlwq_status st = hs_store_rows(pool, rows, fn, m, m->status);
+        if (st != HLWQ_OK)
+            return hs_fail(err, st, "%s: %s holds a value that is not finite", s->path, t->name);
     } else if (part->dtype == t->dtype) {
         uint64_t row = (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
         memcpy(m->out + m->first * row, m->raw, rows * row);

@@ -5,6 +5,7 @@
 
 #include "base/size.h"
 #include "kernels/int4.h"
+#include "offload/store_rows.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@ typedef struct job {
     uint8_t *code;            /* scratch, [threads][cols] */
     float *row;               /* scratch, [threads][cols] */
     uint8_t *out;
-    hlwq_status status[256]; /* by worker */
+    hlwq_status status[HS_STORE_WORKERS]; /* by worker */
 } job;
 
 /* The groups of one row.  The file's are whole multiples of the part's, so column k is in group k / ints.group. */
@@ -111,14 +112,10 @@ static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t step, void *buf
         uint64_t rows = hs_min_u64(step, j->part->rows - first);
         j->first = first;
         HS_TRY(hs_hf_read_ints(hf, j->t, first, rows, buffer, &j->rows, err));
-        if (pool)
-            hs_pool_run(pool, (uint32_t)rows, 16, make_some, j);
-        else
-            make_some(j, 0, (uint32_t)rows, 0);
-        for (int i = 0; i < 256; i++)
-            if (j->status[i] != HLWQ_OK)
-                return hs_fail(err, j->status[i], "%s: %s cannot be coded as %s: a weight is not finite or too large",
-                               hf->dir, j->t->name, hs_dtype_name(j->part->dtype));
+        hlwq_status st = hs_store_rows(pool, rows, make_some, j, j->status);
+        if (st != HLWQ_OK)
+            return hs_fail(err, st, "%s: %s cannot be coded as %s: a weight is not finite or too large", hf->dir,
+                           j->t->name, hs_dtype_name(j->part->dtype));
     }
     return HLWQ_OK;
 }

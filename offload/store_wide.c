@@ -4,6 +4,7 @@
 #include "offload/store_wide.h"
 
 #include "base/size.h"
+#include "offload/store_rows.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@ typedef struct job {
     uint64_t step, first; /* bytes of a row of raw; its row in the part */
     float *row;           /* scratch, [threads][2 * cols] */
     uint8_t *out;
-    hlwq_status status[256]; /* by worker */
+    hlwq_status status[HS_STORE_WORKERS]; /* by worker */
 } job;
 
 static bool is_finite(const float *row, uint32_t n)
@@ -55,14 +56,10 @@ static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t rows_each, uint
         uint64_t rows = hs_min_u64(rows_each, j->part->rows - first);
         j->first = first;
         HS_TRY(hs_hf_read_wide(hf, j->source, first, rows, raw, err));
-        if (pool)
-            hs_pool_run(pool, (uint32_t)rows, 16, make_some, j);
-        else
-            make_some(j, 0, (uint32_t)rows, 0);
-        for (int i = 0; i < 256; i++)
-            if (j->status[i] != HLWQ_OK)
-                return hs_fail(err, j->status[i], "%s: tensor %s: a scale or a weight is not finite, or too large",
-                               hf->path[t->data.file], t->name);
+        hlwq_status st = hs_store_rows(pool, rows, make_some, j, j->status);
+        if (st != HLWQ_OK)
+            return hs_fail(err, st, "%s: tensor %s: a scale or a weight is not finite, or too large",
+                           hf->path[t->data.file], t->name);
     }
     return HLWQ_OK;
 }

@@ -108,12 +108,7 @@ static void an_expert_is_a_slice_of_the_fused_tensor(void **state)
     hs_arena_close(&arena);
     hs_hf_close(&hf);
     hs_mem_close(mem);
-    char path[128];
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    unlink(path);
-    rmdir(dir);
+    tiny_model_remove(dir);
 }
 
 static void every_truncation_of_a_header_is_refused(void **state)

@@ -48,7 +48,7 @@ static void row_of(const hs_part *p, const uint8_t *data, uint32_t r, float *row
 /* What rounding to the file's types may move a weight of the largest magnitude by. */
 static void same_model(const char *gguf, bool moe, float limit)
 {
-    char dir[64], path[100];
+    char dir[64];
     hs_store *a, *b;
     snprintf(dir, sizeof dir, "/tmp/hlwq-gguf-%d", (int)getpid());
     tiny_model_write(dir, moe);
@@ -81,11 +81,7 @@ static void same_model(const char *gguf, bool moe, float limit)
     }
     hs_store_close(a);
     hs_store_close(b);
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    unlink(path);
-    rmdir(dir);
+    tiny_model_remove(dir);
 }
 
 static void heads_norms_and_names_are_put_back(void **state)

@@ -54,43 +54,9 @@ static uint32_t check_part(hs_store *store, const hs_json *sums, const st_file *
 static void every_matrix_has_its_sums(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_MODELS; i++) {
-        char dir[4096], path[4200], *text;
-        hlwq_error err;
-        hs_store *store;
-        hs_json *root;
-        uint64_t bytes;
-        uint32_t compared = 0;
-        hs_arena arena;
-        find(model[i].name, "config.json", dir);
-        hs_mem *mem = hs_mem_open(0);
-        hs_arena_init(&arena, mem, HS_MEM_OTHER);
-        snprintf(path, sizeof path, "%s/expected.json", dir);
-        CHECK_OK(hs_file_text(&arena, path, 1u << 20, &text, &bytes, &err), err);
-        CHECK_OK(hs_json_parse(text, bytes, path, &root, &err), err);
-        snprintf(path, sizeof path, "%s/expected.safetensors", dir);
-        st_file *want = st_open(path);
-        const hs_json *sums = hs_json_get(root, "sums_of_dequantised_float32");
-        CHECK_OK(hs_store_open(&store, mem, dir, NULL, NULL, &err), err);
-        assert_string_equal(hs_store_format(store), model[i].format);
-        const hs_table *t = hs_store_table(store);
-        for (uint32_t g = 0; g < t->n_groups; g++) {
-            uint8_t *data = aligned_alloc(4096, t->group[g].bytes);
-            for (uint32_t e = 0; e < t->group[g].count; e++) {
-                CHECK_OK(hs_store_load(store, g, e, NULL, false, data, &err), err);
-                for (uint32_t k = 0; k < t->group[g].n_parts; k++)
-                    compared += check_part(store, sums, want, &t->group[g], e, &t->group[g].part[k], data);
-            }
-            free(data);
-        }
-        assert_int_equal(compared, hs_json_count(sums));
-        assert_int_equal(compared, model[i].matrices);
-        st_close(want);
-        hs_store_close(store);
-        hs_json_free(root);
-        hs_arena_close(&arena);
-        hs_mem_close(mem);
-    }
+    for (int i = 0; i < N_MODELS; i++)
+        assert_int_equal(check_parts(model[i].name, model[i].format, "sums_of_dequantised_float32", check_part),
+                         model[i].matrices);
 }
 
 static void logits_and_greedy_text_are_those_of_transformers(void **state)

@@ -59,33 +59,16 @@ static void eoq_codes_are_what_the_author_makes_of_them(void **state)
     st_close(want);
 }
 
-static void put(hs_text *header, hs_text *data, const char *name, const char *dtype, const char *shape,
-                const void *bytes, size_t n)
-{
-    size_t from = data->bytes;
-    hs_text_add(data, bytes, n);
-    hs_text_format(header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
-                   header->bytes ? "," : "{", name, dtype, shape, from, data->bytes);
-}
-
 /* M.weight of 200 x 300, every byte in use, and its scales; `shape` is of those. */
 static void write_fp8(const char *dtype, const char *shape, const float *scale, size_t n_scales)
 {
     static uint8_t w[200 * 300];
-    hs_text header = {0}, data = {0}, file = {0};
+    folder_st f = {0};
     for (size_t i = 0; i < sizeof w; i++)
         w[i] = (uint8_t)((i * 7 + i / 300) % 127 + (i % 2 ? 128 : 0)); /* all but the NaNs */
-    put(&header, &data, "model.layers.0.mlp.up_proj.weight", dtype, "[200, 300]", w, sizeof w);
-    put(&header, &data, "model.layers.0.mlp.up_proj.weight_scale_inv", "F32", shape, scale, n_scales * sizeof(float));
-    hs_text_add(&header, "}", 1);
-    uint64_t n = header.bytes;
-    hs_text_add(&file, (const char *)&n, 8);
-    hs_text_add(&file, header.data, header.bytes);
-    hs_text_add(&file, data.data, data.bytes);
-    tiny_file(dir, "model.safetensors", file.data, file.bytes);
-    hs_text_close(&header);
-    hs_text_close(&data);
-    hs_text_close(&file);
+    folder_put(&f, "model.layers.0.mlp.up_proj.weight", dtype, "[200, 300]", w, sizeof w);
+    folder_put(&f, "model.layers.0.mlp.up_proj.weight_scale_inv", "F32", shape, scale, n_scales * sizeof(float));
+    folder_write(&f);
 }
 
 static void fp8_is_sign_exponent_and_mantissa_times_the_scale_of_its_square(void **state)

@@ -46,6 +46,35 @@ static inline int folder_teardown(void **state)
     return rmdir(dir);
 }
 
+/* A safetensors file in the making. */
+typedef struct folder_st {
+    hs_text header, data;
+} folder_st;
+
+static inline void folder_put(folder_st *f, const char *name, const char *dtype, const char *shape, const void *bytes,
+                              size_t n)
+{
+    size_t from = f->data.bytes;
+    hs_text_add(&f->data, bytes, n);
+    hs_text_format(&f->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
+                   f->header.bytes ? "," : "{", name, dtype, shape, from, f->data.bytes);
+}
+
+/* Writes model.safetensors; f is empty afterwards. */
+static inline void folder_write(folder_st *f)
+{
+    hs_text file = {0};
+    hs_text_add(&f->header, "}", 1);
+    uint64_t bytes = f->header.bytes;
+    hs_text_add(&file, (const char *)&bytes, 8);
+    hs_text_add(&file, f->header.data, f->header.bytes);
+    hs_text_add(&file, f->data.data, f->data.bytes);
+    tiny_file(dir, "model.safetensors", file.data, file.bytes);
+    hs_text_close(&f->header);
+    hs_text_close(&f->data);
+    hs_text_close(&file);
+}
+
 static inline void folder_copy(const char *from, const char *name)
 {
     size_t bytes;

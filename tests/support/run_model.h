@@ -35,6 +35,50 @@ static inline void row_of(const hs_part *p, const hs_codebook *book, const uint8
     free(columns);
 }
 
+/* Every part of a model with what its fixture, expected.json, says below `key`; the number that `check` found there. */
+typedef uint32_t (*part_check)(hs_store *store, const hs_json *said, const st_file *want, const hs_group *g,
+                               uint32_t extent, const hs_part *p, const uint8_t *data);
+
+static inline uint32_t check_parts(const char *model, const char *format, const char *key, part_check check)
+{
+    char dir[4096], path[4200], *text;
+    hlwq_error err;
+    hs_store *store;
+    hs_json *root;
+    uint64_t bytes;
+    uint32_t compared = 0;
+    hs_arena arena;
+    find(model, "config.json", dir);
+    hs_mem *mem = hs_mem_open(0);
+    hs_arena_init(&arena, mem, HS_MEM_OTHER);
+    snprintf(path, sizeof path, "%s/expected.json", dir);
+    CHECK_OK(hs_file_text(&arena, path, 1u << 20, &text, &bytes, &err), err);
+    CHECK_OK(hs_json_parse(text, bytes, path, &root, &err), err);
+    snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+    st_file *want = st_open(path);
+    const hs_json *said = hs_json_get(root, key);
+    CHECK_OK(hs_store_open(&store, mem, dir, NULL, NULL, &err), err);
+    if (strncmp(hs_store_format(store), format, strlen(format)) != 0)
+        fail_msg("%s is called \"%s\"", model, hs_store_format(store));
+    const hs_table *t = hs_store_table(store);
+    for (uint32_t g = 0; g < t->n_groups; g++) {
+        uint8_t *data = aligned_alloc(4096, t->group[g].bytes);
+        for (uint32_t e = 0; e < t->group[g].count; e++) {
+            CHECK_OK(hs_store_load(store, g, e, NULL, false, data, &err), err);
+            for (uint32_t k = 0; k < t->group[g].n_parts; k++)
+                compared += check(store, said, want, &t->group[g], e, &t->group[g].part[k], data);
+        }
+        free(data);
+    }
+    assert_int_equal(compared, hs_json_count(said)); /* all of them */
+    st_close(want);
+    hs_store_close(store);
+    hs_json_free(root);
+    hs_arena_close(&arena);
+    hs_mem_close(mem);
+    return compared;
+}
+
 typedef struct run {
     hlwq_engine *engine;
     hs_states states;

@@ -141,4 +141,16 @@ static inline double tiny_model_write(const char *dir, bool moe)
     return w.sum;
 }
 
+/* Of tiny_model_write. */
+static inline void tiny_model_remove(const char *dir)
+{
+    static const char *const name[] = {"model.safetensors", "config.json"};
+    for (int i = 0; i < 2; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/%s", dir, name[i]);
+        unlink(path);
+    }
+    rmdir(dir);
+}
+
 #endif
