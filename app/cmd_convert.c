@@ -19,6 +19,31 @@ static hlwq_status check_bits(const app_args *args, app_option_id id, hlwq_error
                    (int)n);
 }
 
+/* What a comparison finds is an answer, whatever else is said. */
+static void say_findings(void *user, hlwq_log_level level, const char *line)
+{
+    if (level == HLWQ_LOG_INFO)
+        app_note("%s", line);
+    else
+        app_log(user, level, line);
+}
+
+static double mebibytes(uint64_t bytes, double seconds)
+{
+    return seconds > 0 ? (double)bytes / 1048576.0 / seconds : 0;
+}
+
+static void say_rates(const hlwq_convert_report *r)
+{
+    char read[32], written[32], peak[32];
+    app_note("%.1f s: read %s at %.0f MiB/s, wrote %s at %.0f MiB/s; read alone %.0f MiB/s, written alone %.0f MiB/s, "
+             "%.1f s of making; at most %s of memory",
+             r->seconds, app_size_text(read, r->read_bytes), mebibytes(r->read_bytes, r->seconds),
+             app_size_text(written, r->written_bytes), mebibytes(r->written_bytes, r->seconds),
+             mebibytes(r->read_bytes, r->read_seconds), mebibytes(r->written_bytes, r->write_seconds),
+             r->make_seconds - r->read_seconds, app_size_text(peak, r->peak_bytes));
+}
+
 static hlwq_status convert(const app_args *args, hlwq_error *err)
 {
     app_progress progress = {.label = "converting"};
@@ -35,7 +60,10 @@ static hlwq_status convert(const app_args *args, hlwq_error *err)
     o.embed_bits = (uint32_t)app_number(args, OPT_EMBED_BITS, o.embed_bits);
     o.threads = (uint32_t)app_number(args, OPT_THREADS, o.threads);
     o.overwrite = app_flag(args, OPT_FORCE);
-    o.log = app_log;
+    o.verify = app_flag(args, OPT_COMPARE);
+    hlwq_convert_report report;
+    o.report = &report;
+    o.log = o.verify ? say_findings : app_log;
     o.progress = app_progress_step;
     o.user = &progress;
     char *source;
@@ -46,8 +74,10 @@ static hlwq_status convert(const app_args *args, hlwq_error *err)
     free(source);
     if (st == HLWQ_OK && o.to)
         app_note("%s: written as %s", o.output, to);
-    else if (st == HLWQ_OK)
+    else if (st == HLWQ_OK) {
         app_note_written(o.output);
+        say_rates(&report);
+    }
     return st;
 }
 

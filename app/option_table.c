@@ -160,6 +160,9 @@ const app_option app_option_table[OPT_COUNT] = {
                 "what to write: a container, or a directory that other programs load", ON(CONVERT), false},
     [OPT_EMBED_BITS] = {"embed-bits", NULL, 0, APP_NUMBER, "N", 0, 16, "6, or the source's with --bits 0",
                         "bits of the embeddings, 2 to 6 or 16", ON(CONVERT) | ON(QUANTIZE) | ON(SYNTH), false},
+    [OPT_COMPARE] = {"verify", NULL, 0, APP_FLAG, NULL, 0, 0, NULL,
+                     "read the result back and compare its weights with the source's; exit 1 if they differ too much",
+                     ON(CONVERT), true},
     [OPT_FORCE] = {"force", NULL, 0, APP_FLAG, NULL, 0, 0, NULL, "replace an output that exists",
                    ON(CONVERT) | ON(QUANTIZE) | ON(SYNTH), true},
     [OPT_IDS_FILE] = {"ids-file", NULL, 0, APP_PATH, "FILE", 0, 0, NULL,
@@ -265,7 +268,8 @@ const app_command app_command_table[APP_COMMAND_COUNT] = {
                    "Listens on 127.0.0.1 only unless --host says otherwise. SIGINT or SIGTERM lets the answers under "
                    "way finish, a second one stops at once. docs/serve.md says what is offered."},
     [APP_CONVERT] = {"convert", "SOURCE -o FILE", 1, 1, "make a .hlwq container from a Hugging Face directory",
-                     "The container appears under its name only when it is complete."},
+                     "The container appears under its name only when it is complete. After an interruption the same "
+                     "command goes on from FILE.work/. Prints how fast it read and wrote, and the memory it held."},
     [APP_QUANTIZE] =
         {"quantize", "SOURCE --calib FILE -o FILE", 1, 1,
          "make a .hlwq container whose codes are chosen by what the matrices read",

@@ -89,6 +89,7 @@ typedef enum app_option_id {
     OPT_BLEND,
     OPT_HEAD_BITS,
     OPT_TO,
+    OPT_COMPARE,
     OPT_EMBED_BITS,
     OPT_FORCE,
     OPT_IDS_FILE,

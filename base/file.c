@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "base/file.h"
 
+#include "base/clock.h"
 #include "base/size.h"
 
 #include <dirent.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 static int64_t mtime_ns(const struct stat *s)
@@ -53,12 +55,28 @@ void hs_file_close(hs_file *file)
     file->fd = -1;
 }
 
+static _Thread_local hs_file_tally tally;
+
+hs_file_tally hs_file_take_tally(void)
+{
+    hs_file_tally t = tally;
+    tally = (hs_file_tally){0};
+    return t;
+}
+
+void hs_file_ahead(const hs_file *file, uint64_t offset, uint64_t bytes)
+{
+    if (bytes && bytes <= INT64_MAX && offset <= INT64_MAX - bytes)
+        (void)posix_fadvise(file->fd, (off_t)offset, (off_t)bytes, POSIX_FADV_WILLNEED);
+}
+
 hlwq_status hs_file_read(const hs_file *file, uint64_t offset, void *out, uint64_t bytes, const char *path,
                          hlwq_error *err)
 {
     uint8_t *p = out;
     if (offset > INT64_MAX || bytes > INT64_MAX - offset)
         return hs_fail(err, HLWQ_ERR_IO, "%s: read at %" PRIu64 " is beyond any file", path, offset);
+    const uint64_t all = bytes, start = hs_now_ns();
     while (bytes) {
         ssize_t n = pread(file->fd, p, bytes < (1u << 30) ? bytes : (1u << 30), (off_t)offset);
         if (n < 0 && errno == EINTR)
@@ -73,6 +91,8 @@ hlwq_status hs_file_read(const hs_file *file, uint64_t offset, void *out, uint64
         offset += (uint64_t)n;
         bytes -= (uint64_t)n;
     }
+    tally.bytes += all;
+    tally.ns += hs_now_ns() - start;
     return HLWQ_OK;
 }
 
@@ -168,40 +188,81 @@ static void remove_stale(const char *path)
     free(dir);
 }
 
-hlwq_status hs_output_open(hs_output *out, const char *path, bool overwrite, hlwq_error *err)
+/* Whether something may appear at `path`. */
+static hlwq_status check_target(const char *path, bool overwrite, hlwq_error *err)
 {
-    *out = (hs_output){.fd = -1};
     if (!overwrite && hs_path_exists(path))
         return hs_fail(err, HLWQ_ERR_IO, "%s exists already; use --force to replace it", path);
     struct stat s;
     if (stat(path, &s) == 0 && !S_ISREG(s.st_mode)) /* a rename would put a file in the place of /dev/null */
         return hs_fail(err, HLWQ_ERR_IO, "%s is %s, not a regular file", path,
                        S_ISDIR(s.st_mode) ? "a directory" : "a device or pipe");
-    remove_stale(path);
-    out->path = strdup(path);
-    if (asprintf(&out->temporary, "%s.tmp.%ld", path, (long)getpid()) < 0)
-        out->temporary = NULL;
-    if (!out->path || !out->temporary) {
-        hs_output_drop(out);
-        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a path");
-    }
-    int fd = open(out->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0) {
-        hlwq_status st = hs_fail(err, HLWQ_ERR_IO, "cannot create %s: %s", out->temporary, strerror(errno));
+    return HLWQ_OK;
+}
+
+/* With out->path and out->temporary set, which are freed on failure. */
+static hlwq_status open_temporary(hs_output *out, int flags, hlwq_error *err)
+{
+    hlwq_status st = HLWQ_OK;
+    if (!out->path || !out->temporary)
+        st = hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a path");
+    int fd = st == HLWQ_OK ? open(out->temporary, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0644) : -1;
+    if (st == HLWQ_OK && fd < 0)
+        st = hs_fail(err, HLWQ_ERR_IO, "cannot create %s: %s", out->temporary, strerror(errno));
+    else if (st == HLWQ_OK && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        st = hs_fail(err, HLWQ_ERR_IO, "another process is writing %s", out->temporary);
+    if (st != HLWQ_OK) {
+        if (fd >= 0)
+            close(fd);
         free(out->temporary);
         out->temporary = NULL; /* not ours to remove */
         hs_output_drop(out);
         return st;
     }
     out->fd = fd;
+    out->direct = open(out->temporary, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_DIRECT);
     return HLWQ_OK;
+}
+
+hlwq_status hs_output_open(hs_output *out, const char *path, bool overwrite, hlwq_error *err)
+{
+    *out = (hs_output){.fd = -1};
+    HS_TRY(check_target(path, overwrite, err));
+    remove_stale(path);
+    out->path = strdup(path);
+    if (asprintf(&out->temporary, "%s.tmp.%ld", path, (long)getpid()) < 0)
+        out->temporary = NULL;
+    return open_temporary(out, O_TRUNC, err);
+}
+
+hlwq_status hs_output_resume(hs_output *out, const char *path, const char *temporary, bool overwrite, hlwq_error *err)
+{
+    *out = (hs_output){.fd = -1};
+    HS_TRY(check_target(path, overwrite, err));
+    remove_stale(path);
+    out->path = strdup(path);
+    out->temporary = strdup(temporary);
+    return open_temporary(out, 0, err);
+}
+
+static ssize_t write_some(hs_output *out, uint64_t offset, const uint8_t *p, uint64_t bytes)
+{
+    const size_t n = bytes < (1u << 30) ? bytes : (1u << 30);
+    if (out->direct > 0 && (((uintptr_t)p | offset | bytes) & 4095) == 0) {
+        ssize_t done = pwrite(out->direct, p, n, (off_t)offset);
+        if (done > 0 || (done < 0 && errno != EINVAL))
+            return done;
+        close(out->direct); /* an alignment that this file system does not take */
+        out->direct = 0;
+    }
+    return pwrite(out->fd, p, n, (off_t)offset);
 }
 
 hlwq_status hs_output_rewrite(hs_output *out, uint64_t offset, const void *data, uint64_t bytes, hlwq_error *err)
 {
     const uint8_t *p = data;
     while (bytes) {
-        ssize_t n = pwrite(out->fd, p, bytes < (1u << 30) ? bytes : (1u << 30), (off_t)offset);
+        ssize_t n = write_some(out, offset, p, bytes);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -223,6 +284,13 @@ hlwq_status hs_output_skip(hs_output *out, uint64_t bytes, hlwq_error *err)
     return HLWQ_OK;
 }
 
+hlwq_status hs_output_end(hs_output *out, hlwq_error *err)
+{
+    if (ftruncate(out->fd, (off_t)out->bytes) != 0)
+        return hs_fail(err, HLWQ_ERR_IO, "%s: %s", out->path, strerror(errno));
+    return HLWQ_OK;
+}
+
 hlwq_status hs_output_write(hs_output *out, const void *data, uint64_t bytes, hlwq_error *err)
 {
     HS_TRY(hs_output_rewrite(out, out->bytes, data, bytes, err));
@@ -230,11 +298,16 @@ hlwq_status hs_output_write(hs_output *out, const void *data, uint64_t bytes, hl
     return HLWQ_OK;
 }
 
+hlwq_status hs_output_sync(hs_output *out, hlwq_error *err)
+{
+    if (fsync(out->fd) != 0)
+        return hs_fail(err, HLWQ_ERR_IO, "cannot write %s: %s", out->path, strerror(errno));
+    return HLWQ_OK;
+}
+
 hlwq_status hs_output_commit(hs_output *out, hlwq_error *err)
 {
-    hlwq_status st = HLWQ_OK;
-    if (fsync(out->fd) != 0)
-        st = hs_fail(err, HLWQ_ERR_IO, "cannot write %s: %s", out->path, strerror(errno));
+    hlwq_status st = hs_output_sync(out, err);
     if (close(out->fd) != 0 && st == HLWQ_OK)
         st = hs_fail(err, HLWQ_ERR_IO, "cannot write %s: %s", out->path, strerror(errno));
     out->fd = -1;
@@ -255,10 +328,19 @@ hlwq_status hs_output_commit(hs_output *out, hlwq_error *err)
     return st;
 }
 
+void hs_output_leave(hs_output *out)
+{
+    free(out->temporary);
+    out->temporary = NULL;
+    hs_output_drop(out);
+}
+
 void hs_output_drop(hs_output *out)
 {
     if (out->fd >= 0)
         close(out->fd);
+    if (out->direct > 0)
+        close(out->direct);
     if (out->temporary)
         unlink(out->temporary);
     free(out->temporary);

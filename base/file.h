@@ -24,6 +24,15 @@ void hs_file_close(hs_file *file); /* idempotent for files zeroed or closed: fd 
 hlwq_status hs_file_read(const hs_file *file, uint64_t offset, void *out, uint64_t bytes, const char *path,
                          hlwq_error *err);
 
+/* What hs_file_read of this thread has read since the last call, and how long that took. */
+typedef struct hs_file_tally {
+    uint64_t bytes, ns;
+} hs_file_tally;
+hs_file_tally hs_file_take_tally(void);
+
+/* The system may begin to read that. */
+void hs_file_ahead(const hs_file *file, uint64_t offset, uint64_t bytes);
+
 /* HLWQ_ERR_IO if the file was truncated, changed or replaced since it was opened. */
 hlwq_status hs_file_unchanged(const hs_file *file, const char *path, hlwq_error *err);
 
@@ -40,15 +49,27 @@ hlwq_status hs_path_join(hs_arena *arena, const char *dir, const char *name, cha
 /*
  * A file being written under a temporary name in the target's folder.  It gets its own name at
  * commit, after fsync; dropped, or with the process killed, the target never appears half-written.
+ *
+ * Whole pages from page-aligned memory at page-aligned offsets go past the page cache where the file system lets them:
+ * a large file is not written twice by the memory, and what others have cached stays.
  */
 typedef struct hs_output {
     int fd;
+    int direct;     /* the same file, past the page cache; 0 or below = it cannot be had */
     uint64_t bytes; /* written so far by hs_output_write */
     char *path, *temporary;
 } hs_output;
 
 /* `overwrite` false: an existing target is an error. Stale temporaries of dead writers are removed. */
 hlwq_status hs_output_open(hs_output *out, const char *path, bool overwrite, hlwq_error *err);
+/*
+ * The same under a temporary name of the caller's, whose contents are kept: an interrupted writer goes on there.
+ * HLWQ_ERR_IO if another process is writing it.
+ */
+hlwq_status hs_output_resume(hs_output *out, const char *path, const char *temporary, bool overwrite, hlwq_error *err);
+hlwq_status hs_output_end(hs_output *out, hlwq_error *err);  /* nothing lies behind what was written */
+hlwq_status hs_output_sync(hs_output *out, hlwq_error *err); /* what was written is on the disk */
+void hs_output_leave(hs_output *out);                        /* closes, the temporary stays; idempotent */
 hlwq_status hs_output_write(hs_output *out, const void *data, uint64_t bytes, hlwq_error *err);
 hlwq_status hs_output_skip(hs_output *out, uint64_t bytes, hlwq_error *err); /* zeros that take no room on the disk */
 hlwq_status hs_output_rewrite(hs_output *out, uint64_t offset, const void *data, uint64_t bytes, hlwq_error *err);

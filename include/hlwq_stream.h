@@ -499,6 +499,15 @@ HLWQ_API bool hlwq_is_session(const char *path);
 
 /* ---- convert -------------------------------------------------------------------------------- */
 
+/* What a conversion did.  Reading, making and writing overlap, so their seconds add up to more than the whole. */
+typedef struct hlwq_convert_report {
+    uint64_t read_bytes, written_bytes, peak_bytes; /* the last: of memory, at most */
+    double seconds, read_seconds, make_seconds, write_seconds;
+} hlwq_convert_report;
+
+/*
+ * An interrupted conversion leaves OUTPUT.work/; the same call goes on from there and writes the same bytes.
+ */
 typedef struct hlwq_convert_options {
     const char *source;  /* a Hugging Face directory, a GGUF file; with `to` a container too */
     const char *output;  /* the .hlwq file to write, which appears only when complete; with `to` a directory */
@@ -509,6 +518,9 @@ typedef struct hlwq_convert_options {
     uint32_t embed_bits; /* embeddings: likewise */
     uint32_t threads;    /* 0 = one per usable core */
     bool overwrite;      /* replace an existing output */
+    bool verify; /* compare the weights of what was written with the source's; the log tells how near they are */
+    uint64_t keep_every_bytes;   /* how much an interruption may lose; 0 = 256 MiB */
+    hlwq_convert_report *report; /* filled on success; may be NULL */
     hlwq_log_fn log;
     hlwq_progress_fn progress;
     void *user;

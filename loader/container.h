@@ -64,6 +64,13 @@ typedef struct hs_container_blobs {
 hlwq_status hs_container_create(hs_container_writer **w, hs_mem *mem, const char *path, bool overwrite,
                                 const hs_table *table, const hs_container_blobs *blobs, hlwq_error *err);
 /*
+ * The same in a file of the caller's that becomes `path` at commit and stays when the writer is left: the first
+ * `finished` extents are in it already, `hash` has their checksums.
+ */
+hlwq_status hs_container_resume(hs_container_writer **w, hs_mem *mem, const char *path, const char *partial,
+                                bool overwrite, const hs_table *table, const hs_container_blobs *blobs,
+                                const uint64_t *hash, uint64_t finished, hlwq_error *err);
+/*
  * The next extent: group.bytes bytes, in order of groups, then of extents.  `zeros`: that is all it holds, as all its
  * group's do, and it need not take room on the disk.
  */
@@ -72,5 +79,12 @@ uint64_t hs_container_total_bytes(const hs_container_writer *w); /* of the finis
 /* Closes w whether or not it works. Fails if extents are missing. */
 hlwq_status hs_container_commit(hs_container_writer *w, hlwq_error *err);
 void hs_container_drop(hs_container_writer *w); /* NULL is fine */
+
+/* What was appended is on the disk; its checksums so far, [all extents of the table]. */
+hlwq_status hs_container_sync(hs_container_writer *w, uint64_t *hash, hlwq_error *err);
+void hs_container_leave(hs_container_writer *w); /* closes, the partial file stays; NULL is fine */
+
+/* Extents of all groups. */
+uint64_t hs_container_extents(const hs_table *table);
 
 #endif

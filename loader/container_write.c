@@ -177,8 +177,8 @@ static hlwq_status write_blobs(hs_container_writer *w, const char *const *data, 
     return HLWQ_OK;
 }
 
-static hlwq_status create(hs_container_writer *w, const char *path, bool overwrite, const hs_table *table,
-                          const hs_container_blobs *blobs, hlwq_error *err)
+static hlwq_status create(hs_container_writer *w, const char *path, const char *partial, bool overwrite,
+                          const hs_table *table, const hs_container_blobs *blobs, hlwq_error *err)
 {
     const char *data[HS_BLOB_COUNT] = {0};
     char *owned[HS_BLOB_COUNT] = {0}, *copy;
@@ -186,7 +186,8 @@ static hlwq_status create(hs_container_writer *w, const char *path, bool overwri
     HS_TRY(hs_arena_text(&w->arena, provenance, strlen(provenance), &copy, err));
     w->provenance = copy;
     HS_TRY(copy_table(w, table, err));
-    HS_TRY(hs_output_open(&w->out, path, overwrite, err));
+    HS_TRY(partial ? hs_output_resume(&w->out, path, partial, overwrite, err)
+                   : hs_output_open(&w->out, path, overwrite, err));
     for (int b = 0; b < HS_BLOB_COUNT; b++)
         if (blobs->data[b])
             pack_blob(blobs->data[b], blobs->bytes[b], &data[b], &owned[b], &w->blob[b]);
@@ -200,8 +201,8 @@ static hlwq_status create(hs_container_writer *w, const char *path, bool overwri
     return st;
 }
 
-hlwq_status hs_container_create(hs_container_writer **out, hs_mem *mem, const char *path, bool overwrite,
-                                const hs_table *table, const hs_container_blobs *blobs, hlwq_error *err)
+static hlwq_status open_writer(hs_container_writer **out, hs_mem *mem, const char *path, const char *partial,
+                               bool overwrite, const hs_table *table, const hs_container_blobs *blobs, hlwq_error *err)
 {
     void *p;
     *out = NULL;
@@ -210,13 +211,51 @@ hlwq_status hs_container_create(hs_container_writer **out, hs_mem *mem, const ch
     w->mem = mem;
     w->out.fd = -1;
     hs_arena_init(&w->arena, mem, HS_MEM_TABLE);
-    hlwq_status st = create(w, path, overwrite, table, blobs, err);
+    hlwq_status st = create(w, path, partial, overwrite, table, blobs, err);
     if (st != HLWQ_OK) {
-        hs_container_drop(w);
+        (partial ? hs_container_leave : hs_container_drop)(w);
         return st;
     }
     *out = w;
     return HLWQ_OK;
+}
+
+hlwq_status hs_container_create(hs_container_writer **out, hs_mem *mem, const char *path, bool overwrite,
+                                const hs_table *table, const hs_container_blobs *blobs, hlwq_error *err)
+{
+    return open_writer(out, mem, path, NULL, overwrite, table, blobs, err);
+}
+
+uint64_t hs_container_extents(const hs_table *table)
+{
+    uint64_t n = 0;
+    for (uint32_t g = 0; g < table->n_groups; g++)
+        n += table->group[g].count;
+    return n;
+}
+
+hlwq_status hs_container_resume(hs_container_writer **out, hs_mem *mem, const char *path, const char *partial,
+                                bool overwrite, const hs_table *table, const hs_container_blobs *blobs,
+                                const uint64_t *hash, uint64_t finished, hlwq_error *err)
+{
+    HS_TRY(open_writer(out, mem, path, partial, overwrite, table, blobs, err));
+    hs_container_writer *w = *out;
+    assert(finished <= hs_container_extents(table));
+    for (uint64_t i = 0; i < finished; i++) {
+        hs_group *g = &w->table.group[w->group];
+        g->xxh[w->extent] = hash[i];
+        w->out.bytes = g->file_offset + (w->extent + 1) * g->bytes;
+        if (++w->extent == g->count) {
+            w->extent = 0;
+            w->group++;
+        }
+    }
+    hlwq_status st = hs_output_end(&w->out, err);
+    if (st != HLWQ_OK) {
+        hs_container_leave(w);
+        *out = NULL;
+    }
+    return st;
 }
 
 uint64_t hs_container_total_bytes(const hs_container_writer *w)
@@ -279,6 +318,23 @@ hlwq_status hs_container_commit(hs_container_writer *w, hlwq_error *err)
         st = hs_output_commit(&w->out, err);
     hs_container_drop(w);
     return st;
+}
+
+hlwq_status hs_container_sync(hs_container_writer *w, uint64_t *hash, hlwq_error *err)
+{
+    HS_TRY(hs_output_sync(&w->out, err));
+    for (uint32_t g = 0; g < w->table.n_groups; g++) {
+        memcpy(hash, w->table.group[g].xxh, w->table.group[g].count * sizeof *hash);
+        hash += w->table.group[g].count;
+    }
+    return HLWQ_OK;
+}
+
+void hs_container_leave(hs_container_writer *w)
+{
+    if (w)
+        hs_output_leave(&w->out);
+    hs_container_drop(w);
 }
 
 void hs_container_drop(hs_container_writer *w)

@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,6 +259,27 @@ hlwq_status hs_hf_table(const hs_hf *hf, hs_table *t, hs_arena *arena, hlwq_erro
 }
 
 /* ---- reading -------------------------------------------------------------------------------- */
+
+/* The source's share of a range that goes with all weights of its tensor. */
+static void range_ahead(const hs_hf *hf, const hs_range *r, double from, double share)
+{
+    uint64_t at = (uint64_t)((double)r->bytes * from);
+    if (r->bytes)
+        hs_file_ahead(&hf->file[r->file], r->offset + at,
+                      hs_min_u64((uint64_t)((double)r->bytes * share) + 4096, r->bytes - at));
+}
+
+void hs_hf_ahead(const hs_hf *hf, const hs_source *s)
+{
+    const hs_tensor *t = s->tensor;
+    double all = 1;
+    for (uint32_t i = 0; i < t->rank; i++)
+        all *= (double)t->dim[i];
+    double share = fmin((double)s->rows * (double)s->cols / all, 1),
+           from = (double)s->first_row * (double)s->cols / all;
+    range_ahead(hf, &t->data, fmin(from, 1 - share), share);
+    range_ahead(hf, &t->norms, fmin(from, 1 - share), share);
+}
 
 hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *s, uint64_t first, uint64_t rows, void *out,
                             hlwq_error *err)

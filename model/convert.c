@@ -1,9 +1,10 @@
 /*
- * model/convert.c - from a model directory to a container, one extent in memory at a time.
+ * model/convert.c - from a model directory to a container, or from any model to a directory.
  */
 #include "model/engine.h"
 
 #include "loader/formats/gguf.h"
+#include "model/convert_write.h"
 #include "model/export.h"
 
 #include <inttypes.h>
@@ -49,48 +50,14 @@ hlwq_status hs_plan_precision(hs_precision *p, const hlwq_convert_options *o, hl
     return outer_format(&p->embed, "--embed-bits", o->embed_bits, p->matrix, err);
 }
 
-static hlwq_status write_extents(hs_store *store, hs_container_writer *w, hs_mem *mem, hs_pool *pool,
-                                 const hlwq_convert_options *o, hlwq_error *err)
+static hlwq_status convert(hs_store *store, hs_mem *mem, hs_pool *pool, const hlwq_convert_options *o,
+                           hlwq_convert_report *report, hlwq_error *err)
 {
-    const hs_table *t = hs_store_table(store);
-    uint64_t total = 0, done = 0, largest = 0;
-    for (uint32_t g = 0; g < t->n_groups; g++) {
-        total += t->group[g].bytes * t->group[g].count;
-        largest = t->group[g].bytes > largest ? t->group[g].bytes : largest;
-    }
-    void *extent;
-    HS_TRY(hs_mem_alloc(mem, HS_MEM_IO, largest, "extent", &extent, err));
-    hlwq_status st = HLWQ_OK;
-    for (uint32_t g = 0; g < t->n_groups && st == HLWQ_OK; g++)
-        for (uint32_t e = 0; e < t->group[g].count && st == HLWQ_OK; e++) {
-            st = hs_store_load(store, g, e, pool, false, extent, err);
-            if (st == HLWQ_OK)
-                st = hs_container_append(w, extent, false, err);
-            done += t->group[g].bytes;
-            if (st == HLWQ_OK && o->progress && !o->progress(o->user, done, total))
-                st = hs_fail(err, HLWQ_ERR_CANCELLED, "convert was stopped; nothing was written");
-        }
-    hs_mem_free(mem, extent);
-    return st;
-}
-
-static hlwq_status convert(hs_store *store, hs_mem *mem, hs_pool *pool, const hlwq_convert_options *o, hlwq_error *err)
-{
-    hs_container_writer *w;
-    hs_container_blobs blobs = {.provenance = hs_store_provenance(store)};
-    for (int b = 0; b < HS_BLOB_COUNT; b++)
-        blobs.data[b] = hs_store_blob(store, (hs_blob)b, &blobs.bytes[b]);
     /* A damaged tokenizer is found now, not by whoever runs the result. */
     hs_tokenizer *tokenizer;
     HS_TRY(hs_store_tokenizer(&tokenizer, mem, store, err));
     hs_tokenizer_free(tokenizer);
-    HS_TRY(hs_container_create(&w, mem, o->output, o->overwrite, hs_store_table(store), &blobs, err));
-    hlwq_status st = write_extents(store, w, mem, pool, o, err);
-    if (st != HLWQ_OK) {
-        hs_container_drop(w);
-        return st;
-    }
-    return hs_container_commit(w, err);
+    return hs_convert_write(store, mem, pool, o, report, err);
 }
 
 static hlwq_status open_source(hs_store **store, hs_mem *mem, const hlwq_convert_options *o, const hs_precision *p,
@@ -141,15 +108,21 @@ hlwq_status hlwq_convert(const hlwq_convert_options *o, hlwq_error *err)
     hs_log log = {o->log, o->user};
     hs_pool *pool = NULL;
     hs_store *store = NULL;
+    hlwq_convert_report report = {0};
     hlwq_status st = hs_pool_open(o->threads, &pool, err);
     if (st == HLWQ_OK && o->to)
         st = export_model(mem, pool, o, &log, err);
     else if (st == HLWQ_OK)
         st = open_source(&store, mem, o, &p, &log, err);
     if (st == HLWQ_OK && store) {
-        st = convert(store, mem, pool, o, err);
+        st = convert(store, mem, pool, o, &report, err);
         hs_store_close(store);
     }
+    report.peak_bytes = hs_mem_peak_bytes(mem);
+    if (st == HLWQ_OK && o->verify)
+        st = hs_convert_compare(o, mem, pool, &log, err);
+    if (o->report)
+        *o->report = report;
     hs_pool_close(pool);
     hs_mem_close(mem);
     return st;

@@ -238,7 +238,7 @@ static hlwq_status run(hs_quantize *q, const int32_t *ids, uint32_t windows, hlw
         st = write_container(q, err);
     hs_quantize_close_run(q);
     if (st == HLWQ_OK)
-        hs_work_remove(&q->saved, q->from.config->layers);
+        hs_work_remove(&q->saved);
     return st;
 }
 

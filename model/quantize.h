@@ -10,7 +10,7 @@
 #include "kernels/fit.h"
 #include "kernels/gram.h"
 #include "model/calibrate.h"
-#include "model/quantize_work.h"
+#include "model/work.h"
 
 /* What several matrices read, and what the checkpoint's would have read in its place. */
 typedef struct hs_reads {

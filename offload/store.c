@@ -9,6 +9,7 @@
 #include "base/size.h"
 #include "loader/formats/gguf.h"
 #include "offload/store_codes.h"
+#include "offload/store_decode.h"
 #include "offload/store_ints.h"
 #include "offload/store_rows.h"
 #include "offload/store_wide.h"
@@ -362,10 +363,10 @@ static hlwq_status make_piece(hs_store *s, making *m, uint64_t rows, hs_pool *po
     const hs_part *part = m->part;
     const hs_tensor *t = m->source->tensor;
     if (t->encoding == HS_ENC_HLWQ && part->dtype == t->dtype) {
-        return hs_store_rows(pool, rows, repack_some, m, m->status);
+        return hs_store_run(pool, rows, repack_some, m, m->status);
     } else if (t->encoding == HS_ENC_HLWQ || hs_dtype_packed(part->dtype)) {
         hs_pool_fn fn = t->encoding == HS_ENC_HLWQ ? recode_some : encode_some;
-        hlwq_status st = hs_store_rows(pool, rows, fn, m, m->status);
+        hlwq_status st = hs_store_run(pool, rows, fn, m, m->status);
         if (st != HLWQ_OK)
             return hs_fail(err, st, "%s: %s holds a value that is not finite", s->path, t->name);
     } else if (part->dtype == t->dtype) {
@@ -378,17 +379,16 @@ static hlwq_status make_piece(hs_store *s, making *m, uint64_t rows, hs_pool *po
     return HLWQ_OK;
 }
 
-static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent, const hs_part *part, hs_pool *pool,
-                             uint8_t *out, hlwq_error *err)
+/* The part, or those rows of it that the source has. */
+static hlwq_status make_from(hs_store *s, const hs_source *source, const hs_part *part, hs_pool *pool, uint8_t *out,
+                             hlwq_error *err)
 {
-    hs_source source;
-    HS_TRY(hs_hf_source(&s->hf, group, extent, part, &source, err));
-    const hs_tensor *t = source.tensor;
+    const hs_tensor *t = source->tensor;
     if (t->encoding == HS_ENC_GPTQ || t->encoding == HS_ENC_COMPRESSED)
         return hs_store_ints(&s->hf, s->mem, t, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL, pool,
                              out, err);
     if (hs_tensor_widened(t))
-        return hs_store_wide(&s->hf, s->mem, &source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
+        return hs_store_wide(&s->hf, s->mem, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
                              pool, out, err);
     bool stream = t->encoding == HS_ENC_HLWQ;
     uint64_t blocks = hs_ceil_div(part->cols, HS_BLOCK), threads = pool ? hs_pool_threads(pool) : 1;
@@ -413,7 +413,7 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
         uint64_t rows = hs_min_u64(step, part->rows - first);
         *m = (making){.part = part,
                       .book = hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
-                      .source = &source,
+                      .source = source,
                       .out = out,
                       .raw = buffer,
                       .norms = norms,
@@ -422,14 +422,70 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
                       .row_floats = row_floats,
                       .decode = stream ? &s->book[t->book] : NULL,
                       .factor = factor};
-        st = stream ? hs_hf_read_packed(&s->hf, &source, first, rows, buffer, norms, err)
-                    : hs_hf_read_rows(&s->hf, &source, first, rows, buffer, err);
+        st = stream ? hs_hf_read_packed(&s->hf, source, first, rows, buffer, norms, err)
+                    : hs_hf_read_rows(&s->hf, source, first, rows, buffer, err);
         if (st == HLWQ_OK)
             st = make_piece(s, m, rows, pool, err);
     }
     free(m);
     hs_mem_free(s->mem, buffer);
     return st;
+}
+
+static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent, const hs_part *part, hs_pool *pool,
+                             uint8_t *out, hlwq_error *err)
+{
+    hs_source source;
+    HS_TRY(hs_hf_source(&s->hf, group, extent, part, &source, err));
+    return make_from(s, &source, part, pool, out, err);
+}
+
+void hs_store_ahead(const hs_store *s, uint32_t g, uint32_t extent)
+{
+    const hs_group *group = &s->table->group[g];
+    hs_source source;
+    if (s->is_container) {
+        hs_file_ahead(&s->container.file, hs_container_offset(&s->container, g, extent), group->bytes);
+        return;
+    }
+    for (uint32_t i = 0; i < group->n_parts; i++)
+        if (hs_hf_source(&s->hf, group, extent, &group->part[i], &source, NULL) == HLWQ_OK)
+            hs_hf_ahead(&s->hf, &source);
+}
+
+/* ---- rows as fp32 --------------------------------------------------------------------------- */
+
+/* Rows of a directory: made as if the part were those rows in fp32. */
+static hlwq_status rows_of_directory(hs_store *s, const hs_group *group, uint32_t extent, const hs_part *part,
+                                     uint64_t first, uint64_t rows, hs_pool *pool, float *out, hlwq_error *err)
+{
+    hs_source source;
+    hs_part want = {.role = part->role, .rows = part->rows, .cols = part->cols, .dtype = HS_F32};
+    HS_TRY(hs_hf_source(&s->hf, group, extent, part, &source, err));
+    if (source.tensor->encoding == HS_ENC_GPTQ || source.tensor->encoding == HS_ENC_COMPRESSED) {
+        void *all;
+        HS_TRY(hs_mem_alloc(s->mem, HS_MEM_IO, (uint64_t)part->rows * part->cols * sizeof(float), "rows", &all, err));
+        hlwq_status st = make_from(s, &source, &want, pool, all, err);
+        if (st == HLWQ_OK)
+            memcpy(out, (float *)all + first * part->cols, rows * part->cols * sizeof(float));
+        hs_mem_free(s->mem, all);
+        return st;
+    }
+    source.first_row += first;
+    source.rows = rows;
+    want.rows = (uint32_t)rows;
+    return make_from(s, &source, &want, pool, (uint8_t *)out, err);
+}
+
+hlwq_status hs_store_rows(hs_store *s, uint32_t g, uint32_t extent, const hs_part *part, uint64_t first, uint64_t rows,
+                          hs_pool *pool, float *out, hlwq_error *err)
+{
+    const hs_group *group = &s->table->group[g];
+    assert(g < s->table->n_groups && extent < group->count && first + rows <= part->rows && rows);
+    if (!s->is_container)
+        return rows_of_directory(s, group, extent, part, first, rows, pool, out, err);
+    return hs_store_decode(&s->container, s->mem, g, extent, part,
+                           hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL, first, rows, pool, out, err);
 }
 
 hlwq_status hs_store_load(hs_store *s, uint32_t g, uint32_t extent, hs_pool *pool, bool verify, void *out,

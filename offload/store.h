@@ -56,6 +56,16 @@ int hs_store_file(const hs_store *store); /* the descriptor of a container */
 /* HLWQ_ERR_IO if a container was cut short or written to since it was opened. */
 hlwq_status hs_store_unchanged(const hs_store *store, hlwq_error *err);
 
+/* The system may begin to read what an extent is made of. */
+void hs_store_ahead(const hs_store *store, uint32_t group, uint32_t extent);
+
+/*
+ * Rows first..first + rows - 1 of a part as fp32 [rows][cols], inputs in their own order and factors applied.  `part`
+ * is one of the table's.  What is not decoded row by row (GPTQ, compressed-tensors) takes room for the whole part.
+ */
+hlwq_status hs_store_rows(hs_store *store, uint32_t group, uint32_t extent, const hs_part *part, uint64_t first,
+                          uint64_t rows, hs_pool *pool, float *out, hlwq_error *err);
+
 /* One extent, group.bytes bytes at `out` (64-byte aligned). `pool` may be NULL. */
 hlwq_status hs_store_load(hs_store *store, uint32_t group, uint32_t extent, hs_pool *pool, bool verify, void *out,
                           hlwq_error *err);

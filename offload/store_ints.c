@@ -112,7 +112,7 @@ static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t step, void *buf
         uint64_t rows = hs_min_u64(step, j->part->rows - first);
         j->first = first;
         HS_TRY(hs_hf_read_ints(hf, j->t, first, rows, buffer, &j->rows, err));
-        hlwq_status st = hs_store_rows(pool, rows, make_some, j, j->status);
+        hlwq_status st = hs_store_run(pool, rows, make_some, j, j->status);
         if (st != HLWQ_OK)
             return hs_fail(err, st, "%s: %s cannot be coded as %s: a weight is not finite or too large", hf->dir,
                            j->t->name, hs_dtype_name(j->part->dtype));

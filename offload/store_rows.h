@@ -10,8 +10,8 @@
 enum { HS_STORE_WORKERS = 256 };
 
 /* Each worker leaves its status in `status`, which is all zero before; the first that is not OK. `pool` may be NULL. */
-static inline hlwq_status hs_store_rows(hs_pool *pool, uint64_t rows, hs_pool_fn fn, void *job,
-                                        const hlwq_status status[HS_STORE_WORKERS])
+static inline hlwq_status hs_store_run(hs_pool *pool, uint64_t rows, hs_pool_fn fn, void *job,
+                                       const hlwq_status status[HS_STORE_WORKERS])
 {
     if (pool)
         hs_pool_run(pool, (uint32_t)rows, 16, fn, job);

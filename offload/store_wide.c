@@ -56,7 +56,7 @@ static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t rows_each, uint
         uint64_t rows = hs_min_u64(rows_each, j->part->rows - first);
         j->first = first;
         HS_TRY(hs_hf_read_wide(hf, j->source, first, rows, raw, err));
-        hlwq_status st = hs_store_rows(pool, rows, make_some, j, j->status);
+        hlwq_status st = hs_store_run(pool, rows, make_some, j, j->status);
         if (st != HLWQ_OK)
             return hs_fail(err, st, "%s: tensor %s: a scale or a weight is not finite, or too large",
                            hf->path[t->data.file], t->name);

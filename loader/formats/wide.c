@@ -157,28 +157,27 @@ hlwq_status hs_hf_read_wide(const hs_hf *hf, const hs_source *s, uint64_t first,
 
 /* ---- widening ------------------------------------------------------------------------------- */
 
-/* Sign, four bits of exponent with bias 7, three of mantissa; no infinities, and all ones is NaN. */
-static float e4m3(uint8_t v)
+/*
+ * Sign, four bits of exponent with bias 7, three of mantissa; no infinities, and all ones is NaN.  The bits stand as
+ * those of an fp32 that is 2^120 too small, also where they are subnormal.
+ */
+static inline float e4m3(uint8_t v)
 {
-    int exponent = v >> 3 & 15, mantissa = v & 7;
-    float f = exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
-    if ((v & 0x7F) == 0x7F)
-        f = NAN;
-    return v & 0x80 ? -f : f;
+    uint32_t bits = (uint32_t)(v & 0x7F) << 20 | (uint32_t)(v & 0x80) << 24;
+    float f;
+    memcpy(&f, &bits, 4);
+    return (v & 0x7F) == 0x7F ? NAN : f * 0x1p120f;
 }
 
 static void widen_fp8(const hs_tensor *t, uint64_t cols, const uint8_t *raw, float *out)
 {
     uint64_t codes, scales;
-    float value[256];
     row_parts(t, cols, &codes, &scales);
-    for (int i = 0; i < 256; i++)
-        value[i] = e4m3((uint8_t)i);
     for (uint64_t c = 0; c < cols; c += HS_BLOCK) {
         float scale;
         hs_to_f32(&scale, raw + codes + c / HS_BLOCK * hs_dtype_bytes(t->ints.scale), t->ints.scale, 1);
         for (uint64_t k = c; k < cols && k < c + HS_BLOCK; k++)
-            out[k] = value[raw[k]] * scale;
+            out[k] = e4m3(raw[k]) * scale;
     }
 }
 

@@ -1,11 +1,12 @@
 /*
- * model/quantize_work.c - files of 64 bytes of header and what was saved.
+ * model/work.c - files of 64 bytes of header and what was saved.
  */
 #define _GNU_SOURCE
-#include "model/quantize_work.h"
+#include "model/work.h"
 
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@ hlwq_status hs_work_open(hs_work *w, const char *output, uint64_t key, hlwq_erro
     size_t bytes = strlen(output) + 8;
     *w = (hs_work){.folder = malloc(bytes), .key = key};
     if (!w->folder)
-        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to quantize");
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to go on later");
     snprintf(w->folder, bytes, "%s.work", output);
     if (mkdir(w->folder, 0777) != 0 && errno != EEXIST)
         return hs_fail(err, HLWQ_ERR_IO, "%s: %s", w->folder, strerror(errno));
@@ -46,7 +47,7 @@ void hs_work_layer_name(char out[HS_WORK_NAME], uint32_t layer)
     snprintf(out, HS_WORK_NAME, "layer-%u", layer);
 }
 
-static char *path_of(const hs_work *w, const char *name)
+char *hs_work_path(const hs_work *w, const char *name)
 {
     size_t bytes = strlen(w->folder) + strlen(name) + 2;
     char *path = malloc(bytes);
@@ -69,7 +70,7 @@ hlwq_status hs_work_save(const hs_work *w, const char *name, const void *a, uint
 {
     hs_output out;
     header h = header_of(w, a, a_bytes, b, b_bytes);
-    char *path = path_of(w, name);
+    char *path = hs_work_path(w, name);
     if (!path)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to save %s", name);
     hlwq_status st = hs_output_open(&out, path, true, err);
@@ -103,7 +104,7 @@ static bool read_all(const hs_work *w, const hs_file *f, void *a, uint64_t a_byt
 bool hs_work_load(const hs_work *w, const char *name, void *a, uint64_t a_bytes, void *b, uint64_t b_bytes)
 {
     hs_file f;
-    char *path = path_of(w, name);
+    char *path = hs_work_path(w, name);
     bool ok = path && hs_file_open(&f, path, NULL) == HLWQ_OK;
     free(path);
     if (!ok)
@@ -113,15 +114,15 @@ bool hs_work_load(const hs_work *w, const char *name, void *a, uint64_t a_bytes,
     return ok;
 }
 
-void hs_work_remove(const hs_work *w, uint32_t layers)
+void hs_work_remove(const hs_work *w)
 {
-    for (uint32_t i = 0; i < layers + 2; i++) {
-        char name[HS_WORK_NAME];
-        hs_work_layer_name(name, i);
-        char *path = path_of(w, i < layers ? name : i == layers ? "streams" : "widths");
-        if (path)
-            unlink(path);
-        free(path);
-    }
+    static const char *const ours[] = {"layer-", "streams", "widths", "extents", HS_WORK_PARTIAL};
+    DIR *d = opendir(w->folder);
+    for (struct dirent *e; d && (e = readdir(d));)
+        for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+            if (strncmp(e->d_name, ours[i], strlen(ours[i])) == 0)
+                unlinkat(dirfd(d), e->d_name, 0);
+    if (d)
+        closedir(d);
     rmdir(w->folder);
 }

@@ -1,11 +1,11 @@
 /*
- * model/quantize_work.h - what a quantize run has finished, in a folder beside its output until that is complete.
+ * model/work.h - what an interrupted convert or quantize goes on from: a folder beside its output.
  *
  * Each file carries the run's key (everything the output depends on, hashed) and a checksum of its own, and appears
  * only when whole: what loads was written by a run that would have gone on to write the same output.
  */
-#ifndef HS_MODEL_QUANTIZE_WORK_H
-#define HS_MODEL_QUANTIZE_WORK_H
+#ifndef HS_MODEL_WORK_H
+#define HS_MODEL_WORK_H
 
 #include "base/error.h"
 
@@ -24,11 +24,15 @@ hlwq_status hs_work_save(const hs_work *w, const char *name, const void *a, uint
 /* False where there is no such file, or it is another run's, of another size, or damaged. */
 bool hs_work_load(const hs_work *w, const char *name, void *a, uint64_t a_bytes, void *b, uint64_t b_bytes);
 
-/* Removes the folder and what was saved in it. */
-void hs_work_remove(const hs_work *w, uint32_t layers);
+/* "FOLDER/NAME", malloc'ed; NULL when memory is gone. */
+char *hs_work_path(const hs_work *w, const char *name);
 
-/* Name of a layer's file. */
+/* Removes what was saved, and the folder if nothing of others' is in it. */
+void hs_work_remove(const hs_work *w);
+
+/* Names: of a layer's file, and of a container in the making. */
 enum { HS_WORK_NAME = 24 };
 void hs_work_layer_name(char out[HS_WORK_NAME], uint32_t layer);
+#define HS_WORK_PARTIAL "partial.hlwq"
 
 #endif

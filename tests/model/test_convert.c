@@ -1,0 +1,269 @@
+/* model/convert_write.c, convert_compare.c: interrupted anywhere, convert goes on to the same bytes; what differs is
+ * found. */
+#define _GNU_SOURCE
+#include "model/convert_write.h"
+#include "tests/support/edit_model.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+static char dir[64], file[80], work[96];
+static hlwq_error err;
+
+typedef struct course {
+    uint32_t steps, stop_at;
+    bool kill;
+} course;
+
+static bool follow(void *user, uint64_t done, uint64_t total)
+{
+    course *c = user;
+    assert_true(done <= total);
+    if (c->steps++ != c->stop_at)
+        return true;
+    if (c->kill)
+        kill(getpid(), SIGKILL);
+    return false;
+}
+
+static hlwq_convert_options options(course *c)
+{
+    hlwq_convert_options o = hlwq_convert_options_default();
+    o.source = dir;
+    o.output = file;
+    o.threads = 2;
+    o.keep_every_bytes = 4096; /* after each extent */
+    o.progress = follow;
+    o.user = c;
+    return o;
+}
+
+/* Uninterrupted; the number of extents. */
+static uint32_t whole(char **data, size_t *bytes)
+{
+    course c = {.stop_at = UINT32_MAX};
+    hlwq_convert_options o = options(&c);
+    CHECK_OK(hlwq_convert(&o, &err), err);
+    *data = edit_read("/tmp", strrchr(file, '/') + 1, bytes);
+    return c.steps;
+}
+
+static void expect(const char *data, size_t bytes)
+{
+    size_t n;
+    char *got = edit_read("/tmp", strrchr(file, '/') + 1, &n);
+    assert_int_equal(n, bytes);
+    assert_memory_equal(got, data, bytes);
+    assert_int_not_equal(access(work, F_OK), 0);
+    free(got);
+    unlink(file);
+}
+
+static void go_on(const char *data, size_t bytes)
+{
+    course c = {.stop_at = UINT32_MAX};
+    hlwq_convert_options o = options(&c);
+    assert_int_not_equal(access(file, F_OK), 0);
+    CHECK_OK(hlwq_convert(&o, &err), err);
+    expect(data, bytes);
+}
+
+static void killed_after_any_extent_it_goes_on_to_the_same_bytes(void **state)
+{
+    (void)state;
+    char *data;
+    size_t bytes;
+    uint32_t n = whole(&data, &bytes);
+    assert_true(n > 8);
+    unlink(file);
+    for (uint32_t at = 0; at < n; at += at < 3 || at + 3 > n ? 1 : 11) {
+        pid_t child = fork();
+        if (child == 0) {
+            course c = {.stop_at = at, .kill = true};
+            hlwq_convert_options o = options(&c);
+            (void)hlwq_convert(&o, NULL);
+            _exit(0);
+        }
+        int how;
+        assert_int_equal(waitpid(child, &how, 0), child);
+        assert_true(WIFSIGNALED(how));
+        go_on(data, bytes);
+    }
+    free(data);
+}
+
+static void stopped_it_says_how_to_go_on(void **state)
+{
+    (void)state;
+    char *data;
+    size_t bytes;
+    whole(&data, &bytes);
+    unlink(file);
+    course c = {.stop_at = 6};
+    hlwq_convert_options o = options(&c);
+    CHECK_FAILS(hlwq_convert(&o, &err), HLWQ_ERR_CANCELLED, err, work);
+    o.bits = 4; /* another output: what is there is no use, and nobody is misled */
+    o.user = &(course){.stop_at = UINT32_MAX};
+    CHECK_OK(hlwq_convert(&o, &err), err);
+    o.bits = 5;
+    o.overwrite = true;
+    CHECK_OK(hlwq_convert(&o, &err), err);
+    expect(data, bytes);
+    /* So little that it is not worth a folder. */
+    c = (course){.stop_at = 2};
+    o = options(&c);
+    o.keep_every_bytes = 0;
+    CHECK_FAILS(hlwq_convert(&o, &err), HLWQ_ERR_CANCELLED, err, "nothing was written");
+    assert_int_not_equal(access(work, F_OK), 0);
+    free(data);
+}
+
+static void a_full_disk_is_a_sentence_and_it_goes_on(void **state)
+{
+    (void)state;
+    char *data;
+    size_t bytes;
+    whole(&data, &bytes);
+    unlink(file);
+    for (size_t room = 4096; room < bytes; room += bytes / 5) {
+        pid_t child = fork();
+        if (child == 0) {
+            course c = {.stop_at = UINT32_MAX};
+            hlwq_convert_options o = options(&c);
+            signal(SIGXFSZ, SIG_IGN);
+            setrlimit(RLIMIT_FSIZE, &(struct rlimit){room, room});
+            hlwq_status st = hlwq_convert(&o, &err);
+            _exit(st == HLWQ_ERR_IO && strstr(err.message, file) ? 7 : 1);
+        }
+        int how;
+        assert_int_equal(waitpid(child, &how, 0), child);
+        assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 7);
+        go_on(data, bytes);
+    }
+    free(data);
+}
+
+static void two_do_not_write_the_same_file(void **state)
+{
+    (void)state;
+    hs_work w;
+    hs_output out;
+    CHECK_OK(hs_work_open(&w, file, 1, &err), err);
+    char *partial = hs_work_path(&w, HS_WORK_PARTIAL);
+    CHECK_OK(hs_output_resume(&out, file, partial, false, &err), err);
+    course c = {.stop_at = UINT32_MAX};
+    hlwq_convert_options o = options(&c);
+    CHECK_FAILS(hlwq_convert(&o, &err), HLWQ_ERR_IO, err, "another process");
+    hs_output_leave(&out);
+    hs_work_remove(&w);
+    hs_work_close(&w);
+    free(partial);
+}
+
+/* ---- comparing ------------------------------------------------------------------------------ */
+
+static hlwq_status compare(const char *source)
+{
+    hs_mem *mem = hs_mem_open(0);
+    hlwq_convert_options o = {.source = source, .output = file};
+    hs_log log = {0};
+    hlwq_status st = hs_convert_compare(&o, mem, NULL, &log, &err);
+    hs_mem_close(mem);
+    return st;
+}
+
+/* One bit of a weight, in a container of the source's own numbers. */
+static void a_weight_that_differs_is_named(void **state)
+{
+    (void)state;
+    static const char *const source[] = {"tests/golden/hlwq-models/hlwq-q5-dense", "tests/golden/qwen35/dense-tied"};
+    for (int i = 0; i < 2; i++) {
+        course c = {.stop_at = UINT32_MAX};
+        hlwq_convert_options o = options(&c);
+        size_t bytes;
+        o.source = source[i];
+        o.bits = 0;
+        o.verify = true;
+        o.overwrite = true;
+        CHECK_OK(hlwq_convert(&o, &err), err);
+        char *data = edit_read("/tmp", strrchr(file, '/') + 1, &bytes);
+        size_t at = bytes / 2;
+        while (!data[at])
+            at++;
+        data[at] ^= 16;
+        FILE *f = fopen(file, "r+b");
+        fseek(f, (long)at, SEEK_SET);
+        fputc(data[at], f);
+        fclose(f);
+        free(data);
+        CHECK_FAILS(compare(source[i]), HLWQ_ERR_FORMAT, err, "layers.");
+        assert_non_null(strstr(err.message, file));
+    }
+    unlink(file);
+}
+
+static void an_error_beyond_its_bound_is_told(void **state)
+{
+    (void)state;
+    course c = {.stop_at = UINT32_MAX};
+    for (uint32_t bits = 2; bits <= 7; bits++) { /* 7: integers */
+        hlwq_convert_options o = options(&c);
+        o.source = "tests/golden/qwen35/dense-tied";
+        o.overwrite = true;
+        o.bits = bits;
+        o.format = bits == 7 ? "I4G64Z" : NULL;
+        o.verify = true;
+        CHECK_OK(hlwq_convert(&o, &err), err);
+    }
+    /* Of another model: same shapes, other weights. */
+    char other[80];
+    snprintf(other, sizeof other, "%s-other", dir);
+    course d = {.stop_at = UINT32_MAX};
+    hlwq_convert_options o = options(&d);
+    o.overwrite = true;
+    CHECK_OK(hlwq_convert(&o, &err), err);
+    CHECK_OK(compare(dir), err);
+    tiny_model_write(other, true);
+    size_t bytes;
+    char *data = edit_read(other, "model.safetensors", &bytes);
+    uint64_t header;
+    memcpy(&header, data, 8);
+    for (size_t i = 8 + header + 3; i < bytes; i += 8)
+        data[i] ^= (char)0x80; /* every second sign */
+    tiny_file(other, "model.safetensors", data, bytes);
+    free(data);
+    assert_int_equal(compare(other), HLWQ_ERR_FORMAT);
+    tiny_model_remove(other);
+    unlink(file);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/hlwq-convert-%d", (int)getpid());
+    snprintf(file, sizeof file, "%s.hlwq", dir);
+    snprintf(work, sizeof work, "%s.work", file);
+    tiny_model_write(dir, true);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tiny_model_remove(dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(killed_after_any_extent_it_goes_on_to_the_same_bytes),
+        cmocka_unit_test(stopped_it_says_how_to_go_on),
+        cmocka_unit_test(a_full_disk_is_a_sentence_and_it_goes_on),
+        cmocka_unit_test(two_do_not_write_the_same_file),
+        cmocka_unit_test(a_weight_that_differs_is_named),
+        cmocka_unit_test(an_error_beyond_its_bound_is_told),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
