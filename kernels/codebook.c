@@ -160,6 +160,34 @@ static hlwq_status check_levels(uint32_t bits, const float *level, hlwq_error *e
     return HLWQ_OK;
 }
 
+/* fp32 numbers by their rank: neighbours are neighbours. */
+static float of_rank(int32_t rank)
+{
+    uint32_t bits = rank < 0 ? 0x80000000u | (uint32_t)-rank : (uint32_t)rank;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+static int32_t rank_of(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    return bits >> 31 ? -(int32_t)(bits & 0x7FFFFFFFu) : (int32_t)bits;
+}
+
+/* The least r for which |r - b| < |r - a| as fp32 computes it: false at a, true at b, and it changes once. */
+static float bound_between(float a, float b)
+{
+    int64_t no = rank_of(a), yes = rank_of(b);
+    while (yes - no > 1) {
+        int64_t middle = no + (yes - no) / 2;
+        float r = of_rank((int32_t)middle);
+        *(fabsf(r - b) < fabsf(r - a) ? &yes : &no) = middle;
+    }
+    return of_rank((int32_t)yes);
+}
+
 hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *level, hlwq_error *err)
 {
     *book = (hs_codebook){.bits = bits};
@@ -188,12 +216,13 @@ hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *leve
     }
 
     book->reach = level[n - 1];
-    uint32_t code = 0;
-    for (uint32_t i = 0; i < 256; i++) { /* the code nearest to the middle of each cell */
-        float r = ((float)i + 0.5f) / 128.0f * book->reach - book->reach;
-        while (code + 1 < n && fabsf(r - level[code + 1]) < fabsf(r - level[code]))
-            code++;
-        book->start[i] = (uint8_t)code;
+    for (uint32_t i = 0; i < sizeof book->bound / sizeof *book->bound; i++)
+        book->bound[i] = i + 1 < n ? bound_between(level[i], level[i + 1]) : NAN;
+    uint32_t below_cell = 0;
+    for (uint32_t i = 0; i < 256; i++) {
+        while (below_cell + 1 < n && hs_level_cell(book, book->bound[below_cell]) < i)
+            below_cell++;
+        book->start[i] = (uint8_t)below_cell;
     }
     return HLWQ_OK;
 }

@@ -62,56 +62,47 @@ void hs_decode_block(const hs_codebook *book, const uint8_t *code, uint16_t norm
         w[j] = w[j] * INVERSE_SQRT_128 * n;
 }
 
-/* Sign (1 = negative) above magnitude. */
-static inline uint32_t split(uint32_t code, uint32_t bits)
+/* `bits` is a constant wherever this is called.  The sign, 1 = negative, stands above the magnitude. */
+static inline __attribute__((always_inline)) void pack(uint32_t bits, const uint8_t *code, uint8_t *low, uint8_t *high)
 {
-    uint32_t half = 1u << (bits - 1);
-    return code >= half ? code - half : half | (half - 1 - code);
-}
-
-/* Byte and bit of weight j in a bit plane: chunk order of base/dtype.h. */
-static inline uint32_t plane_byte(uint32_t j)
-{
-    uint32_t c = j % 16, i = j % 64 / 16;
-    return 4 * i + 2 * (c & 1) + j / 64;
-}
-
-static inline uint32_t plane_bit(uint32_t j)
-{
-    return 7 - (j % 16 >> 1);
-}
-
-/* Byte and shift of weight j in the two-bit plane. */
-static inline uint32_t pair_byte(uint32_t j)
-{
-    return j % 64 / 16 * 8 + j % 8;
-}
-
-static inline uint32_t pair_shift(uint32_t j)
-{
-    return j / 64 * 4 + j % 16 / 8 * 2;
+    const uint8_t half = (uint8_t)(1u << (bits - 1));
+    uint8_t sm[HS_BLOCK];
+    for (uint32_t j = 0; j < HS_BLOCK; j++) {
+        assert(code[j] < 2 * half);
+        sm[j] = (uint8_t)(code[j] >= half ? code[j] - half : half | (half - 1 - code[j]));
+    }
+    if (bits <= 3)
+        for (uint32_t i = 0; i < 4; i++)
+            for (uint32_t k = 0; k < 8; k++) {
+                const uint8_t *w = sm + 16 * i + k;
+                low[8 * i + k] = (uint8_t)((w[0] & 3) | (w[8] & 3) << 2 | (w[64] & 3) << 4 | (w[72] & 3) << 6);
+            }
+    else
+        for (uint32_t j = 0; j < HS_BLOCK / 2; j++)
+            low[j] = (uint8_t)((sm[j] & 15) | (sm[j + 64] & 15) << 4);
+    if (bits == 2 || bits == 4)
+        return;
+    for (uint32_t byte = 0; byte < 16; byte++) { /* chunk order of base/dtype.h */
+        const uint8_t *w = sm + byte % 2 * 64 + byte / 4 * 16 + byte / 2 % 2;
+        uint32_t first = 0, second = 0;
+        for (uint32_t k = 0; k < 8; k++) {
+            first |= (w[2 * k] >> (bits == 3 ? 2 : 4) & 1u) << (7 - k);
+            second |= (w[2 * k] >> 5 & 1u) << (7 - k);
+        }
+        high[byte] = (uint8_t)first;
+        if (bits == 6)
+            high[16 + byte] = (uint8_t)second;
+    }
 }
 
 void hs_pack_block(hs_dtype dtype, const uint8_t *code, uint8_t *low, uint8_t *high)
 {
-    uint32_t bits = hs_dtype_bits(dtype);
-    memset(low, 0, bits <= 3 ? 32 : 64);
-    if (bits == 3 || bits >= 5)
-        memset(high, 0, bits == 6 ? 32 : 16);
-    for (uint32_t j = 0; j < HS_BLOCK; j++) {
-        assert(code[j] < 1u << bits);
-        uint32_t sm = split(code[j], bits);
-        if (bits <= 3)
-            low[pair_byte(j)] |= (uint8_t)((sm & 3) << pair_shift(j));
-        else
-            low[j % 64] |= (uint8_t)((sm & 15) << (j / 64 * 4));
-        uint32_t rest = sm >> (bits <= 3 ? 2 : 4), bit = plane_bit(j), byte = plane_byte(j);
-        if (bits == 3 || bits == 5)
-            high[byte] |= (uint8_t)(rest << bit);
-        if (bits == 6) {
-            high[byte] |= (uint8_t)((rest & 1) << bit);
-            high[16 + byte] |= (uint8_t)((rest >> 1) << bit);
-        }
+    switch (dtype) {
+    case HS_Q2: pack(2, code, low, high); return;
+    case HS_Q3: pack(3, code, low, high); return;
+    case HS_Q4: pack(4, code, low, high); return;
+    case HS_Q5: pack(5, code, low, high); return;
+    default: pack(6, code, low, high);
     }
 }
 

@@ -43,24 +43,32 @@ typedef struct hs_codebook {
      * negative one, as unsigned bytes.  Q6 has k = 128 hi + lo in two: 128 + hi, and lo.
      */
     uint8_t biased[64], biased_low[64];
-    uint8_t start[256]; /* encoder: a code near r, for r cut into 256 equal cells over +-reach */
+    /*
+     * Encoder: bound[i] is the least r that is nearer to level i + 1 than to level i, NaN from the last level on.
+     * start[c] counts the bounds below cell c, r being cut into 256 equal cells over +-reach.
+     */
+    float bound[65];
+    uint8_t start[256];
     float reach;
 } hs_codebook;
 
 /* HLWQ_ERR_FORMAT unless the levels are finite, ascending and symmetric to 1e-6 of the largest. bits 2..6. */
 hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *level, hlwq_error *err);
 
-/* Nearest level, the lower of two that are equally near: a table lands close, two short walks finish. */
+static inline uint32_t hs_level_cell(const hs_codebook *book, float r)
+{
+    float cell = (r / book->reach + 1.0f) * 128.0f;
+    return cell > 255.0f ? 255 : cell > 0.0f ? (uint32_t)cell : 0; /* not a number: 0 */
+}
+
+/* Nearest level, the lower of two that are equally near.  Hardly a cell has two bounds: no branch is a guess. */
 static inline uint8_t hs_nearest_level(const hs_codebook *book, float r)
 {
-    const float *c = book->level;
-    uint32_t last = (1u << book->bits) - 1;
-    float cell = (r / book->reach + 1.0f) * 128.0f;
-    uint32_t i = book->start[cell < 0.0f ? 0 : cell > 255.0f ? 255 : (uint32_t)cell];
-    while (i < last && fabsf(r - c[i + 1]) < fabsf(r - c[i]))
+    uint32_t i = book->start[hs_level_cell(book, r)];
+    i += r >= book->bound[i];
+    i += r >= book->bound[i];
+    while (r >= book->bound[i])
         i++;
-    while (i > 0 && fabsf(r - c[i - 1]) <= fabsf(r - c[i]))
-        i--;
     return (uint8_t)i;
 }
 

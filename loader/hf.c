@@ -140,7 +140,7 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     char *path, **name;
     void *p;
     uint32_t n = 0, file = 0;
-    bool unfinished = false;
+    bool unfinished = false, pickle = false;
     HS_TRY(hs_path_join(&hf->arena, hf->dir, "model.safetensors", &path, err));
     if (hs_path_exists(path))
         return add_shard(hf, "model.safetensors", &file, err);
@@ -150,6 +150,7 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     hlwq_status st = HLWQ_OK;
     for (struct dirent *e; d && st == HLWQ_OK && (e = readdir(d));) {
         unfinished = unfinished || ends_with(e->d_name, ".incomplete");
+        pickle = pickle || ends_with(e->d_name, ".pt") || ends_with(e->d_name, ".bin");
         if (*e->d_name == '.' || !ends_with(e->d_name, ".safetensors")) /* "._x.safetensors" is macOS's own */
             continue;
         if (n == SHARDS_MAX)
@@ -160,6 +161,12 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     if (d)
         closedir(d);
     HS_TRY(st);
+    if (n == 0 && pickle)
+        return hs_fail(
+            err, HLWQ_ERR_UNSUPPORTED,
+            "%s has its weights in a pickle (.pt or .bin, as torchao writes them), which is not read: a pickle "
+            "is a program; save the model as safetensors",
+            hf->dir);
     if (n == 0)
         return hs_fail(err, HLWQ_ERR_IO, "%s has no model.safetensors and no other weights that can be read%s", hf->dir,
                        unfinished ? "; a file ends in .incomplete, so the download is not finished" : "");

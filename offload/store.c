@@ -11,6 +11,7 @@
 #include "offload/store_codes.h"
 #include "offload/store_decode.h"
 #include "offload/store_ints.h"
+#include "offload/store_planes.h"
 #include "offload/store_rows.h"
 #include "offload/store_wide.h"
 
@@ -496,12 +497,12 @@ hlwq_status hs_store_load(hs_store *s, uint32_t g, uint32_t extent, hs_pool *poo
     if (s->is_container) {
         HS_TRY(hs_file_read(&s->container.file, hs_container_offset(&s->container, g, extent), out, group->bytes,
                             s->path, err));
-        return verify ? hs_container_verify(&s->container, g, extent, out, err) : HLWQ_OK;
+        return verify ? hs_store_check(s, g, extent, out, err) : HLWQ_OK;
     }
     memset(out, 0, group->bytes); /* gaps between parts are part of the checksum */
     for (uint32_t i = 0; i < group->n_parts; i++)
         HS_TRY(make_part(s, group, extent, &group->part[i], pool, (uint8_t *)out + group->part[i].offset, err));
-    return HLWQ_OK;
+    return hs_store_check_planes(group, extent, out, s->path, err);
 }
 
 uint64_t hs_store_extent_offset(const hs_store *s, uint32_t group, uint32_t extent)
@@ -523,5 +524,6 @@ hlwq_status hs_store_unchanged(const hs_store *s, hlwq_error *err)
 hlwq_status hs_store_check(const hs_store *s, uint32_t group, uint32_t extent, const void *data, hlwq_error *err)
 {
     assert(s->is_container);
-    return hs_container_verify(&s->container, group, extent, data, err);
+    HS_TRY(hs_container_verify(&s->container, group, extent, data, err));
+    return hs_store_check_planes(&s->table->group[group], extent, data, s->path, err);
 }

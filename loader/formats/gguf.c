@@ -327,7 +327,7 @@ static hlwq_status add_tensor(const source *s, const hs_gguf_tensor *g, const ch
                      .ggml = g->type,
                      .change = change,
                      .rank = g->rank,
-                     .data = {0, g->offset, g->bytes}};
+                     .data = {g->file, g->offset, g->bytes}};
     memcpy(t->dim, g->dim, sizeof t->dim);
     HS_TRY(set_heads(s, t, heads, after_keys));
     if (is_plain && change == HS_CHANGE_NONE && !t->heads.size) {
@@ -432,31 +432,137 @@ static hlwq_status make_texts(source *s, uint64_t *layers, const hs_log *log)
     return HLWQ_OK;
 }
 
-static hlwq_status read_header(source *s, const hs_log *log)
+/* The header of a file, which *text holds: the caller's to free. */
+static hlwq_status parse_file(const source *s, uint32_t file, hs_gguf *gguf, void **text)
 {
     hs_hf *hf = s->hf;
-    const uint64_t bytes = hs_min_u64(hf->file[0].bytes, HEADER_MAX);
-    uint64_t layers = 0;
+    const uint64_t bytes = hs_min_u64(hf->file[file].bytes, HEADER_MAX);
+    HS_TRY(hs_mem_alloc(hf->arena.mem, HS_MEM_TABLE, bytes + 1, "GGUF header", text, s->err));
+    hlwq_status st = hs_file_read(&hf->file[file], 0, *text, bytes, hf->path[file], s->err);
+    return st == HLWQ_OK ? hs_gguf_parse(gguf, *text, bytes, hf->file[file].bytes, hf->path[file], &hf->arena, s->err)
+                         : st;
+}
+
+/* ---- pieces --------------------------------------------------------------------------------- */
+
+enum { PIECE_NAME = 20, PIECES_MAX = 4096 }; /* "-00001-of-00003.gguf" */
+
+/* Where that ending begins, and what it says; NULL if the path has another. */
+static const char *piece_ending(const char *path, uint32_t *number, uint32_t *count)
+{
+    size_t n = strlen(path);
+    int end = 0;
+    unsigned a, b;
+    const char *at = path + n - (n > PIECE_NAME ? PIECE_NAME : 0);
+    if (n <= PIECE_NAME || sscanf(at, "-%5u-of-%5u.gguf%n", &a, &b, &end) != 2 || end != PIECE_NAME)
+        return NULL;
+    *number = a;
+    *count = b;
+    return at;
+}
+
+static hlwq_status piece_path(hs_hf *hf, const char *first, uint32_t number, char **path, hlwq_error *err)
+{
+    uint32_t a, count;
+    char text[PIECE_NAME + 1];
+    const char *at = piece_ending(first, &a, &count);
+    HS_TRY(hs_arena_text(&hf->arena, first, strlen(first), path, err));
+    if (!at)
+        return HLWQ_OK;
+    snprintf(text, sizeof text, "-%05u-of-%05u.gguf", number % 100000, count % 100000);
+    memcpy(*path + (at - first), text, PIECE_NAME);
+    return HLWQ_OK;
+}
+
+/* split.no and split.count are two bytes. */
+static uint32_t small_value(const hs_gguf *g, const char *key)
+{
+    uint16_t v = 0;
+    for (uint32_t i = 0; i < g->n_values; i++)
+        if (strcmp(g->value[i].key, key) == 0 && g->value[i].bytes == 2)
+            memcpy(&v, g->value[i].data, 2);
+    return v;
+}
+
+/* Opens piece `number`, counted from 0, and appends its tensors; *capacity of the list grows. */
+static hlwq_status add_piece(source *s, uint32_t number, uint32_t count, uint64_t *capacity)
+{
+    hs_hf *hf = s->hf;
+    hs_gguf g = {0};
+    void *text = NULL, *p;
+    HS_TRY(piece_path(hf, s->path, number + 1, &hf->path[number], s->err));
+    hlwq_status st = hs_file_open(&hf->file[number], hf->path[number], s->err);
+    if (st != HLWQ_OK)
+        return hs_fail_in(s->err, st, "%s is the first of %u pieces (download not finished?)", s->path, count);
+    hf->n_files = number + 1;
+    st = parse_file(s, number, &g, &text);
+    if (st == HLWQ_OK && (small_value(&g, "split.no") != number || small_value(&g, "split.count") != count))
+        st = hs_fail(s->err, HLWQ_ERR_FORMAT, "%s says that it is piece %u of %u, should be %u of %u", hf->path[number],
+                     small_value(&g, "split.no") + 1, small_value(&g, "split.count"), number + 1, count);
+    uint64_t n = (uint64_t)s->gguf.n_tensors + g.n_tensors;
+    if (st == HLWQ_OK && n > *capacity) {
+        *capacity = 2 * n;
+        st = n < UINT32_MAX / 2 ? hs_arena_array(&hf->arena, *capacity, sizeof(hs_gguf_tensor), &p, s->err)
+                                : hs_fail(s->err, HLWQ_ERR_FORMAT, "%s: %" PRIu64 " tensors are too many", s->path, n);
+        if (st == HLWQ_OK) {
+            memcpy(p, s->gguf.tensor, s->gguf.n_tensors * sizeof(hs_gguf_tensor));
+            s->gguf.tensor = p;
+        }
+    }
+    for (uint32_t i = 0; st == HLWQ_OK && i < g.n_tensors; i++) {
+        s->gguf.tensor[s->gguf.n_tensors] = g.tensor[i];
+        s->gguf.tensor[s->gguf.n_tensors++].file = number;
+    }
+    hs_mem_free(hf->arena.mem, text);
+    return st;
+}
+
+static hlwq_status add_pieces(source *s)
+{
+    hs_hf *hf = s->hf;
+    const uint32_t count = small_value(&s->gguf, "split.count");
+    uint32_t number, named;
+    uint64_t capacity = s->gguf.n_tensors;
+    hs_file *file = hf->file;
+    char **path = hf->path;
     void *p;
-    HS_TRY(hs_mem_alloc(hf->arena.mem, HS_MEM_TABLE, bytes + 1, "GGUF header", &p, s->err));
-    hlwq_status st = hs_file_read(&hf->file[0], 0, p, bytes, s->path, s->err);
-    if (st == HLWQ_OK)
-        st = hs_gguf_parse(&s->gguf, p, bytes, hf->file[0].bytes, s->path, &hf->arena, s->err);
+    if (count <= 1)
+        return HLWQ_OK;
+    if (small_value(&s->gguf, "split.no") != 0 || !piece_ending(s->path, &number, &named) || number != 1 ||
+        named != count || count > PIECES_MAX)
+        return hs_fail(s->err, HLWQ_ERR_FORMAT,
+                       "%s is piece %u of %u, but its name does not end in -00001-of-%05u.gguf, from which the others "
+                       "are found",
+                       s->path, small_value(&s->gguf, "split.no") + 1, count, count);
+    HS_TRY(hs_arena_array(&hf->arena, count, sizeof(hs_file), &p, s->err));
+    memcpy(p, file, sizeof *file);
+    hf->file = p;
+    HS_TRY(hs_arena_array(&hf->arena, count, sizeof(char *), &p, s->err));
+    memcpy(p, path, sizeof *path);
+    hf->path = p;
+    for (uint32_t i = 1; i < count; i++)
+        HS_TRY(add_piece(s, i, count, &capacity));
+    return HLWQ_OK;
+}
+
+static hlwq_status read_header(source *s, const hs_log *log)
+{
+    uint64_t layers = 0;
+    void *text = NULL;
+    hlwq_status st = parse_file(s, 0, &s->gguf, &text);
     const hs_gguf_value *arch = st == HLWQ_OK ? find(s, "general.architecture") : NULL;
-    const hs_gguf_value *split = st == HLWQ_OK ? find(s, "split.count") : NULL;
     uint64_t n = arch && arch->type == STRING && arch->n < sizeof s->arch ? arch->n : 0;
     memcpy(s->arch, n ? (const char *)arch->data : "", n);
     if (st == HLWQ_OK && strcmp(s->arch, "qwen35") != 0 && strcmp(s->arch, "qwen35moe") != 0)
         st = hs_fail(s->err, HLWQ_ERR_UNSUPPORTED,
                      "%s: GGUF of the architecture \"%.30s\", read are qwen35 and qwen35moe", s->path, s->arch);
-    if (st == HLWQ_OK && split && split->bytes == 2 && split->data[0] > 1)
-        st = hs_fail(s->err, HLWQ_ERR_UNSUPPORTED, "%s is one of %u pieces; merge them into one file first", s->path,
-                     split->data[0]);
+    if (st == HLWQ_OK)
+        st = add_pieces(s);
     if (st == HLWQ_OK)
         st = make_texts(s, &layers, log);
     if (st == HLWQ_OK)
         st = list_tensors(s, layers, log);
-    hs_mem_free(hf->arena.mem, p);
+    hs_mem_free(s->hf->arena.mem, text);
     return st;
 }
 
@@ -465,14 +571,14 @@ static hlwq_status open_file(hs_hf *hf, const char *path, const hs_log *log, hlw
     source s = {.hf = hf, .path = path, .err = err};
     char *copy;
     void *p;
-    HS_TRY(hs_arena_text(&hf->arena, path, strlen(path), &copy, err));
+    HS_TRY(piece_path(hf, path, 1, &copy, err)); /* any piece names all of them */
     s.path = hf->dir = hf->text_dir = copy;
     HS_TRY(hs_arena_array(&hf->arena, 1, sizeof(hs_file), &p, err));
     hf->file = p;
     HS_TRY(hs_arena_array(&hf->arena, 1, sizeof(char *), &p, err));
     hf->path = p;
     hf->path[0] = copy;
-    HS_TRY(hs_file_open(&hf->file[0], path, err));
+    HS_TRY(hs_file_open(&hf->file[0], copy, err));
     hf->n_files = 1;
     HS_TRY(read_header(&s, log));
     return hs_hf_check(hf, log, err);

@@ -23,6 +23,7 @@ typedef struct hs_gguf_tensor {
     uint32_t rank, type;
     uint64_t dim[4]; /* as elsewhere: the innermost last */
     uint64_t offset, bytes;
+    uint32_t file; /* of a model in pieces; hs_gguf_parse leaves 0 */
 } hs_gguf_tensor;
 
 typedef struct hs_gguf {

@@ -31,12 +31,27 @@ static hlwq_status take_size(hs_int_config *c, const hs_json *object, const char
     return HLWQ_OK;
 }
 
+/* Some of these have tensors that are named as GPTQ's are, and mean something else. */
+static hlwq_status refuse_method(const char *method, const char *path, hlwq_error *err)
+{
+    static const char *const not_read[] = {"torchao", "bitsandbytes", "awq", "hqq", "quanto", "aqlm", "mxfp4", "exl2"};
+    for (size_t i = 0; i < sizeof not_read / sizeof *not_read; i++)
+        if (strcmp(method, not_read[i]) == 0)
+            return hs_fail(
+                err, HLWQ_ERR_FORMAT,
+                "%s: the weights are of the %s format, which is not read; read are GPTQ, compressed-tensors, "
+                "FP8, HLWQ and EOQ, BF16, and GGUF",
+                path, method);
+    return HLWQ_OK;
+}
+
 static hlwq_status take_config(hs_int_config *c, const hs_json *q, const char *path, hlwq_error *err)
 {
     const char *method = "", *format = "gptq";
     if (hs_json_type_of(q) != HS_JSON_OBJECT)
         return HLWQ_OK;
     HS_TRY(hs_json_take_string(q, "quant_method", HS_OPTIONAL, &method, path, err));
+    HS_TRY(refuse_method(method, path, err));
     snprintf(c->method, sizeof c->method, "%s", method);
     HS_TRY(take_size(c, q, path, err));
     if (strcmp(method, "gptq") == 0) {

@@ -300,9 +300,44 @@ static void weights_that_are_not_numbers_are_refused(void **state)
     CHECK_FAILS(hs_encode_block(&book, v, true, code, &norm, &err), HLWQ_ERR_FORMAT, err, "65504");
 }
 
+/* The definition, by walking over all levels. */
+static uint8_t walk(const hs_codebook *book, float r)
+{
+    uint32_t i = 0, last = (1u << book->bits) - 1;
+    while (i < last && fabsf(r - book->level[i + 1]) < fabsf(r - book->level[i]))
+        i++;
+    return (uint8_t)i;
+}
+
+static void the_nearest_level_is_found_at_every_bound(void **state)
+{
+    (void)state;
+    static const float far[] = {0.0f, -0.0f, 1e-30f, -1e-30f, 11.4f, -11.4f}; /* a block of norm 1 has no more */
+    for (int kind = HS_BOOK_A; kind <= HS_BOOK_CONVERGED; kind++)
+        for (uint32_t bits = 2; bits <= 6; bits++) {
+            float level[64];
+            hs_codebook book;
+            hlwq_error e;
+            hs_book_levels((hs_book_kind)kind, bits, level);
+            CHECK_OK(hs_codebook_init(&book, bits, level, &e), e);
+            for (uint32_t i = 0; i + 1 < 1u << bits; i++) {
+                float r = level[i] / 2 + level[i + 1] / 2;
+                for (int k = 0; k < 8; k++)
+                    r = nextafterf(r, -INFINITY);
+                for (int k = 0; k < 16; k++, r = nextafterf(r, INFINITY))
+                    assert_int_equal(hs_nearest_level(&book, r), walk(&book, r));
+            }
+            for (size_t i = 0; i < sizeof far / sizeof *far; i++)
+                assert_int_equal(hs_nearest_level(&book, far[i]), walk(&book, far[i]));
+            for (int i = -40000; i <= 40000; i++)
+                assert_int_equal(hs_nearest_level(&book, (float)i * 1e-4f), walk(&book, (float)i * 1e-4f));
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_nearest_level_is_found_at_every_bound),
         cmocka_unit_test(books_equal_the_authors),
         cmocka_unit_test(rotation_is_the_sylvester_hadamard_matrix),
         cmocka_unit_test(integer_tables_are_the_published_ones),

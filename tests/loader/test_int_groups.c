@@ -1,4 +1,5 @@
 /* loader/formats/gptq.c, compressed.c, int_groups.c: a module is several tensors, which must agree. */
+#include "loader/formats/int_groups.h"
 #include "tests/support/hf_folder.h"
 
 #define GPTQ "tests/golden/malformed/control-gptq"
@@ -144,6 +145,25 @@ static void the_config_is_believed_only_where_the_files_cannot_say(void **state)
     refuses("exl", "quantize_config.json");
 }
 
+static void formats_that_are_not_read_are_named(void **state)
+{
+    (void)state;
+    static const char *const method[] = {"torchao", "awq", "bitsandbytes"};
+    for (size_t i = 0; i < sizeof method / sizeof *method; i++) {
+        char text[100];
+        hs_int_config c;
+        hs_hf_close(&hf);
+        snprintf(text, sizeof text, "{\"quantization_config\":{\"quant_method\":\"%s\"}}", method[i]);
+        hf = (hs_hf){.dir = dir, .text_dir = dir, .config_text = text, .config_bytes = strlen(text)};
+        hs_arena_init(&hf.arena, mem, HS_MEM_TABLE);
+        CHECK_FAILS(hs_int_config_read(&hf, &c, &err), HLWQ_ERR_FORMAT, err, method[i]);
+        assert_non_null(strstr(err.message, "config.json"));
+    }
+    tiny_file(dir, "model_int4.pt", "x", 1);
+    tiny_file(dir, "config.json", "{}", 2);
+    CHECK_FAILS(folder_list(), HLWQ_ERR_UNSUPPORTED, err, "pickle");
+}
+
 static void no_truncation_opens(void **state)
 {
     (void)state;
@@ -229,6 +249,7 @@ int main(void)
         TEST(a_scale_that_is_not_finite_is_found_when_read),
         TEST(the_config_is_believed_only_where_the_files_cannot_say),
         TEST(no_truncation_opens),
+        TEST(formats_that_are_not_read_are_named),
         TEST(failing_allocations_leak_nothing),
         TEST(tensors_of_a_compressed_module_must_agree),
     };

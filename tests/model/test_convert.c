@@ -2,8 +2,10 @@
  * found. */
 #define _GNU_SOURCE
 #include "model/convert_write.h"
+#include "offload/store_planes.h"
 #include "tests/support/edit_model.h"
 
+#include <math.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -238,6 +240,76 @@ static void an_error_beyond_its_bound_is_told(void **state)
     unlink(file);
 }
 
+/* Numbers that no sound file has, each in a plane of its own, of an extent whose checksum would be right. */
+static void odd_numbers_in_an_extent_are_named(void **state)
+{
+    (void)state;
+    static const char *const format[] = {NULL, "I4G64Z"};
+    for (int i = 0; i < 2; i++) {
+        course c = {.stop_at = UINT32_MAX};
+        hlwq_convert_options o = options(&c);
+        hs_store *store;
+        uint32_t scales = 0, vectors = 0;
+        o.format = format[i];
+        o.overwrite = true;
+        CHECK_OK(hlwq_convert(&o, &err), err);
+        hs_mem *mem = hs_mem_open(0);
+        CHECK_OK(hs_store_open(&store, mem, file, NULL, NULL, &err), err);
+        const hs_table *t = hs_store_table(store);
+        for (uint32_t g = 0; g < t->n_groups; g++) {
+            const hs_group *group = &t->group[g];
+            uint8_t *data = aligned_alloc(4096, group->bytes);
+            CHECK_OK(hs_store_load(store, g, 0, NULL, true, data, &err), err);
+            for (uint32_t k = 0; k < group->n_parts; k++) {
+                const hs_part *p = &group->part[k];
+                char name[256];
+                uint8_t *odd = data + p->offset + (hs_dtype_packed(p->dtype) ? p->planes.norms : p->planes.low),
+                        keep[4];
+                bool vector = hs_role_class_of(p->role) == HS_CLASS_VECTOR;
+                if (!hs_dtype_packed(p->dtype) && !vector)
+                    continue;
+                hs_part_name(name, sizeof name, group, 0, p->role);
+                memcpy(keep, odd, 4);
+                memcpy(odd, vector ? (const uint8_t[]){0, 0, 0xC0, 0x7F} : (const uint8_t[]){0, 0x7C, 0, 0}, 4);
+                CHECK_FAILS(hs_store_check_planes(group, 0, data, file, &err), HLWQ_ERR_FORMAT, err, name);
+                assert_non_null(strstr(err.message, vector                    ? "element 0"
+                                                    : hs_dtype_int4(p->dtype) ? "scale of row 0"
+                                                                              : "norm of row 0"));
+                memcpy(odd, keep, 4);
+                scales += !vector;
+                vectors += vector;
+            }
+            CHECK_OK(hs_store_check_planes(group, 0, data, file, &err), err);
+            free(data);
+        }
+        assert_true(scales > 10 && vectors > 10);
+        hs_store_close(store);
+        hs_mem_close(mem);
+        unlink(file);
+    }
+}
+
+/* Factors of the inputs: not zero, not negative, not infinite. */
+static void factors_must_be_above_zero(void **state)
+{
+    (void)state;
+    static const float bad[] = {0.0f, -1.0f, INFINITY, NAN};
+    hs_group g = {.kind = HS_GROUP_LAYER, .count = 1, .n_parts = 1};
+    g.part[0] = (hs_part){.role = HS_OUT, .rows = 2, .cols = 128, .dtype = HS_Q4, .scaled = true};
+    CHECK_OK(hs_group_place(&g, &err), err);
+    uint8_t *data = calloc(1, g.bytes);
+    float *factor = (float *)(void *)(data + g.part[0].offset + g.part[0].planes.factor);
+    for (int i = 0; i < 128; i++)
+        factor[i] = 1.0f;
+    CHECK_OK(hs_store_check_planes(&g, 0, data, "x.hlwq", &err), err);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        factor[77] = bad[i];
+        CHECK_FAILS(hs_store_check_planes(&g, 0, data, "x.hlwq", &err), HLWQ_ERR_FORMAT, err, "factor of input 77");
+        assert_non_null(strstr(err.message, "x.hlwq: tensor layers.0.linear_attn.out_proj.weight"));
+    }
+    free(data);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -264,6 +336,8 @@ int main(void)
         cmocka_unit_test(two_do_not_write_the_same_file),
         cmocka_unit_test(a_weight_that_differs_is_named),
         cmocka_unit_test(an_error_beyond_its_bound_is_told),
+        cmocka_unit_test(odd_numbers_in_an_extent_are_named),
+        cmocka_unit_test(factors_must_be_above_zero),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -91,6 +91,97 @@ static void heads_norms_and_names_are_put_back(void **state)
     same_model("tests/golden/gguf/tiny-moe.gguf", true, 4.5e-3f);  /* Q8_0: half of 1 / 127, and of its scale */
 }
 
+/* ---- pieces --------------------------------------------------------------------------------- */
+
+static void put_split(hs_text *t, const char *key, uint32_t v)
+{
+    uint64_t n = strlen(key);
+    uint32_t type = 2;
+    hs_text_add(t, (const char *)&n, 8);
+    hs_text_add(t, key, n);
+    hs_text_add(t, (const char *)&type, 4);
+    hs_text_add(t, (const char *)&v, 2);
+}
+
+/* One of `count` pieces of the file: its share of the tensors; the first has all values. */
+static void write_piece(const char *name, const hs_gguf *g, const char *data, uint32_t no, uint32_t count,
+                        uint32_t says)
+{
+    hs_text t = {0}, body = {0};
+    uint32_t from = g->n_tensors * no / count, to = g->n_tensors * (no + 1) / count;
+    uint64_t counts[2] = {to - from, 2 + (no ? 0 : g->n_values)};
+    hs_text_add(&t, "GGUF\3\0\0\0", 8);
+    hs_text_add(&t, (const char *)counts, 16);
+    put_split(&t, "split.no", says);
+    put_split(&t, "split.count", count);
+    for (uint32_t i = 0; !no && i < g->n_values; i++) {
+        const hs_gguf_value *v = &g->value[i];
+        uint64_t n = strlen(v->key);
+        hs_text_add(&t, (const char *)&n, 8);
+        hs_text_add(&t, v->key, n);
+        hs_text_add(&t, (const char *)&v->type, 4);
+        if (v->type == 9)
+            hs_text_add(&t, (const char *)&v->item, 4);
+        if (v->type == 8 || v->type == 9)
+            hs_text_add(&t, (const char *)&v->n, 8);
+        hs_text_add(&t, (const char *)v->data, v->bytes);
+    }
+    for (uint32_t i = from; i < to; i++) {
+        const hs_gguf_tensor *x = &g->tensor[i];
+        uint64_t n = strlen(x->name), at = body.bytes;
+        hs_text_add(&t, (const char *)&n, 8);
+        hs_text_add(&t, x->name, n);
+        hs_text_add(&t, (const char *)&x->rank, 4);
+        for (uint32_t d = x->rank; d-- > 0;)
+            hs_text_add(&t, (const char *)&x->dim[d], 8);
+        hs_text_add(&t, (const char *)&x->type, 4);
+        hs_text_add(&t, (const char *)&at, 8);
+        hs_text_add(&body, data + x->offset, x->bytes);
+        while (body.bytes % 32)
+            hs_text_add(&body, "", 1);
+    }
+    while (t.bytes % 32)
+        hs_text_add(&t, "", 1);
+    hs_text_add(&t, body.data, body.bytes);
+    tiny_file("/tmp", name, t.data, t.bytes);
+    hs_text_close(&t);
+    hs_text_close(&body);
+}
+
+static void a_file_in_pieces_is_the_same_model(void **state)
+{
+    (void)state;
+    enum { PIECES = 3 };
+    char name[PIECES][64], path[256];
+    size_t bytes;
+    char *data = edit_read("tests/golden/gguf", "tiny-moe.gguf", &bytes);
+    hs_gguf g;
+    hs_arena arena;
+    hs_arena_init(&arena, mem, HS_MEM_OTHER);
+    CHECK_OK(hs_gguf_parse(&g, (const uint8_t *)data, bytes, bytes, "x", &arena, &err), err);
+    for (uint32_t i = 0; i < PIECES; i++) {
+        snprintf(name[i], sizeof name[i], "hlwq-piece-%d-%05u-of-%05u.gguf", (int)getpid(), i + 1, PIECES);
+        write_piece(name[i], &g, data, i, PIECES, i);
+    }
+    for (int i = 0; i < 2; i++) { /* any piece names all */
+        snprintf(path, sizeof path, "/tmp/%s", name[i]);
+        same_model(path, true, 4.5e-3f);
+    }
+    hs_store *s;
+    write_piece(name[2], &g, data, 2, PIECES, 1);
+    CHECK_FAILS(hs_store_open(&s, mem, path, NULL, NULL, &err), HLWQ_ERR_FORMAT, err, "piece 2 of 3");
+    snprintf(path, sizeof path, "/tmp/%s", name[2]);
+    unlink(path);
+    snprintf(path, sizeof path, "/tmp/%s", name[0]);
+    CHECK_FAILS(hs_store_open(&s, mem, path, NULL, NULL, &err), HLWQ_ERR_IO, err, "00003-of-00003");
+    for (uint32_t i = 0; i < PIECES; i++) {
+        snprintf(path, sizeof path, "/tmp/%s", name[i]);
+        unlink(path);
+    }
+    hs_arena_close(&arena);
+    free(data);
+}
+
 /* ---- damage --------------------------------------------------------------------------------- */
 
 static hlwq_status parse(const uint8_t *data, uint64_t bytes, uint64_t file_bytes)
@@ -202,6 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(every_block_type_is_what_the_gguf_package_makes_of_it),
         TEST(heads_norms_and_names_are_put_back),
+        TEST(a_file_in_pieces_is_the_same_model),
         TEST(every_truncation_is_refused),
         TEST(damaged_headers_are_refused),
         TEST(what_is_missing_or_unknown_is_named),
