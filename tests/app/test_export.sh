@@ -34,6 +34,18 @@ for format in i4 i4z i4g64 i4g64z; do
         fi
     done
 done
+# Integers of others, mixtures and columns that are not in their order: kept, so the logits are the source's.
+golden=${HLWQ_GOLDEN:-../shared/golden}
+for case in gptq/dense-g128-actorder-sym:i4:gptq gptq/dense-g64-asym-v1:i4g64z:compressed-tensors \
+    gptq/moe-g64-sym:i4g64:compressed-tensors compressed-tensors/moe-g128-sym-export:i4:gptq; do
+    model=$golden/${case%%:*} to=${case##*:} format=${case#*:}
+    [ -d "$model" ] || continue
+    rm -rf "$dir/out"
+    "$program" convert "$model" --to "$to" --bits "${format%:*}" -o "$dir/out" -q || fail "$model --to $to"
+    logits "$model" "$dir/want"
+    logits "$dir/out" "$dir/got"
+    cmp -s "$dir/want" "$dir/got" || fail "$model --to $to: other logits than the source's"
+done
 "$program" convert "$source" --to gptq --bits i4z -o "$dir/no" -q 2>"$dir/err" && fail "gptq with zero points is written"
 grep -q "zero points" "$dir/err" || fail "no sentence: $(cat "$dir/err")"
 "$program" convert "$source" --to gptq -o "$dir/out" -q 2>"$dir/err" && fail "an existing directory is written over"

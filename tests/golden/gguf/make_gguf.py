@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Writes the GGUF fixtures with the gguf package: a small model as llama.cpp's converter would, and blocks with their values.
 
-    make_gguf.py DIR OUT       DIR: the tiny model of tests/support/tiny_model.h as safetensors, dense or a mixture
+    make_gguf.py DIR OUT [TYPE]  DIR: the tiny model of tests/support/tiny_model.h as safetensors, dense or a mixture, or any
+                               other; TYPE of the matrices: F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
     make_gguf.py --blocks OUT  random blocks of every type, and what the package makes of them
 """
 import json, sys
 import numpy as np
 from gguf import GGUFWriter, GGMLQuantizationType as T
 from gguf.quants import quantize, dequantize
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 DIRECT = {
     "self_attn.q_proj.weight": "attn_q.weight", "self_attn.k_proj.weight": "attn_k.weight",
@@ -39,14 +40,46 @@ def blocks(out):
     save_file(tensors, out)
 
 
-def model(source, out):
+def load_file(path):
+    """As the safetensors package does, BF16 too."""
+    raw = np.memmap(path, np.uint8)
+    n = int(raw[:8].view(np.uint64)[0])
+    types, tensors = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}, {}
+    for name, t in json.loads(bytes(raw[8:8 + n])).items():
+        if name != "__metadata__":
+            a, b = (8 + n + x for x in t["data_offsets"])
+            v = np.array(raw[a:b]).view(types[t["dtype"]]).reshape(t["shape"])
+            tensors[name] = (v.astype(np.uint32) << 16).view(np.float32) if t["dtype"] == "BF16" else v
+    return tensors
+
+
+def tokenizer(g, source, vocab):
+    """Tokens, their kinds (3: control) and merges of tokenizer.json, where there is one."""
+    try:
+        t = json.load(open(f"{source}/tokenizer.json"))
+    except FileNotFoundError:
+        return
+    names, kinds = [f"[PAD{i}]" for i in range(vocab)], [5] * vocab
+    for name, i in t["model"]["vocab"].items():
+        names[i], kinds[i] = name, 1
+    for a in t["added_tokens"]:
+        names[a["id"]], kinds[a["id"]] = a["content"], 3
+    g.add_tokenizer_model("gpt2"); g.add_tokenizer_pre("qwen35")
+    g.add_token_list(names); g.add_token_types(kinds)
+    g.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in t["model"]["merges"]])
+
+
+def model(source, out, kind_name=None):
     c = json.load(open(f"{source}/config.json"))
     w = {k.removeprefix("model."): v for k, v in load_file(f"{source}/model.safetensors").items()}
     moe = "num_experts" in c
     arch = "qwen35moe" if moe else "qwen35"
     g = GGUFWriter(out, arch)
     hk, hv, dk, dv = (c[f"linear_{n}"] for n in ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim"))
-    kind = T.Q8_0 if moe else T.F16
+    kind = T[kind_name] if kind_name else T.Q8_0 if moe else T.F16
+    tokenizer(g, source, c["vocab_size"])
+    if kind_name:  # llama.cpp's own programs want it
+        g.add_rope_dimension_sections([11, 11, 10, 0])
     u = lambda key, value: g.add_uint32(f"{arch}.{key}", value)
     g.add_block_count(c["num_hidden_layers"]); g.add_context_length(512); g.add_embedding_length(c["hidden_size"])
     g.add_head_count(c["num_attention_heads"]); g.add_head_count_kv(c["num_key_value_heads"])
@@ -67,7 +100,7 @@ def model(source, out):
         # llama.cpp keeps vectors, routers and rows that are no whole blocks as they are
         if a.ndim < 2 or "conv1d" in name or "gate_inp" in name:
             g.add_tensor(name, a)
-        elif kind == T.F16 or a.shape[-1] % 32:
+        elif kind == T.F16 or a.shape[-1] % 32 and kind != T.BF16:
             g.add_tensor(name, a.astype(np.float16))
         else:
             g.add_tensor(name, quantize(a, kind), raw_dtype=kind)
@@ -107,4 +140,4 @@ def model(source, out):
 if sys.argv[1] == "--blocks":
     blocks(sys.argv[2])
 else:
-    model(sys.argv[1], sys.argv[2])
+    model(*sys.argv[1:4])
