@@ -20,8 +20,9 @@
 
 #define WAITING_MAX (96ull << 20) /* bytes that are made and not written, unless one extent is larger */
 #define AHEAD_MAX (48ull << 20)   /* bytes of extents whose sources are asked for */
-#define KEEP_EVERY (256ull << 20) /* bytes between two notes: little work is lost, and the disk is seldom waited for   \
-                                   */
+#define KEEP_EVERY                                                                                                     \
+    (256ull << 20) /* bytes between two notes: little work is lost, and the disk is seldom waited for                  \
+                    */
 enum { SLOTS = 64 };
 
 typedef struct line {
@@ -63,9 +64,8 @@ static uint64_t key_of(const hs_store *store)
     return XXH3_64bits(part, sizeof part);
 }
 
-static hlwq_status note(line *l, hlwq_error *err)
+static hlwq_status note(line *l, uint64_t finished, hlwq_error *err)
 {
-    uint64_t finished = l->written;
     HS_TRY(hs_container_sync(l->writer, l->hash, err));
     HS_TRY(hs_work_save(&l->work, "extents", &finished, sizeof finished, l->hash, l->n * sizeof *l->hash, err));
     l->kept = true;
@@ -75,16 +75,14 @@ static hlwq_status note(line *l, hlwq_error *err)
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static hlwq_status write_one(line *l, const void *data, uint64_t bytes, hlwq_error *err)
+/* Extent number `i`. */
+static hlwq_status write_one(line *l, uint64_t i, const void *data, uint64_t bytes, hlwq_error *err)
 {
     uint64_t start = hs_now_ns();
     hlwq_status st = hs_container_append(l->writer, data, false, err);
     l->unsaved += bytes;
-    if (st == HLWQ_OK && l->unsaved >= l->keep_every) {
-        l->written++; /* nobody else looks at it while this one is under way, but the note counts it */
-        st = note(l, err);
-        l->written--;
-    }
+    if (st == HLWQ_OK && l->unsaved >= l->keep_every)
+        st = note(l, i + 1, err);
     l->report->write_seconds += (double)(hs_now_ns() - start) * 1e-9;
     l->report->written_bytes += bytes;
     return st;
@@ -99,11 +97,11 @@ static void *write_all(void *user)
             pthread_cond_wait(&l->moved, &l->lock);
         if (l->made == l->written || l->status != HLWQ_OK)
             break;
-        const uint64_t slot = l->written % SLOTS, bytes = l->bytes[slot];
+        const uint64_t at = l->written, slot = at % SLOTS, bytes = l->bytes[slot];
         void *data = l->data[slot];
         pthread_mutex_unlock(&l->lock);
         hlwq_error err = {0};
-        hlwq_status st = write_one(l, data, bytes, &err);
+        hlwq_status st = write_one(l, at, data, bytes, &err);
         hs_mem_free(l->mem, data);
         pthread_mutex_lock(&l->lock);
         l->waiting -= bytes;
@@ -226,7 +224,7 @@ static hlwq_status stopped(line *l, hlwq_status st, hlwq_error *err)
 {
     hlwq_error why;
     if (l->unsaved >= l->keep_every / 4)
-        (void)note(l, &why); /* on a full disk the note before this one holds */
+        (void)note(l, l->written, &why); /* on a full disk the note before this one holds */
     hs_container_leave(l->writer);
     if (!l->kept)
         hs_work_remove(&l->work);
