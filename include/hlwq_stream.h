@@ -315,7 +315,9 @@ HLWQ_API hlwq_status hlwq_template_apply(const hlwq_template *chat, const char *
 typedef enum hlwq_constraint_kind {
     HLWQ_CONSTRAINT_JSON_OBJECT, /* any JSON object; there is no text */
     HLWQ_CONSTRAINT_JSON_SCHEMA, /* values of a JSON Schema */
-    HLWQ_CONSTRAINT_GRAMMAR      /* a grammar written as JSON */
+    HLWQ_CONSTRAINT_GRAMMAR,     /* a grammar written as JSON */
+    HLWQ_CONSTRAINT_CALL /* what follows "<function=NAME>" in a call of a tool, up to and with "</function>"; the text
+                            is the JSON Schema of its arguments */
 } hlwq_constraint_kind;
 
 /*
@@ -372,6 +374,12 @@ HLWQ_API void hlwq_session_get_sampling(const hlwq_session *session, hlwq_sampli
  * or the session is reset or closed.  Without one, tokens are the same to the bit as if there were no constraints.
  */
 HLWQ_API void hlwq_session_set_constraint(hlwq_session *session, hlwq_constraint *constraint);
+
+/*
+ * Text that stands there already counts as the beginning of what the constraint asks for.  HLWQ_ERR_ARG, and nothing
+ * changes, where the constraint has no text that begins so.
+ */
+HLWQ_API hlwq_status hlwq_session_follow(hlwq_session *session, const char *text, size_t bytes, hlwq_error *err);
 
 /* What was sampled since then is all that the constraint asks for; true without one. */
 HLWQ_API bool hlwq_session_satisfied(const hlwq_session *session);

@@ -67,6 +67,8 @@ static hlwq_status build(hlwq_constraint *c, hlwq_constraint_kind kind, const ch
             return err ? err->status = HLWQ_ERR_ARG : HLWQ_ERR_ARG;
         if (kind == HLWQ_CONSTRAINT_GRAMMAR)
             hs_grammar_json(&c->grammar, root);
+        else if (kind == HLWQ_CONSTRAINT_CALL)
+            hs_json_call(&c->grammar, root);
         else
             hs_json_schema(&c->grammar, root);
         hs_json_free(root);
@@ -145,6 +147,16 @@ hlwq_status hs_constraint_allowed(hlwq_constraint *c, uint32_t place, const int3
             if (stop[i] >= 0 && (uint32_t)stop[i] < c->vocab->n_tokens)
                 c->allowed[stop[i] / 64] |= UINT64_C(1) << stop[i] % 64;
     *allowed = c->allowed;
+    return HLWQ_OK;
+}
+
+hlwq_status hs_constraint_follow(hlwq_constraint *c, uint32_t *place, const char *text, size_t bytes, hlwq_error *err)
+{
+    uint32_t next = *place;
+    HS_TRY(hs_matcher_feed(c->matcher, &next, text, bytes, err));
+    if (next == HS_MATCH_DEAD)
+        return hs_fail(err, HLWQ_ERR_ARG, "no text of the constraint goes on with the %zu bytes that are there", bytes);
+    *place = next;
     return HLWQ_OK;
 }
 

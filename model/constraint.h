@@ -25,4 +25,7 @@ uint32_t hs_constraint_tokens(const hlwq_constraint *c);
 /* After token `id`; HLWQ_ERR_ARG if that one may not come. */
 hlwq_status hs_constraint_advance(hlwq_constraint *c, uint32_t *place, int32_t id, hlwq_error *err);
 
+/* After a text; HLWQ_ERR_ARG, and nothing changes, if that may not come. */
+hlwq_status hs_constraint_follow(hlwq_constraint *c, uint32_t *place, const char *text, size_t bytes, hlwq_error *err);
+
 #endif

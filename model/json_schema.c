@@ -12,8 +12,6 @@
 
 enum { VIEWS_MAX = 20000, NESTING_MAX = 200 };
 
-static void build_view(schema_build *b, const schema_view *v, uint32_t from, uint32_t to);
-
 static bool failed(const schema_build *b)
 {
     return b->g->status != HLWQ_OK;
@@ -43,7 +41,7 @@ static uint32_t named_rule(schema_build *b, const hs_json *schema, const char *r
 }
 
 /* All of `list` together; any value if there is none. */
-static void build_list(schema_build *b, const schema_list *list, uint32_t from, uint32_t to)
+void schema_build_list(schema_build *b, const schema_list *list, uint32_t from, uint32_t to)
 {
     if (failed(b))
         return;
@@ -68,7 +66,7 @@ static void build_list(schema_build *b, const schema_list *list, uint32_t from, 
     for (; list; list = list->next)
         schema_absorb(b, v, list->schema);
     b->depth = depth;
-    build_view(b, v, from, to);
+    schema_build_view(b, v, from, to);
     b->depth--;
 }
 
@@ -157,7 +155,7 @@ static void build_branches(schema_build *b, const schema_view *v, uint32_t from,
         uint32_t start = hs_grammar_node(b->g);
         hs_grammar_empty(b->g, from, start);
         if (only) {
-            build_list(b, &one, start, to);
+            schema_build_list(b, &one, start, to);
             continue;
         }
         schema_view *both = schema_alloc(b, sizeof *both);
@@ -185,7 +183,7 @@ static void build_branches(schema_build *b, const schema_view *v, uint32_t from,
         if (++b->views > VIEWS_MAX)
             schema_fail(b, HLWQ_ERR_BUDGET, "it has more than %d schemas in it", VIEWS_MAX);
         schema_absorb(b, both, one.schema);
-        build_view(b, both, start, to);
+        schema_build_view(b, both, start, to);
     }
 }
 
@@ -231,7 +229,7 @@ static uint32_t item_rule(schema_build *b, const schema_view *v)
 {
     uint32_t rule = hs_grammar_rule(b->g, "an item"), before = hs_grammar_build(b->g, rule);
     size_t path = schema_enter(b, "items");
-    build_list(b, v->items, hs_grammar_start(b->g, rule), hs_grammar_end(b->g, rule));
+    schema_build_list(b, v->items, hs_grammar_start(b->g, rule), hs_grammar_end(b->g, rule));
     schema_leave(b, path);
     hs_grammar_build(b->g, before);
     return rule;
@@ -262,7 +260,7 @@ static void build_array(schema_build *b, const schema_view *v, uint32_t from, ui
         }
         if (i < v->n_prefix) {
             size_t path = schema_enter(b, "prefixItems");
-            build_list(b, v->prefix[i], item, after);
+            schema_build_list(b, v->prefix[i], item, after);
             schema_leave(b, path);
         } else {
             hs_grammar_call(g, item, rule, after);
@@ -355,7 +353,7 @@ static void build_property(schema_build *b, const schema_property *p, schema_lis
         end = &(*end)->next;
     *end = p->schemas;
     size_t path = schema_enter(b, "properties"), inner = schema_enter(b, p->name);
-    build_list(b, extra, value, to);
+    schema_build_list(b, extra, value, to);
     schema_leave(b, inner);
     schema_leave(b, path);
 }
@@ -395,7 +393,7 @@ static void build_object(schema_build *b, const schema_view *v, uint32_t from, u
         build_other_name(b, v, name, colon);
         hs_json_open(&b->rules, colon, ':', value);
         size_t path = schema_enter(b, "additionalProperties");
-        build_list(b, extra, value, some);
+        schema_build_list(b, extra, value, some);
         schema_leave(b, path);
     }
     hs_grammar_bytes(g, none, '}', '}', to);
@@ -417,7 +415,7 @@ static unsigned implied_types(const schema_view *v)
 
 /* ---- all of it --------------------------------------------------------------------------------- */
 
-static void build_view(schema_build *b, const schema_view *v, uint32_t from, uint32_t to)
+void schema_build_view(schema_build *b, const schema_view *v, uint32_t from, uint32_t to)
 {
     hs_grammar *g = b->g;
     schema_view any;
@@ -456,6 +454,18 @@ static void build_view(schema_build *b, const schema_view *v, uint32_t from, uin
         build_object(b, v, from, to);
 }
 
+void schema_build_named(schema_build *b)
+{
+    for (; b->n_built < b->n_named && !failed(b); b->n_built++) {
+        const schema_rule *r = &b->named[b->n_built];
+        schema_list one = {.schema = r->schema};
+        uint32_t rule = r->rule;
+        snprintf(b->path, sizeof b->path, "%.100s", r->path);
+        hs_grammar_build(b->g, rule);
+        schema_build_list(b, &one, hs_grammar_start(b->g, rule), hs_grammar_end(b->g, rule));
+    }
+}
+
 void hs_json_schema(hs_grammar *g, const hs_json *schema)
 {
     schema_build b = {.g = g, .root = schema, .path = "#"};
@@ -464,15 +474,8 @@ void hs_json_schema(hs_grammar *g, const hs_json *schema)
     hs_json_rules_init(&b.rules, g);
     hs_grammar_build(g, root);
     schema_list all = {.schema = schema};
-    build_list(&b, &all, hs_grammar_start(g, root), hs_grammar_end(g, root));
-    for (; b.n_built < b.n_named && !failed(&b); b.n_built++) {
-        const schema_rule *r = &b.named[b.n_built];
-        schema_list one = {.schema = r->schema};
-        uint32_t rule = r->rule;
-        snprintf(b.path, sizeof b.path, "%.100s", r->path);
-        hs_grammar_build(g, rule);
-        build_list(&b, &one, hs_grammar_start(g, rule), hs_grammar_end(g, rule));
-    }
+    schema_build_list(&b, &all, hs_grammar_start(g, root), hs_grammar_end(g, root));
+    schema_build_named(&b);
     hs_arena_close(&b.arena);
 }
 

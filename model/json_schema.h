@@ -19,4 +19,10 @@ void hs_json_schema(hs_grammar *g, const hs_json *schema);
 /* Any object. */
 void hs_json_object(hs_grammar *g);
 
+/*
+ * The arguments of a call in the syntax of Qwen3.5, where `schema` describes them: what follows "<function=NAME>", up
+ * to and with "</function>".  A text stands there as it is, any other value as JSON.  (json_call.c)
+ */
+void hs_json_call(hs_grammar *g, const hs_json *schema);
+
 #endif

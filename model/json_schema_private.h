@@ -86,6 +86,17 @@ void *schema_alloc(schema_build *b, uint64_t bytes);
 size_t schema_enter(schema_build *b, const char *name);
 void schema_leave(schema_build *b, size_t before);
 
+/* ---- json_schema.c --------------------------------------------------------------------------- */
+
+/* A value of the view; of all schemas of a list together (any value if there is none). */
+void schema_build_view(schema_build *b, const schema_view *v, uint32_t from, uint32_t to);
+void schema_build_list(schema_build *b, const schema_list *list, uint32_t from, uint32_t to);
+
+/* The rules of schemas that were referred to, until there are no more of them. */
+void schema_build_named(schema_build *b);
+
+/* ---- json_schema_view.c ---------------------------------------------------------------------- */
+
 void schema_view_init(schema_view *v);
 
 /* What `schema` asks, too. */

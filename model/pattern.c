@@ -356,7 +356,10 @@ static uint32_t anything(pattern *p, uint32_t from)
 {
     uint32_t loop = hs_grammar_node(p->g);
     hs_grammar_empty(p->g, from, loop);
-    hs_json_character(p->rules, loop, loop);
+    if (p->rules)
+        hs_json_character(p->rules, loop, loop);
+    else
+        hs_grammar_characters(p->g, loop, 1, 0x10FFFF, loop);
     return loop;
 }
 
@@ -390,20 +393,30 @@ static void alternatives(pattern *p, uint32_t from, uint32_t to)
     }
 }
 
+static void whole(pattern *p, uint32_t from, uint32_t to)
+{
+    if (p->bytes > PATTERN_MAX) {
+        hs_grammar_fail(p->g, HLWQ_ERR_UNSUPPORTED, "a pattern of %zu bytes, limit %d", p->bytes, PATTERN_MAX);
+        return;
+    }
+    if (memchr(p->text, 0, p->bytes))
+        refuse(p, 0, "a zero byte");
+    else
+        alternatives(p, from, to);
+    if (p->at < p->bytes)
+        refuse(p, p->at, "a ) without its group");
+}
+
 void hs_pattern(hs_json_rules *rules, uint32_t from, const char *text, size_t bytes, uint32_t to)
 {
     set s = {.n = 0};
-    pattern p = {.rules = rules, .g = rules->g, .text = text, .bytes = bytes, .set = &s};
-    if (bytes > PATTERN_MAX) {
-        hs_grammar_fail(rules->g, HLWQ_ERR_UNSUPPORTED, "a pattern of %zu bytes, limit %d", bytes, PATTERN_MAX);
-        return;
-    }
-    if (memchr(text, 0, bytes))
-        refuse(&p, 0, "a zero byte");
-    else
-        alternatives(&p, from, to);
-    if (p.at < p.bytes)
-        refuse(&p, p.at, "a ) without its group");
+    whole(&(pattern){.rules = rules, .g = rules->g, .text = text, .bytes = bytes, .set = &s}, from, to);
+}
+
+void hs_pattern_plain(hs_grammar *g, uint32_t from, const char *text, size_t bytes, uint32_t to)
+{
+    set s = {.n = 0};
+    whole(&(pattern){.g = g, .text = text, .bytes = bytes, .set = &s}, from, to);
 }
 
 void hs_pattern_class(hs_grammar *g, uint32_t from, const char *text, size_t bytes, size_t *at, uint32_t to)

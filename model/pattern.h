@@ -13,6 +13,9 @@
 /* The inside of a string, without its quotes. */
 void hs_pattern(hs_json_rules *rules, uint32_t from, const char *pattern, size_t bytes, uint32_t to);
 
+/* The same over plain UTF-8. */
+void hs_pattern_plain(hs_grammar *g, uint32_t from, const char *pattern, size_t bytes, uint32_t to);
+
 /* One class of characters in brackets, "[a-z]" say, over plain UTF-8; *at is its "[" and then what follows it. */
 void hs_pattern_class(hs_grammar *g, uint32_t from, const char *pattern, size_t bytes, size_t *at, uint32_t to);
 

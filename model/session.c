@@ -146,6 +146,11 @@ void hlwq_session_set_constraint(hlwq_session *s, hlwq_constraint *constraint)
     s->sampled = -1;
 }
 
+hlwq_status hlwq_session_follow(hlwq_session *s, const char *text, size_t bytes, hlwq_error *err)
+{
+    return s->constraint ? hs_constraint_follow(s->constraint, &s->place, text, bytes, err) : HLWQ_OK;
+}
+
 bool hlwq_session_satisfied(const hlwq_session *s)
 {
     return !s->constraint || hs_constraint_complete(s->constraint, s->place);

@@ -1,4 +1,5 @@
-/* A schema; after a zero byte a text that is followed through it. With a first byte of '!', a grammar instead. */
+/* A schema; after a zero byte a text that is followed through it. With a first byte of '!', a grammar instead;
+ * of '(', the arguments of a call. */
 #include "model/grammar_json.h"
 #include "model/json_schema.h"
 #include "model/matcher.h"
@@ -23,9 +24,9 @@ static void follow(hs_grammar *g, hs_mem *mem, const char *text, size_t bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    bool grammar = size && data[0] == '!';
-    data += grammar;
-    size -= grammar;
+    bool grammar = size && data[0] == '!', call = size && data[0] == '(';
+    data += grammar || call;
+    size -= grammar || call;
     const uint8_t *zero = size ? memchr(data, 0, size) : NULL;
     size_t n = zero ? (size_t)(zero - data) : size;
     hlwq_error err = {0};
@@ -37,6 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     hs_grammar_init(&g, mem, grammar ? HS_GRAMMAR_JSON_DEPTH : HS_SCHEMA_DEPTH, 16, &err);
     if (grammar)
         hs_grammar_json(&g, root);
+    else if (call)
+        hs_json_call(&g, root);
     else
         hs_json_schema(&g, root);
     if (hs_grammar_close_off(&g, "fuzz") == HLWQ_OK)

@@ -562,6 +562,85 @@ static void grammars_in_json(void **state)
             HLWQ_ERR_ARG, err, bad[i].word);
 }
 
+/* ---- calls of tools ---------------------------------------------------------------------------- */
+
+static hlwq_status open_call(const char *schema, hlwq_constraint **c, hlwq_error *err)
+{
+    return hlwq_constraint_open(tokenizer, HLWQ_CONSTRAINT_CALL, schema, strlen(schema), c, err);
+}
+
+static void arguments_of_a_call_are_of_their_schema(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *schema, *text;
+        bool good;
+    } rows[] = {
+#define ONE(schema)                                                                                                    \
+    "{\"type\":\"object\",\"properties\":{\"x\":" schema "},\"required\":[\"x\"],\"additionalProperties\":false}"
+#define X(value) "\n<parameter=x>\n" value "\n</parameter>\n</function>"
+        {"{}", "\n</function>", true},
+        {"{}", "\n</function>\n", true},
+        {"{}", "</function>", false},
+        {ONE("{\"type\":\"string\"}"), X("any <b> \"text\"\n, more </param"), true},
+        {ONE("{\"type\":\"string\"}"), X(""), true},
+        {ONE("{\"type\":\"string\"}"), X("a</parameter>b"), false},
+        {ONE("{\"type\":\"string\"}"), X("a<</parameter>b"), false},
+        {ONE("{\"type\":\"string\"}"), "\n</function>", false},
+        {ONE("{\"type\":\"string\",\"maxLength\":3}"), X("a\xC3\xA4 "), true},
+        {ONE("{\"type\":\"string\",\"maxLength\":3}"), X("abcd"), false},
+        {ONE("{\"type\":\"string\",\"minLength\":2}"), X("a"), false},
+        {ONE("{\"type\":\"string\",\"pattern\":\"^[^x]+$\"}"), X("quote \" is as it is"), true},
+        {ONE("{\"type\":\"string\",\"pattern\":\"^[^x]+$\"}"), X("a<b"), false},
+        {ONE("{\"type\":\"string\",\"pattern\":\"b\"}"), X("abc"), true},
+        {ONE("{\"type\":\"string\",\"format\":\"date\"}"), X("2024-02-28"), true},
+        {ONE("{\"type\":\"integer\",\"minimum\":3,\"maximum\":20}"), X("17"), true},
+        {ONE("{\"type\":\"integer\",\"minimum\":3,\"maximum\":20}"), X("21"), false},
+        {ONE("{\"enum\":[\"red\",\"reed\"]}"), X("reed"), true},
+        {ONE("{\"enum\":[\"red\",\"reed\"]}"), X("ree"), false},
+        {ONE("{\"enum\":[\"red\",\"reed\"]}"), X("\"red\""), false},
+        {ONE("{\"enum\":[1,null]}"), X("null"), true},
+        {ONE("{\"type\":[\"integer\",\"null\"]}"), X("null"), true},
+        {ONE("{\"anyOf\":[{\"type\":\"string\",\"maxLength\":5},{\"type\":\"null\"}]}"), X("null"), true},
+        {ONE("{\"anyOf\":[{\"type\":\"string\",\"maxLength\":5},{\"type\":\"null\"}]}"), X("abcde"), true},
+        {ONE("{\"anyOf\":[{\"type\":\"string\",\"maxLength\":5},{\"type\":\"null\"}]}"), X("abcdef"), false},
+        {ONE("{\"type\":\"object\",\"properties\":{\"k\":{\"type\":\"string\"}},\"required\":[\"k\"]}"),
+         X("{\"k\": \"a\\u003cb\"}"), true},
+        {ONE("{\"type\":\"object\",\"properties\":{\"k\":{\"type\":\"string\"}},\"required\":[\"k\"]}"),
+         X("{\"k\": \"a<b\"}"), false},
+        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"boolean\"},\"b\":{\"$ref\":\"#/$defs/n\"}},"
+         "\"required\":[\"b\"],\"$defs\":{\"n\":{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}}}",
+         "\n<parameter=b>\n[1, 2]\n</parameter>\n</function>", true},
+        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"boolean\"},\"b\":{}},\"required\":[\"b\"]}",
+         "\n<parameter=b>\nx\n</parameter>\n<parameter=a>\ntrue\n</parameter>\n</function>", false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        hlwq_error err;
+        hlwq_constraint *c;
+        if (open_call(rows[i].schema, &c, &err) != HLWQ_OK)
+            fail_msg("%s: %s", rows[i].schema, err.message);
+        if (accepts(c, rows[i].text) != rows[i].good)
+            fail_msg("%s: %s: %d", rows[i].schema, rows[i].text, rows[i].good);
+        hlwq_constraint_close(c);
+    }
+    static const char *const refusals[][2] = {
+        {"{\"type\":\"string\"}", "must be an object"},
+        {ONE("{\"type\":[\"string\",\"integer\"]}"), "other than null"},
+        {ONE("{\"not\":{}}"), "\"not\""},
+        {ONE("{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"number\"}]}"), "other than null"},
+        {ONE("{\"enum\":[\"a\",1]}"), "one of several texts"},
+        {ONE("{\"enum\":[\"<\"]}"), "no text"},
+        {"{\"properties\":{\"a>b\":{}}}", "a name without"},
+    };
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        hlwq_error err;
+        hlwq_constraint *c;
+        hlwq_status st = open_call(refusals[i][0], &c, &err);
+        if (st == HLWQ_OK || !strstr(err.message, refusals[i][1]))
+            fail_msg("%s: %d, %s", refusals[i][0], st, st ? err.message : "");
+    }
+}
+
 static int open_tokenizer(void **state)
 {
     hlwq_error err;
@@ -587,6 +666,7 @@ int main(void)
         cmocka_unit_test(nesting_stops_at_the_limit_and_still_ends),
         cmocka_unit_test(grammars_in_json),
         cmocka_unit_test(json_object_is_any_object),
+        cmocka_unit_test(arguments_of_a_call_are_of_their_schema),
         cmocka_unit_test(masks_equal_a_walk_over_every_token),
         cmocka_unit_test(random_schemas_let_through_what_satisfies_them),
     };
