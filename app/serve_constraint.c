@@ -69,33 +69,35 @@ static void keep(serve_constraints *all, serve_constraint *c)
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-static bool compile(const hlwq_tokenizer *tokenizer, serve_constraint *c, serve_fault *fault)
+static bool compile(const hlwq_tokenizer *tokenizer, serve_constraint *c, const char *param, serve_fault *fault)
 {
+    static const hlwq_constraint_kind kinds[] = {[SERVE_JSON_OBJECT] = HLWQ_CONSTRAINT_JSON_OBJECT,
+                                                 [SERVE_JSON_SCHEMA] = HLWQ_CONSTRAINT_JSON_SCHEMA,
+                                                 [SERVE_CALL_SCHEMA] = HLWQ_CONSTRAINT_CALL};
     hlwq_error err;
-    hlwq_status st =
-        hlwq_constraint_open(tokenizer, c->schema ? HLWQ_CONSTRAINT_JSON_SCHEMA : HLWQ_CONSTRAINT_JSON_OBJECT,
-                             c->schema, c->schema ? strlen(c->schema) : 0, &c->inner, &err);
+    hlwq_status st = hlwq_constraint_open(tokenizer, kinds[c->format], c->schema, c->schema ? strlen(c->schema) : 0,
+                                          &c->inner, &err);
     if (st == HLWQ_OK)
         return true;
-    return serve_refuse(fault, st == HLWQ_ERR_NOMEM ? 500 : 400, "response_format", "%s", err.message);
+    return serve_refuse(fault, st == HLWQ_ERR_NOMEM ? 500 : 400, param, "%s", err.message);
 }
 
-bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenizer, const serve_params *p,
-                          serve_constraint **out, serve_fault *fault)
+bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenizer, serve_format format,
+                          const hs_json *node, const char *param, serve_constraint **out, serve_fault *fault)
 {
     char *schema = NULL;
     *out = NULL;
-    if (p->format == SERVE_TEXT)
+    if (format == SERVE_TEXT)
         return true;
-    if (p->format == SERVE_JSON_SCHEMA) {
+    if (format != SERVE_JSON_OBJECT) {
         hs_text text = {0};
-        hs_json_write(&text, p->schema);
+        hs_json_write(&text, node);
         schema = hs_text_take(&text);
         if (!schema)
             return serve_refuse(fault, 500, NULL, "no memory for the schema");
     }
     pthread_mutex_lock(&all->lock);
-    *out = find(all, p->format, schema);
+    *out = find(all, format, schema);
     pthread_mutex_unlock(&all->lock);
     if (*out) {
         free(schema);
@@ -106,13 +108,13 @@ bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenize
         free(schema);
         return serve_refuse(fault, 500, NULL, "no memory for the schema");
     }
-    *c = (serve_constraint){.format = p->format, .schema = schema, .refs = 1};
-    if (!compile(tokenizer, c, fault)) { /* without the lock: others need not wait */
+    *c = (serve_constraint){.format = format, .schema = schema, .refs = 1};
+    if (!compile(tokenizer, c, param, fault)) { /* without the lock: others need not wait */
         let_go(c);
         return false;
     }
     pthread_mutex_lock(&all->lock);
-    *out = find(all, p->format, schema); /* two may ask at once */
+    *out = find(all, format, schema); /* two may ask at once */
     if (*out)
         let_go(c);
     else

@@ -1,5 +1,6 @@
 /*
- * app/serve_constraint.h - what "response_format" asks for, compiled once for all requests that ask for the same.
+ * app/serve_constraint.h - what "response_format" and tools with "strict" ask for, compiled once for all requests that
+ * ask for the same.
  *
  * Compiling happens on the thread of the request; what was compiled is followed by the engine thread alone.  Any
  * thread may call these.
@@ -23,9 +24,12 @@ typedef struct serve_constraints {
 void serve_constraints_open(serve_constraints *all);
 void serve_constraints_close(serve_constraints *all); /* no request has one any more; before the tokenizer goes */
 
-/* *out is NULL where any text will do; else it is released. False and a refusal where the schema is none of ours. */
-bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenizer, const serve_params *params,
-                          serve_constraint **out, serve_fault *fault);
+/*
+ * *out is NULL where any text will do (SERVE_TEXT); else it is released. False and a refusal, which names the member
+ * `param`, where the schema is none of ours.
+ */
+bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenizer, serve_format format,
+                          const hs_json *schema, const char *param, serve_constraint **out, serve_fault *fault);
 void serve_constraint_release(serve_constraints *all, serve_constraint *c); /* NULL is fine */
 
 /* It failed while it was followed, maybe for what others have made it remember: the next request gets a fresh one. */

@@ -23,6 +23,8 @@ typedef struct slot {
     serve_unit *unit; /* NULL = free */
     bool ready;       /* the prompt has been read */
     bool stalled;     /* the client does not read */
+    uint32_t call;    /* the latest call that was looked at */
+    bool strict;      /* its arguments are held to a schema now */
     int32_t next;     /* chosen, to be appended by the next step */
     uint64_t used;    /* when it was last taken: the longest unused is taken first */
 } slot;
@@ -202,6 +204,47 @@ static void fail(serve_loop *l, slot *k, const hlwq_error *err)
     end(l, k, NULL);
 }
 
+/* ---- calls whose arguments have a schema ------------------------------------------------------ */
+
+static serve_constraint *schema_of_call(const serve_unit *u)
+{
+    const serve_request *r = u->request;
+    for (size_t i = 0; r->strict && i < hs_json_count(r->params.tools); i++) {
+        const hs_json *tool = hs_json_at(r->params.tools, i);
+        const hs_json *name = hs_json_get(hs_json_get(tool, "function"), "name");
+        if (r->strict[i] && u->split.name.data && strcmp(hs_json_string(name, NULL), u->split.name.data) == 0)
+            return r->strict[i];
+    }
+    return NULL;
+}
+
+/* From its name to its end a call of a strict tool has arguments of its schema. False: that failed, and the answer. */
+static bool watch_call(serve_loop *l, slot *k)
+{
+    serve_unit *u = k->unit;
+    hlwq_error err;
+    bool inside = u->split.call == SERVE_CALL_PARAMETERS;
+    if (k->strict && !inside) {
+        hlwq_session_set_constraint(k->session, NULL);
+        k->strict = false;
+    }
+    if (k->call == u->split.calls || !u->request->strict)
+        return true;
+    k->call = u->split.calls;
+    serve_constraint *c = schema_of_call(u);
+    if (!c)
+        return true;
+    hlwq_session_set_constraint(k->session, serve_constraint_inner(c));
+    k->strict = true;
+    hlwq_status st = hlwq_session_follow(k->session, u->split.held.data, u->split.held.bytes, &err);
+    if (st == HLWQ_OK && inside)
+        return true;
+    serve_refuse(&u->request->fault, 500, "tools",
+                 "the model began a call of \"%.100s\" in a way that its schema cannot follow", u->split.name.data);
+    end(l, k, NULL);
+    return false;
+}
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct shown {
@@ -267,7 +310,8 @@ static void read_piece(serve_loop *l, slot *k, bool alone)
     u->first = u->last = serve_now();
     begin(l, u);
     constrain(k, !u->split.thinking);
-    flush(l, u, false);
+    if (watch_call(l, k))
+        flush(l, u, false);
 }
 
 /* ---- making ---------------------------------------------------------------------------------- */
@@ -323,6 +367,8 @@ static bool choose(serve_loop *l, slot *k)
         fail(l, k, &err);
         return false;
     }
+    if (!u->split.stopped && !watch_call(l, k))
+        return false;
     bool full = hlwq_session_position(k->session) + 1 >= l->server->defaults.context;
     if (u->split.stopped || full || (u->limit >= 0 && u->made >= (uint64_t)u->limit)) {
         if (!u->split.stopped) {
@@ -461,7 +507,8 @@ static void seat(serve_loop *l, slot *k, serve_unit *u)
 {
     hlwq_error err;
     k->unit = u;
-    k->ready = k->stalled = false;
+    k->ready = k->stalled = k->strict = false;
+    k->call = 0;
     k->used = ++l->seats;
     u->begun = serve_now();
     u->cached = 0;

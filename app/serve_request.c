@@ -265,30 +265,42 @@ static const char *tool_name(const hs_json *tool)
     return hs_json_type_of(name) == HS_JSON_STRING ? hs_json_string(name, NULL) : NULL;
 }
 
-static bool take_tools(const hs_json *o, serve_params *p, serve_fault *f)
+static bool take_tools(const hs_json *o, serve_params *p, serve_fault *fault)
 {
     const hs_json *tools = member(o, "tools");
     if (!tools)
         return true;
     if (hs_json_type_of(tools) != HS_JSON_ARRAY)
-        return serve_refuse(f, 400, "tools", "\"tools\" must be an array, not %s", kind_of(tools));
+        return serve_refuse(fault, 400, "tools", "\"tools\" must be an array, not %s", kind_of(tools));
     if (hs_json_count(tools) > SERVE_TOOLS)
-        return serve_refuse(f, 400, "tools", "%zu tools, limit %d", hs_json_count(tools), SERVE_TOOLS);
+        return serve_refuse(fault, 400, "tools", "%zu tools, limit %d", hs_json_count(tools), SERVE_TOOLS);
     for (size_t i = 0; i < hs_json_count(tools); i++) {
         const hs_json *type = hs_json_get(hs_json_at(tools, i), "type");
         const char *name = tool_name(hs_json_at(tools, i));
         if (hs_json_type_of(type) != HS_JSON_STRING || strcmp(hs_json_string(type, NULL), "function") != 0)
-            return serve_refuse(f, 400, "tools", "tool %zu is not of type \"function\"", i + 1);
+            return serve_refuse(fault, 400, "tools", "tool %zu is not of type \"function\"", i + 1);
         if (!name || !name_is_plain(name))
-            return serve_refuse(f, 400, "tools",
+            return serve_refuse(fault, 400, "tools",
                                 "tool %zu has no \"function.name\" of at most 128 letters, digits, \"_\", \"-\", \".\"",
                                 i + 1);
+        const hs_json *f = hs_json_get(hs_json_at(tools, i), "function");
+        bool strict = false;
+        if (!take_bool(f, "strict", &strict, fault))
+            return false;
+        if (strict && hs_json_type_of(hs_json_get(f, "parameters")) != HS_JSON_OBJECT)
+            return serve_refuse(fault, 400, "tools", "tool %zu is \"strict\" and has no object \"parameters\"", i + 1);
     }
     if (hs_json_count(tools)) {
         p->tools = tools;
         p->choice = SERVE_TOOLS_AUTO;
     }
     return true;
+}
+
+const hs_json *serve_strict_schema(const hs_json *tools, size_t i)
+{
+    const hs_json *f = hs_json_get(hs_json_at(tools, i), "function"), *strict = hs_json_get(f, "strict");
+    return hs_json_type_of(strict) == HS_JSON_BOOL && hs_json_bool(strict) ? hs_json_get(f, "parameters") : NULL;
 }
 
 static bool take_choice(const hs_json *o, serve_params *p, serve_fault *f)

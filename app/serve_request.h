@@ -38,7 +38,12 @@ bool serve_refuse_error(serve_fault *fault, const hlwq_error *err);
 
 typedef enum serve_kind { SERVE_CHAT, SERVE_COMPLETION } serve_kind;
 typedef enum serve_choice { SERVE_TOOLS_NONE, SERVE_TOOLS_AUTO, SERVE_TOOLS_REQUIRED, SERVE_TOOLS_NAMED } serve_choice;
-typedef enum serve_format { SERVE_TEXT, SERVE_JSON_OBJECT, SERVE_JSON_SCHEMA } serve_format;
+typedef enum serve_format {
+    SERVE_TEXT,
+    SERVE_JSON_OBJECT,
+    SERVE_JSON_SCHEMA,
+    SERVE_CALL_SCHEMA /* arguments of a tool with "strict", never of "response_format" */
+} serve_format;
 
 /* Texts and nodes are lent by the parsed body. */
 typedef struct serve_params {
@@ -64,6 +69,9 @@ typedef struct serve_params {
     serve_format format;
     const hs_json *schema;
 } serve_params;
+
+/* The schema that the arguments of tool `i` must be of; NULL = it is not strict. */
+const hs_json *serve_strict_schema(const hs_json *tools, size_t i);
 
 /* `defaults` are the server's own. */
 bool serve_parse(const hs_json *body, serve_kind kind, const hlwq_sampling *defaults, serve_params *params,

@@ -32,8 +32,10 @@ static void free_request(serve_request *r)
         hlwq_free(u->ids);
     }
     free(r->unit);
-    if (r->constraint)
-        serve_constraint_release(&r->server->constraints, r->constraint);
+    serve_constraint_release(&r->server->constraints, r->constraint);
+    for (size_t i = 0; r->strict && i < hs_json_count(r->params.tools); i++)
+        serve_constraint_release(&r->server->constraints, r->strict[i]);
+    free(r->strict);
     hs_json_free(r->body);
     hs_text_close(&r->out);
     free(r);
@@ -88,6 +90,22 @@ static bool fill_units(serve *s, serve_request *r, serve_fault *f)
     return true;
 }
 
+/* What the arguments of tools with "strict" may be. */
+static bool hold_to_schemas(serve *s, serve_request *r, serve_fault *f)
+{
+    size_t n = hs_json_count(r->params.tools);
+    for (size_t i = 0; i < n; i++) {
+        const hs_json *schema = serve_strict_schema(r->params.tools, i);
+        if (!schema)
+            continue;
+        if (!r->strict && !(r->strict = calloc(n, sizeof *r->strict)))
+            return serve_refuse(f, 500, NULL, "no memory for the tools");
+        if (!serve_constraint_get(&s->constraints, s->tokenizer, SERVE_CALL_SCHEMA, schema, "tools", &r->strict[i], f))
+            return false;
+    }
+    return true;
+}
+
 static bool make_request(serve *s, serve_kind kind, const char *body, size_t bytes, uint64_t client, serve_request *r,
                          serve_fault *f)
 {
@@ -102,7 +120,9 @@ static bool make_request(serve *s, serve_kind kind, const char *body, size_t byt
         return serve_refuse(f, 400, "response_format",
                             "\"response_format\" and \"tools\" together are not offered; \"tool_choice\": \"none\" "
                             "leaves the tools out");
-    if (!serve_constraint_get(&s->constraints, s->tokenizer, &r->params, &r->constraint, f))
+    if (!serve_constraint_get(&s->constraints, s->tokenizer, r->params.format, r->params.schema, "response_format",
+                              &r->constraint, f) ||
+        !hold_to_schemas(s, r, f))
         return false;
     unsigned id = atomic_fetch_add(&s->ids, 1);
     if (!r->params.seeded)

@@ -55,30 +55,89 @@ static size_t white(const char *text, size_t bytes)
     return n;
 }
 
-/* The type that the tools give a parameter: "string", "integer", ...; NULL if they do not say. */
-static const char *type_of(const serve_split *s, const char *key)
+/* ---- what a parameter may be ------------------------------------------------------------------ */
+
+enum { MAY_BE_NULL = 1, MAY_BE_TEXT = 2, MAY_BE_OTHER = 4, REFERENCES_MAX = 8 };
+
+/* What "#/..." names. */
+static const hs_json *find_schema(const hs_json *root, const char *path)
+{
+    char name[NAME_MAX_BYTES];
+    if (*path++ != '#')
+        return NULL;
+    while (root && *path == '/') {
+        size_t n = strcspn(++path, "/");
+        snprintf(name, sizeof name, "%.*s", (int)n, path);
+        root = hs_json_get(root, name);
+        path += n;
+    }
+    return root;
+}
+
+static unsigned kind_of_value(const hs_json *value)
+{
+    hs_json_type t = hs_json_type_of(value);
+    return t == HS_JSON_NULL ? MAY_BE_NULL : t == HS_JSON_STRING ? MAY_BE_TEXT : MAY_BE_OTHER;
+}
+
+static unsigned kind_of_type(const hs_json *type)
+{
+    const char *name = hs_json_type_of(type) == HS_JSON_STRING ? hs_json_string(type, NULL) : "";
+    return strcmp(name, "null") == 0 ? MAY_BE_NULL : strcmp(name, "string") == 0 ? MAY_BE_TEXT : MAY_BE_OTHER;
+}
+
+/* What a schema says of it; 0 = nothing. */
+static unsigned kinds(const hs_json *root, const hs_json *schema, int depth)
+{
+    const hs_json *ref = hs_json_get(schema, "$ref"), *type = hs_json_get(schema, "type");
+    const hs_json *list = hs_json_get(schema, "enum"), *value = hs_json_get(schema, "const");
+    const hs_json *any = hs_json_get(schema, "anyOf");
+    unsigned all = 0, one;
+    if (depth > REFERENCES_MAX)
+        return 0;
+    if (hs_json_type_of(ref) == HS_JSON_STRING)
+        return kinds(root, find_schema(root, hs_json_string(ref, NULL)), depth + 1);
+    if (hs_json_type_of(type) == HS_JSON_STRING)
+        return kind_of_type(type);
+    for (size_t i = 0; i < hs_json_count(type); i++)
+        all |= kind_of_type(hs_json_at(type, i));
+    if (hs_json_type_of(value) != HS_JSON_MISSING)
+        all |= kind_of_value(value);
+    for (size_t i = 0; !all && hs_json_type_of(list) == HS_JSON_ARRAY && i < hs_json_count(list); i++)
+        all |= kind_of_value(hs_json_at(list, i));
+    any = any ? any : hs_json_get(schema, "oneOf");
+    for (size_t i = 0; !type && hs_json_type_of(any) == HS_JSON_ARRAY && i < hs_json_count(any); i++) {
+        if (!(one = kinds(root, hs_json_at(any, i), depth + 1)))
+            return 0;
+        all |= one;
+    }
+    return all;
+}
+
+static unsigned kinds_of(const serve_split *s, const char *key)
 {
     for (size_t i = 0; i < hs_json_count(s->tools); i++) {
         const hs_json *f = hs_json_get(hs_json_at(s->tools, i), "function"), *name = hs_json_get(f, "name");
-        if (hs_json_type_of(name) != HS_JSON_STRING || !s->name.data ||
-            strcmp(hs_json_string(name, NULL), s->name.data) != 0)
-            continue;
-        const hs_json *type =
-            hs_json_get(hs_json_get(hs_json_get(hs_json_get(f, "parameters"), "properties"), key), "type");
-        return hs_json_type_of(type) == HS_JSON_STRING ? hs_json_string(type, NULL) : NULL;
+        const hs_json *schema = hs_json_get(f, "parameters");
+        if (hs_json_type_of(name) == HS_JSON_STRING && s->name.data &&
+            strcmp(hs_json_string(name, NULL), s->name.data) == 0)
+            return kinds(schema, hs_json_get(hs_json_get(schema, "properties"), key), 0);
     }
-    return NULL;
+    return 0;
 }
 
 /* A value as JSON if it is some, and the tools do not call it a text. */
-static bool json_value(const char *text, size_t bytes, const char *type, hs_text *out)
+static bool json_value(const char *text, size_t bytes, unsigned may_be, hs_text *out)
 {
     static const struct {
         const char *python, *json;
     } words[] = {{"True", "true"}, {"False", "false"}, {"None", "null"}};
     hs_text whole = {0};
     hs_json *root = NULL;
-    if (type ? strcmp(type, "string") == 0 : !bytes || !strchr("{[", *text))
+    if (may_be == (MAY_BE_TEXT | MAY_BE_NULL) && (bytes != 4 || memcmp(text, "null", 4) != 0))
+        return false;
+    bool unclear = !may_be || (may_be & MAY_BE_TEXT && may_be & MAY_BE_OTHER);
+    if (unclear ? !bytes || !strchr("{[", *text) : may_be == MAY_BE_TEXT)
         return false;
     for (size_t i = 0; i < 3; i++)
         if (bytes == strlen(words[i].python) && memcmp(text, words[i].python, bytes) == 0) {
@@ -111,7 +170,7 @@ static void give_parameter(serve_split *s, const char *key, size_t key_bytes, co
     hs_text_format(&out, "%s", s->parameters++ ? "," : "{");
     hs_text_json(&out, name, strlen(name));
     hs_text_format(&out, ":");
-    if (!json_value(value, bytes, type_of(s, name), &out))
+    if (!json_value(value, bytes, kinds_of(s, name), &out))
         hs_text_json(&out, value, bytes);
     s->failed |= out.failed;
     if (!out.failed)

@@ -22,7 +22,7 @@ def check(what, ok, seen=""):
 
 class Server:
     def __init__(self, *options, env=None):
-        command = [PROGRAM, "serve", "-m", MODEL, "--port", "0", "--ctx", "512", *options]
+        command = [PROGRAM, "serve", "-m", MODEL, "--port", "0", "--ctx", "1024", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         self.said = []
         for line in self.process.stderr:
@@ -153,6 +153,52 @@ def tools(s):
     check("calls go back into the prompt", status == 200 and "<parameter=city>\nOslo\n</parameter>" in r["prompt"]
           and "<tool_response>\ncold\n</tool_response>" in r["prompt"]
           and "a <b>, <|im_end|> and \\\"more\\\"" in r["prompt"], r)
+
+
+STRICT = {"type": "object", "required": ["c", "n", "u"], "properties": {
+    "c": {"type": "string", "pattern": "^[A-Z][a-z]{1,8}$"}, "n": {"type": "integer", "minimum": 1, "maximum": 14},
+    "u": {"anyOf": [{"type": "string", "maxLength": 9}, {"type": "null"}]}}}
+
+
+def strict_tools(s):
+    """Arguments of a strict tool are of its schema, whoever else is answered; those of others are free."""
+    tools = [{"type": "function", "function": {"name": "get_weather", "strict": True, "parameters": STRICT}}]
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    got = [None] * 4
+
+    def one(i):
+        got[i] = s.ask("/v1/chat/completions", chat("Weather?", tools=tools, tool_choice=named, max_tokens=150, seed=i,
+                                                    temperature=1.2, parallel_tool_calls=False))
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for status, r in got:
+        try:
+            a = json.loads(r["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"])
+            check("arguments of their schema", list(a) == STRICT["required"] and re.fullmatch("[A-Z][a-z]{1,8}", a["c"])
+                  and type(a["n"]) is int and 1 <= a["n"] <= 14 and (a["u"] is None or len(a["u"]) <= 9), r)
+            check("and the call ends it", r["choices"][0]["finish_reason"] == "tool_calls", r)
+        except (KeyError, ValueError, TypeError) as e:
+            check(f"a strict call: {e!r}", False, r)
+    body = chat("Weather?", tools=tools, tool_choice=named, max_tokens=150, seed=2, temperature=1.2, parallel_tool_calls=False)
+    chunks, ended = events(s.raw("POST", "/v1/chat/completions", {**body, "stream": True})[1])
+    streamed = "".join(t["function"].get("arguments", "") for d in chunks for c in d["choices"]
+                       for t in c["delta"].get("tool_calls", []))
+    check("a strict call streams as it comes whole", ended and streamed == got[2][1]["choices"][0]["message"]["tool_calls"][0][
+        "function"]["arguments"], (streamed, got[2]))
+    loose = [{"type": "function", "function": {**tools[0]["function"], "strict": False}}]
+    status, r = s.ask("/v1/chat/completions", {**body, "tools": loose, "max_tokens": 30})
+    check("without strict they are free", status == 200, r)
+    for parameters, word in ((None, "strict"), ({"type": "object", "properties": {"x": {"not": {}}}}, '"not"'),
+                             ({"type": "object", "properties": {"x": {"type": ["string", "number"]}}}, "null"),
+                             ({"type": "string"}, "object")):
+        function = {"name": "f", "strict": True, **({"parameters": parameters} if parameters else {})}
+        status, r = s.ask("/v1/chat/completions", chat("x", tools=[{"type": "function", "function": function}]))
+        check("a strict schema that is not supported is refused", status == 400 and word in r["error"]["message"]
+              and r["error"]["param"] == "tools", r)
 
 
 PERSON = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[A-Z][a-z]{1,8}$"},
@@ -409,7 +455,7 @@ def pages(s):
     check("a page that needs nothing else", not re.search(rb'(src|href)="(?!data:)', text))
     check("health", json.loads(s.raw("GET", "/health")[1]) == {"status": "ok"})
     check("models", json.loads(s.raw("GET", "/v1/models")[1])["data"][0]["id"] == "demo-q5")
-    check("props", json.loads(s.raw("GET", "/props")[1])["n_ctx"] == 512)
+    check("props", json.loads(s.raw("GET", "/props")[1])["n_ctx"] == 1024)
     metrics = s.raw("GET", "/metrics")[1].decode()
     for name in ("time_to_first_token_seconds", "inter_token_seconds", "answer_tokens_per_second"):
         rows = re.findall(rf'^hlwq_{name}_bucket\{{le="([^"]+)"\}} (\d+)$', metrics, re.M)
@@ -466,7 +512,7 @@ def ending(s):
 
 
 server = Server()
-for part in (pages, answers, known, tools, schemas, injection, hostile, leaving, together, ending):
+for part in (pages, answers, known, tools, strict_tools, schemas, injection, hostile, leaving, together, ending):
     start = time.time()
     part(server)
     print(f"{part.__name__}: {time.time() - start:.1f} s", flush=True)

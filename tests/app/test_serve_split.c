@@ -4,7 +4,9 @@
 
 static const char tools_json[] =
     "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"s\":{\"type\":\"string\"},"
-    "\"n\":{\"type\":\"integer\"},\"o\":{\"type\":\"object\"},\"b\":{\"type\":\"boolean\"}}}}}]";
+    "\"n\":{\"type\":\"integer\"},\"o\":{\"type\":\"object\"},\"b\":{\"type\":\"boolean\"},"
+    "\"t\":{\"type\":[\"string\",\"null\"]},\"e\":{\"enum\":[\"1\",\"2\"]},\"r\":{\"$ref\":\"#/$defs/i\"},"
+    "\"a\":{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"null\"}]}},\"$defs\":{\"i\":{\"type\":\"integer\"}}}}}]";
 
 static void take(void *user, serve_piece kind, const char *text, size_t bytes)
 {
@@ -73,6 +75,11 @@ static const row rows[] = {
      "\n[call f] {\"s\":\"12\",\"n\":\"x\",\"b\":true,\"o\":{\"k\": [1]}}", true, false, false},
     {"<tool_call><function=f><parameter=o>{\"k\": 1}, 2</parameter></function></tool_call>",
      "\n[call f] {\"o\":\"{\\\"k\\\": 1}, 2\"}", true, false, false},
+    {"<tool_call><function=f><parameter=t>null</parameter><parameter=e>1</parameter><parameter=r>1</parameter>"
+     "<parameter=a>null</parameter></function></tool_call>",
+     "\n[call f] {\"t\":null,\"e\":\"1\",\"r\":1,\"a\":null}", true, false, false},
+    {"<tool_call><function=f><parameter=t>5</parameter><parameter=u>5</parameter></function></tool_call>",
+     "\n[call f] {\"t\":\"5\",\"u\":\"5\"}", true, false, false},
     {"<tool_call>\nno function</tool_call>", "<tool_call>\nno function</tool_call>", true, false, false},
     {"<tool_call>\n<function=", "<tool_call>\n<function=", true, false, false},
     {"<tool_call>\n<function=f>\n<parameter=s>\nhalf", "\n[call f] {\"s\":\"half\"}", true, false, false},
