@@ -24,7 +24,9 @@ typedef struct speed {
     hlwq_engine *engine;
     hlwq_session *session;
     hlwq_model_facts facts;
-    uint32_t prompt, tokens, runs;
+    uint32_t prompt, tokens, runs, depth;
+    uint64_t kv_bytes; /* that a token at that depth reads */
+    double shallow;    /* seconds of attention for a token without it */
     int32_t *ids;
     double prefill[RUNS_MAX], decode[RUNS_MAX]; /* tokens per second */
     hlwq_streaming streaming[2];                /* over all runs: prefill, decode */
@@ -74,9 +76,10 @@ static void take_stages(speed *s, double *sum)
         sum[i] += seconds[i];
 }
 
-static hlwq_status one_run(speed *s, uint32_t run, bool warm_up, hlwq_error *err)
+static hlwq_status one_run(speed *s, uint32_t run, bool warm_up, bool at_depth, hlwq_error *err)
 {
     double unused[HLWQ_STAGE_COUNT] = {0};
+    uint64_t ignored;
     hlwq_streaming from, warm = {0};
     hlwq_session_reset(s->session);
     take_stages(s, unused);
@@ -91,6 +94,8 @@ static hlwq_status one_run(speed *s, uint32_t run, bool warm_up, hlwq_error *err
     take_streaming(s, &from, warm_up ? &warm : &s->streaming[0]);
 
     hlwq_session_reset(s->session);
+    if (s->depth)
+        HS_TRY(hlwq_session_pretend(s->session, at_depth ? s->depth : 1, at_depth ? &s->kv_bytes : &ignored, err));
     if (s->tokens)
         HS_TRY(hlwq_session_eval(s->session, s->ids, 1, NULL, err));
     take_stages(s, unused);
@@ -106,7 +111,10 @@ static hlwq_status one_run(speed *s, uint32_t run, bool warm_up, hlwq_error *err
     took = hs_now_seconds() - start;
     s->decode[run] = app_rate(s->tokens, took);
     s->seconds[1] += warm_up ? 0 : took;
+    memset(unused, 0, sizeof unused);
     take_stages(s, warm_up ? unused : s->stage[1]);
+    if (!at_depth && s->tokens)
+        s->shallow = unused[HLWQ_STAGE_ATTENTION] / s->tokens;
     take_streaming(s, &from, warm_up ? &warm : &s->streaming[1]);
     return HLWQ_OK;
 }
@@ -115,7 +123,7 @@ static hlwq_status open_all(speed *s, hlwq_error *err)
 {
     const app_args *a = s->args;
     HS_TRY(app_model_path(a, &s->path, err));
-    uint32_t most = s->prompt > s->tokens + 1 ? s->prompt : s->tokens + 1;
+    uint32_t most = s->prompt > s->depth + s->tokens + 1 ? s->prompt : s->depth + s->tokens + 1;
     HS_TRY(app_engine_open(a, s->path, app_flag(a, OPT_EXACT), most, &s->engine, err));
     hlwq_engine_facts(s->engine, &s->facts);
     hlwq_session_options o = hlwq_session_options_default(s->engine);
@@ -191,6 +199,12 @@ static void print_streaming(hs_text *t, const speed *s)
     }
 }
 
+/* Of attention, for a token: what the depth costs. */
+static double deeper_seconds(const speed *s)
+{
+    return s->stage[1][HLWQ_STAGE_ATTENTION] / ((double)s->tokens * s->runs) - s->shallow;
+}
+
 static void print_table(hs_text *t, const speed *s)
 {
     double m, l, h;
@@ -213,6 +227,13 @@ static void print_table(hs_text *t, const speed *s)
     if (s->bandwidth > 0)
         hs_text_format(t, "memory read at %.2f GB/s by the same threads; ", s->bandwidth * 1e-9);
     hs_text_format(t, "%u runs, medians\n", s->runs);
+    if (s->depth && s->tokens)
+        hs_text_format(t,
+                       "after %u tokens, keys and values made up: attention takes %.0f us a token longer than after "
+                       "none and reads %.2f MB more, at %.2f GB/s, %.1f %% of memory's\n",
+                       s->depth, deeper_seconds(s) * 1e6, (double)s->kv_bytes * 1e-6,
+                       app_rate(s->kv_bytes, deeper_seconds(s)) * 1e-9,
+                       s->bandwidth > 0 ? 100.0 * app_rate(s->kv_bytes, deeper_seconds(s)) / s->bandwidth : 0.0);
     if (app_text(s->args, OPT_ROUTING, NULL))
         hs_text_format(t, "experts were not chosen by the router, but by %s\n", app_text(s->args, OPT_ROUTING, NULL));
     hlwq_speculation ahead;
@@ -253,6 +274,9 @@ static void print_json(hs_text *t, const speed *s)
     }
     hs_text_format(t, ",\"runs\":%u,\"bytes_per_token\":%" PRIu64 ",\"memory_bytes_per_second\":%.0f", s->runs,
                    s->facts.bytes_per_token, s->bandwidth);
+    if (s->depth && s->tokens)
+        hs_text_format(t, ",\"depth\":{\"tokens\":%u,\"kv_bytes\":%" PRIu64 ",\"attention_us\":%.3f}", s->depth,
+                       s->kv_bytes, deeper_seconds(s) * 1e6);
     for (int k = 0; k < 2; k++) {
         const char *comma = "";
         if (!count[k])
@@ -303,12 +327,15 @@ static hlwq_status run(speed *s, hlwq_error *err)
     s->prompt = (uint32_t)app_number(a, OPT_PROMPT_TOKENS, 512);
     s->tokens = (uint32_t)app_number(a, OPT_PREDICT, 128);
     s->runs = (uint32_t)app_number(a, OPT_RUNS, 5);
+    s->depth = (uint32_t)app_number(a, OPT_DEPTH, 0);
     if (s->prompt == 0 && s->tokens == 0)
         return hs_fail(err, HLWQ_ERR_ARG, "-p 0 and -n 0 leave nothing to measure");
     HS_TRY(open_all(s, err));
-    HS_TRY(one_run(s, 0, true, err));
+    if (s->depth) /* what attention takes without a context */
+        HS_TRY(one_run(s, 0, true, false, err));
+    HS_TRY(one_run(s, 0, true, true, err));
     for (uint32_t i = 0; i < s->runs; i++)
-        HS_TRY(one_run(s, i, false, err));
+        HS_TRY(one_run(s, i, false, true, err));
     s->peak_rss_bytes = app_peak_rss_bytes();
     if (!s->streaming[0].slots && !s->streaming[1].slots) /* a budget has no room for that, and the disk decides */
         HS_TRY(hlwq_engine_bandwidth(s->engine, &s->bandwidth, err));

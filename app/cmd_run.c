@@ -210,6 +210,9 @@ static void summary(const run *r)
              f.load_seconds, s.prompt_tokens, app_rate(s.prompt_tokens, s.prompt_seconds), s.decoded_tokens,
              app_rate(s.decoded_tokens, s.decode_seconds), (double)f.bytes_per_token * 1e-6,
              app_size_text(now_text, now), app_size_text(peak_text, peak));
+    if (s.spilled_bytes)
+        app_note("keys and values: %.2f GB to the file, %.2f GB read back, waited %.2f s for them",
+                 (double)s.spilled_bytes * 1e-9, (double)s.spill_read_bytes * 1e-9, s.spill_wait_seconds);
     drafts(r, s.decoded_tokens);
     hlwq_streaming io;
     hlwq_plan p;
@@ -266,7 +269,9 @@ static hlwq_status report(const run *r, const char *path, hlwq_error *err)
     for (uint32_t i = 0; hlwq_engine_memory_kind(r->engine, i, &kind, &now); i++)
         hs_text_format(&t, "%s\"%s\": %" PRIu64, i ? ", " : "", kind, now);
     hlwq_engine_vram(r->engine, &now, &peak);
-    hs_text_format(&t, "}, \"vram_now_bytes\": %" PRIu64 ", \"vram_peak_bytes\": %" PRIu64 "},\n  ", now, peak);
+    hs_text_format(&t, "}, \"kv_file_bytes\": %" PRIu64 ", \"kv_file_read_bytes\": %" PRIu64, s.spilled_bytes,
+                   s.spill_read_bytes);
+    hs_text_format(&t, ", \"vram_now_bytes\": %" PRIu64 ", \"vram_peak_bytes\": %" PRIu64 "},\n  ", now, peak);
     app_streaming_json(&t, &io);
     hs_text_format(&t, ",\n  ");
     hlwq_speculation ahead;

@@ -72,6 +72,7 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
         o.threads = (uint32_t)args->value[OPT_THREADS].number;
     o.context = (uint32_t)app_number(args, OPT_CTX, 0);
     o.kv = app_kv(args, HLWQ_KV_F16);
+    o.kv_spill = app_text(args, OPT_KV_SPILL, NULL);
     o.trace = app_text(args, OPT_TRACE, NULL);
     o.routing = app_text(args, OPT_ROUTING, NULL);
     o.batch = (uint32_t)app_number(args, OPT_BATCH, 0);

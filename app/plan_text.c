@@ -49,6 +49,11 @@ void app_plan_table(hs_text *t, const hlwq_plan *p)
     else
         row(t, "other weights, all resident", p->slots_bytes);
     row(t, p->card ? "context: tokens, logits" : "context: states, keys and values", p->session_bytes);
+    if (p->kv_bytes && p->slots)
+        hs_text_format(t, "  %-34s %10.1f MiB  of it are lent to the cache until a text needs them\n", "",
+                       (double)p->kv_bytes / 1048576.0);
+    if (p->kv_file_bytes)
+        hs_text_format(t, "  %-34s %10.1f MiB  more, old ones, in a file\n", "", (double)p->kv_file_bytes / 1048576.0);
     hs_text_format(t, "  %-34s %10.1f MiB  %u prompt tokens at once\n", "activations",
                    (double)p->activation_bytes / 1048576.0, p->batch);
     row(t, "tables, tokenizer", p->fixed_bytes);
@@ -60,12 +65,12 @@ static void plan_fields(hs_text *t, const hlwq_plan *p)
     hs_text_format(t,
                    "\"ram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64
                    ", \"trunk_bytes\": %" PRIu64 ", \"slots_bytes\": %" PRIu64 ", \"session_bytes\": %" PRIu64
-                   ", \"activation_bytes\": %" PRIu64 ", \"fixed_bytes\": %" PRIu64
-                   ", \"slots\": %u, \"streamed\": %u, \"slot_bytes\": %" PRIu64 ", \"streamed_bytes\": %" PRIu64
-                   ", \"batch\": %u",
+                   ", \"kv_bytes\": %" PRIu64 ", \"kv_file_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64
+                   ", \"fixed_bytes\": %" PRIu64 ", \"slots\": %u, \"streamed\": %u, \"slot_bytes\": %" PRIu64
+                   ", \"streamed_bytes\": %" PRIu64 ", \"batch\": %u",
                    p->ram_bytes, p->smallest_bytes, p->total_bytes, p->trunk_bytes, p->slots_bytes, p->session_bytes,
-                   p->activation_bytes, p->fixed_bytes, p->slots, p->streamed, p->slot_bytes, p->streamed_bytes,
-                   p->batch);
+                   p->kv_bytes, p->kv_file_bytes, p->activation_bytes, p->fixed_bytes, p->slots, p->streamed,
+                   p->slot_bytes, p->streamed_bytes, p->batch);
     if (p->card)
         hs_text_format(
             t,

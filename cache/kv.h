@@ -1,8 +1,8 @@
 /*
  * cache/kv.h - keys and values of one session: pages of 64 positions for each full-attention layer.
  *
- * All of it is charged when a session opens, so a long text cannot pass the budget later; the system backs a page
- * with memory only when it is first written.  base/kv_format.h says what is in a page.
+ * Pages come as a text grows, in rows: a row is one more page of every layer.  Memory for rows is the caller's, who
+ * adds and drops it; nothing here allocates but the table.  base/kv_format.h says what is in a page.
  *
  * A coded cache keeps every page but the last two in codes, and the newest ones also as fp16, in a ring: a position p
  * reads page b in codes if b + 2 <= p / 64, as fp16 if not.  While a batch is computed both forms of its pages are
@@ -24,11 +24,28 @@ typedef struct hs_kv_shape {
     uint32_t batch;     /* most tokens of one step */
 } hs_kv_shape;
 
-/* Pages lie in `block`, of hs_kv_block_bytes, which is lent. */
+/*
+ * All pages lie in `block`, of hs_kv_block_bytes; or those of a coded cache that are plain in `ring`, of
+ * hs_kv_ring_bytes, and rows of the others are added later.  Either is lent.
+ */
+hlwq_status hs_kv_open_ring(hs_kv **kv, hs_mem *mem, const hs_kv_shape *shape, void *ring, hlwq_error *err);
 hlwq_status hs_kv_open(hs_kv **kv, hs_mem *mem, const hs_kv_shape *shape, void *block, hlwq_error *err);
 void hs_kv_close(hs_kv *kv); /* NULL is fine */
 
-/* Bytes of its pages; and with the table of them. UINT64_MAX if they overflow. */
+/* `rows` more rows, in `block` of as many hs_kv_row_bytes: lent until they, and all after them, are dropped. */
+void hs_kv_add(hs_kv *kv, void *block, uint32_t rows);
+void hs_kv_drop(hs_kv *kv, uint32_t rows); /* so many are left */
+uint32_t hs_kv_rows(const hs_kv *kv);      /* that it has now */
+
+/* Instead of rows that are added: where one page of a layer is, for now. */
+void hs_kv_set(hs_kv *kv, uint32_t layer, uint32_t row, void *page);
+
+/* Rows that a text of `positions` needs. */
+uint32_t hs_kv_rows_for(const hs_kv_shape *shape, uint32_t positions);
+uint64_t hs_kv_row_bytes(const hs_kv_shape *shape);
+uint64_t hs_kv_ring_bytes(const hs_kv_shape *shape); /* 0 of a plain cache */
+
+/* Bytes of all its pages; and with the table of them. UINT64_MAX if they overflow. */
 uint64_t hs_kv_block_bytes(const hs_kv_shape *shape);
 uint64_t hs_kv_bytes(const hs_kv_shape *shape);
 

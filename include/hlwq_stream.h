@@ -123,6 +123,7 @@ typedef struct hlwq_engine_options {
     hlwq_policy policy;     /* LFRU gives way to a fixed set of experts while that is found to be better */
     uint32_t admit;         /* tokens: an expert used once within so many makes room first; 0 = all are alike */
     bool adapt;             /* give memory up while the system runs short of it, and take it back */
+    const char *kv_spill;   /* a folder for old keys and values where a full context does not fit; NULL = none */
     uint64_t prefix_bytes;  /* for states of earlier texts to go back to, see hlwq_session_seek; 0 = none */
     hlwq_draft draft;       /* its sessions compute drafted tokens ahead; HLWQ_DRAFT_OFF by default */
     uint32_t draft_depth;   /* drafts at once, at most 7; 0 = 3 */
@@ -169,6 +170,8 @@ HLWQ_API bool hlwq_engine_memory_kind(const hlwq_engine *engine, uint32_t i, con
 typedef struct hlwq_plan {
     uint64_t ram_bytes; /* the cap */
     uint64_t trunk_bytes, session_bytes, activation_bytes, fixed_bytes, slots_bytes, total_bytes;
+    uint64_t kv_bytes;       /* of session_bytes: taken as texts grow, and in the cache's hands until then */
+    uint64_t kv_file_bytes;  /* beside them, in the folder kv_spill */
     uint64_t smallest_bytes; /* the least cap that works */
     uint64_t slot_bytes, streamed_bytes;
     uint32_t slots, streamed; /* extents kept, and in all; slots 0 = everything is resident */
@@ -419,6 +422,12 @@ HLWQ_API hlwq_status hlwq_session_sample(hlwq_session *session, int32_t *id, boo
  */
 HLWQ_API hlwq_status hlwq_sessions_step(hlwq_session *const *sessions, const int32_t *ids, uint32_t n, hlwq_error *err);
 
+/*
+ * Benchmarks: an empty session is as if `tokens` tokens had been read, with made-up keys and values; *kv_bytes of them
+ * are read for the next token.
+ */
+HLWQ_API hlwq_status hlwq_session_pretend(hlwq_session *session, uint32_t tokens, uint64_t *kv_bytes, hlwq_error *err);
+
 /* The logits [vocab] after the `at`-th token of a call, from 0; false stops it with HLWQ_ERR_CANCELLED. */
 typedef bool (*hlwq_logits_fn)(void *user, size_t at, const float *logits);
 
@@ -440,6 +449,8 @@ typedef struct hlwq_session_stats {
     double prompt_seconds, decode_seconds;
     double prompt_wait_seconds, decode_wait_seconds; /* of these: waiting for weights to be read */
     uint64_t logits_hash;                            /* XXH3-64 over all logits computed so far, in order */
+    uint64_t spilled_bytes, spill_read_bytes;        /* keys and values to the folder kv_spill, and back */
+    double spill_wait_seconds;                       /* with no page to attend to until one was read */
 } hlwq_session_stats;
 
 HLWQ_API void hlwq_session_get_stats(const hlwq_session *session, hlwq_session_stats *stats);

@@ -30,6 +30,16 @@ typedef struct hs_kv_view {
     hs_dtype dtype;      /* of page: F16 or F32 */
     void *const *coded;  /* NULL = all pages are plain */
     hs_kv_layout layout; /* of the coded ones */
+
+    /*
+     * Pages 0..away-1, coded ones of a coded cache, are not in memory but come some at a time, in order: next says that
+     * pages from..*end-1 can be read until it is called again. Only where stages work on ordinary memory.
+     */
+    uint32_t away;
+    hlwq_status (*next)(void *user, uint32_t from, uint32_t *end, hlwq_error *err);
+    void *user;
+    uint32_t from, end; /* inner loops: only these pages, if end is not 0; what is not done yet waits in the output, */
+    float *carry;       /* and here [n][group][2] */
 } hs_kv_view;
 
 typedef struct hs_attention {

@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define STR2(x) #x
 #define STR(x) STR2(x)
@@ -99,6 +100,31 @@ static uint64_t mapping_bytes(const hs_table *t)
     return hs_footprint_of(t).streamed_bytes / 128;
 }
 
+/*
+ * The plan; where a full context does not fit beside the least of everything else, with a file for old pages.  Half of
+ * what is left then is for newer ones: each of those is read at every token, experts only where they are chosen.
+ */
+static hlwq_status fit(hlwq_engine *e, hs_plan_input *in, const char *spill, hlwq_error *err)
+{
+    const hs_config *c = &in->table->config;
+    const char *what = hs_store_path(e->store);
+    uint64_t row, rows = hs_states_rows(c, e->kv, e->context, &row), session = in->session_bytes;
+    hlwq_status st = hs_plan_make(&e->plan, in, what, err);
+    if (st != HLWQ_ERR_BUDGET || !spill || e->vram || rows <= HS_HOT_MIN)
+        return st;
+    e->hot = HS_HOT_MIN;
+    in->session_bytes = session - e->planned * hs_states_filed_bytes(c, e->kv, e->context, e->hot);
+    HS_TRY(hs_plan_make(&e->plan, in, what, err));
+    uint64_t left = in->ram_bytes > e->plan.smallest_bytes ? in->ram_bytes - e->plan.smallest_bytes : 0;
+    e->hot += (uint32_t)hs_min_u64(left / 2 / (e->planned * row), rows - HS_HOT_MIN - 1);
+    in->session_bytes = session - e->planned * hs_states_filed_bytes(c, e->kv, e->context, e->hot);
+    e->spill_dir = malloc(strlen(spill) + 1);
+    if (!e->spill_dir)
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for an engine");
+    memcpy(e->spill_dir, spill, strlen(spill) + 1);
+    return hs_plan_make(&e->plan, in, what, err);
+}
+
 static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
     const hs_table *t = hs_store_table(e->store);
@@ -144,11 +170,16 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         if (f.trunk_bytes + f.streamed_bytes > available / 10 * 9 && hs_store_is_container(e->store))
             in.ram_bytes = available / 10 * 9;
     }
-    HS_TRY(hs_plan_make(&e->plan, &in, hs_store_path(e->store), err));
+    HS_TRY(fit(e, &in, o->kv_spill, err));
     uint64_t tail = tail_bytes(e, e->plan.batch); /* counted with what grows with the batch, but it is the session's */
     e->plan.session_bytes += tail;
     e->plan.activation_bytes -= tail;
     hs_mem_set_cap(e->mem, in.ram_bytes);
+    uint64_t first, growth = hs_states_growth(&t->config, e->kv, context, e->hot, &first);
+    if (e->vram) /* everything at once */
+        growth = first = 0;
+    e->lending =
+        (hs_lending){.planned_bytes = e->planned * growth, .first_bytes = e->planned * first, .slots_asked = o->slots};
     if (e->vram)
         hs_mem_set_cap(e->vram, in.vram_bytes - in.reserve_bytes);
     return HLWQ_OK;
@@ -239,6 +270,7 @@ static hlwq_status open_draft_vocab(hlwq_engine *e, const char *path, hlwq_error
 static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
     HS_TRY(open_table(e, o, err));
+    hs_engine_lend(e);
     hs_residency_options r = hs_residency_options_default();
     r.verify = o->verify != HLWQ_VERIFY_OFF;
     r.always = o->verify == HLWQ_VERIFY_ALWAYS;
@@ -329,6 +361,7 @@ void hlwq_engine_close(hlwq_engine *e)
     hs_pool_close(e->pool);
     hs_mem_close(e->mem);
     hs_mem_close(e->vram);
+    free(e->spill_dir);
     free(e);
 }
 
@@ -373,6 +406,10 @@ void hlwq_engine_plan(const hlwq_engine *e, hlwq_plan *plan)
     *plan = (hlwq_plan){.ram_bytes = p->ram_bytes,
                         .trunk_bytes = p->weights.trunk_bytes,
                         .session_bytes = p->session_bytes,
+                        .kv_bytes = e->lending.planned_bytes,
+                        .kv_file_bytes = e->hot ? e->planned * hs_states_filed_bytes(&hs_store_table(e->store)->config,
+                                                                                     e->kv, e->context, e->hot)
+                                                : 0,
                         .activation_bytes = p->activation_bytes,
                         .fixed_bytes = p->fixed_bytes,
                         .slots_bytes = p->slots_bytes,
@@ -424,11 +461,11 @@ hlwq_status hlwq_make_plan(const hlwq_engine_options *options, hlwq_plan *plan, 
 hlwq_status hs_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err)
 {
     const hs_table *t = hs_store_table(e->store);
-    uint32_t slots = hs_plan_slots(&e->plan, t, ram_bytes);
+    uint32_t slots = hs_engine_slots(e, ram_bytes);
     if (!e->plan.slots)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s is resident as a whole: there is nothing to give up",
                        hs_store_path(e->store));
-    if (slots < e->plan.weights.slots_min)
+    if (hs_plan_slots(&e->plan, t, ram_bytes) < e->plan.weights.slots_min) /* once the context is full */
         return hs_fail(err, HLWQ_ERR_BUDGET, "%.1f MiB are too few; the smallest budget that works is %.0fM",
                        (double)ram_bytes / 1048576.0, (double)e->plan.smallest_bytes / 1048576.0 + 1.0);
     if (ram_bytes > hs_mem_cap_bytes(e->mem))

@@ -31,6 +31,15 @@ typedef struct hs_adapt {
     hs_strain strain;
 } hs_adapt;
 
+/* What lend.c knows: bytes of pages of keys and values. */
+typedef struct hs_lending {
+    uint64_t planned_bytes;  /* of the sessions planned for, grown to their ends */
+    uint64_t first_bytes;    /* of them, what they begin with */
+    uint64_t promised_bytes; /* of those that are open, likewise */
+    uint64_t held_bytes;     /* taken so far */
+    uint32_t slots_asked;    /* never more slots than these; 0 = as many as fit */
+} hs_lending;
+
 /* States to go back to: what prefix.c knows. */
 typedef struct hs_mark hs_mark;
 typedef struct hs_prefix {
@@ -58,13 +67,32 @@ struct hlwq_engine {
     hs_draft_mode draft; /* of all sessions */
     uint32_t draft_vocab;
     hlwq_tokenizer text; /* inner NULL if the model has none */
+    uint32_t hot;        /* rows of pages that a session keeps in memory; 0 = all */
+    char *spill_dir;     /* where the others go; NULL = nowhere */
     uint32_t sessions;   /* open now */
     uint32_t planned;    /* that memory is kept for */
     float *rows;         /* [HLWQ_ROWS_MAX][vocab] logits of several sessions; NULL until two step together */
     hs_prefix prefix;
     double load_seconds;
     hs_adapt adapt;
+    hs_lending lending;
 };
+
+/*
+ * What sessions of the plan will grow to is lent from now on, but for their first steps: more slots.  Before residency
+ * is opened.
+ */
+void hs_engine_lend(hlwq_engine *e);
+
+/* Slots for a cap of `ram_bytes`, now. */
+uint32_t hs_engine_slots(const hlwq_engine *e, uint64_t ram_bytes);
+
+/* A session's pages are to be had from now on, and no more. */
+void hs_engine_promise(hlwq_engine *e, hs_states *states);
+void hs_engine_withdraw(hlwq_engine *e, const hs_states *states);
+
+/* Bytes under the cap that nothing holds or was promised. */
+uint64_t hs_engine_unpromised(const hlwq_engine *e);
 
 /* As hlwq_engine_set_budget, but what adapt.c goes back to stays. */
 hlwq_status hs_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err);

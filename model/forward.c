@@ -68,7 +68,10 @@ static hlwq_status mixer_rows(hs_network *net, const step *s, uint32_t i, hlwq_e
     const hs_backend_ops *ops = net->backend->ops;
     hs_kv_view kv[HS_ROWS_MAX];
     hs_delta_state delta[HS_ROWS_MAX];
-    if (layer->full ? !ops->attention_rows : !ops->deltanet_rows)
+    bool away = false;
+    for (uint32_t t = 0; t < s->n; t++)
+        away |= s->states[t]->low > 0;
+    if (layer->full ? !ops->attention_rows || away : !ops->deltanet_rows)
         return mixer_each(net, s, i, err);
     for (uint32_t t = 0; t < s->n; t++) {
         uint32_t at = s->states[t]->index[i];
@@ -189,6 +192,8 @@ static hlwq_status streamed_layer(hs_network *net, const step *s, uint32_t i, hl
 static hlwq_status layers(hs_network *net, const step *s, const int32_t *ids, const hs_tap *tap, hlwq_error *err)
 {
     uint32_t n = s->n;
+    for (uint32_t t = 0; t < (s->rows ? n : 1); t++)
+        HS_TRY(hs_states_reach(s->states[t], s->first[t] + (s->rows ? 1 : n), err));
     uint64_t mark = hs_now_ns();
     HS_TRY(net->backend->ops->embed(net->backend, &net->embed, ids, n, net->x, err));
     spent(net, HLWQ_STAGE_EMBED, &mark);

@@ -27,11 +27,31 @@ uint64_t hs_image_pieces(const hs_image *m)
 hs_piece hs_image_piece(const hs_image *m, uint64_t i)
 {
     if (i == 0)
-        return (hs_piece){m->states->block, m->states->block_bytes};
+        return (hs_piece){m->states->block, m->states->block_bytes, 0, 0};
     uint32_t page = m->first_page + (uint32_t)((i - 1) / m->layers), layer = (uint32_t)((i - 1) % m->layers);
+    hs_kv_format f = hs_kv_format_of(m->states->kv);
+    bool grows = page < m->coded || !hs_kv_is_coded(f), away = grows && hs_states_away(m->states, page);
     if (page < m->coded)
-        return (hs_piece){hs_kv_coded_pages(m->states->kv, layer)[page], m->coded_bytes};
-    return (hs_piece){hs_kv_pages(m->states->kv, layer)[page], m->plain_bytes};
+        return (hs_piece){away ? NULL : hs_kv_coded_pages(m->states->kv, layer)[page], m->coded_bytes, layer, page};
+    return (hs_piece){away ? NULL : hs_kv_pages(m->states->kv, layer)[page], m->plain_bytes, layer, page};
+}
+
+hlwq_status hs_image_get(const hs_image *m, const hs_piece *p, uint64_t offset, void *to, uint64_t bytes,
+                         hlwq_error *err)
+{
+    hs_backend *be = m->states->backend;
+    if (!p->at)
+        return hs_spill_get(m->states->spill, p->layer, p->page, offset, to, bytes, err);
+    return be->ops->get(be, to, (const uint8_t *)p->at + offset, bytes, err);
+}
+
+hlwq_status hs_image_put(const hs_image *m, const hs_piece *p, uint64_t offset, const void *from, uint64_t bytes,
+                         hlwq_error *err)
+{
+    hs_backend *be = m->states->backend;
+    if (!p->at)
+        return hs_spill_put(m->states->spill, p->layer, p->page, offset, from, bytes, err);
+    return be->ops->put(be, (uint8_t *)p->at + offset, from, bytes, err);
 }
 
 uint64_t hs_image_bytes(const hs_image *m)

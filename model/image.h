@@ -18,8 +18,9 @@ typedef struct hs_image {
 } hs_image;
 
 typedef struct hs_piece {
-    void *at;
+    void *at; /* NULL: in the file of the states */
     uint64_t bytes;
+    uint32_t layer, page;
 } hs_piece;
 
 /* All of it; with `tail_only`, without the pages that stay as they are when a text goes on. */
@@ -28,5 +29,11 @@ hs_image hs_image_of(const hs_states *states, uint32_t tokens, bool tail_only);
 uint64_t hs_image_pieces(const hs_image *image);
 hs_piece hs_image_piece(const hs_image *image, uint64_t i);
 uint64_t hs_image_bytes(const hs_image *image);
+
+/* From or to `bytes` bytes of a piece, wherever it is. */
+hlwq_status hs_image_get(const hs_image *image, const hs_piece *piece, uint64_t offset, void *to, uint64_t bytes,
+                         hlwq_error *err);
+hlwq_status hs_image_put(const hs_image *image, const hs_piece *piece, uint64_t offset, const void *from,
+                         uint64_t bytes, hlwq_error *err);
 
 #endif

@@ -4,10 +4,10 @@
 #ifndef HS_MODEL_NETWORK_H
 #define HS_MODEL_NETWORK_H
 
-#include "cache/kv.h"
 #include "cache/trace.h"
 #include "kernels/backend.h"
 #include "model/routes.h"
+#include "model/states.h"
 #include "offload/residency.h"
 
 typedef struct hs_layer {
@@ -63,9 +63,6 @@ void hs_network_close(hs_network *net);
 /* Bytes that hs_network_init takes for a batch, about. */
 uint64_t hs_network_bytes(const hs_table *table, uint32_t batch);
 
-/* Bytes of a session, about: states, keys and values, logits, sampler. */
-uint64_t hs_session_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
-
 /* Points net->expert[id] at weights in memory, for the ids that residency gave. */
 void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id, uint32_t n);
 
@@ -79,35 +76,6 @@ hs_ffn hs_network_bind_expert_at(const hs_network *net, const hs_group *group, c
 
 /* Angles a position turns each pair of rotary dimensions by [rotary_dims / 2]; YaRN where the config asks for it. */
 void hs_rope_frequencies(float *out, const hs_config *config);
-
-/* Everything a text has left behind in a network. */
-typedef struct hs_states {
-    hs_mem *mem;
-    hs_backend *backend;
-    hs_kv *kv;
-    void *block, *pages; /* in the backend's memory */
-    uint64_t block_bytes;
-    hs_delta_state *delta; /* [DeltaNet layers] */
-    uint32_t *index;       /* [layers]: of delta, or of the kv layer */
-    uint32_t kv_width;     /* kv heads * head dim */
-    uint32_t positions;
-    const hs_delta_window *window; /* [DeltaNet layers]: tokens after the first may be taken back; NULL = none may */
-} hs_states;
-
-/* Formats as hs_kv_format_named gives them; at most `batch` tokens a step. */
-hlwq_status hs_states_init(hs_states *states, const hs_config *config, hs_mem *mem, hs_backend *backend,
-                           hs_kv_format kv, uint32_t positions, uint32_t batch, hlwq_error *err);
-void hs_states_close(hs_states *states); /* idempotent for zeroed structs */
-hlwq_status hs_states_reset(hs_states *states, hlwq_error *err);
-
-/* Bytes that hs_states_init charges. */
-uint64_t hs_states_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
-
-/* What a step sees of one attention layer. */
-hs_kv_view hs_states_kv(const hs_states *states, uint32_t layer);
-
-/* Refused where it is none of hlwq_kv's, or the model's heads cannot be cut into blocks of 128. */
-hlwq_status hs_kv_format_named(hs_kv_format *format, hlwq_kv name, const hs_config *config, hlwq_error *err);
 
 /* What a test looks at on the way; NULL fields are not wanted. */
 typedef struct hs_tap {
@@ -143,9 +111,6 @@ hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int
  */
 hlwq_status hs_forward_draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
                              uint32_t n, float *hidden, float *logits, hlwq_error *err);
-
-/* What a step sees of a cache's layer. */
-hs_kv_view hs_kv_view_of(const hs_kv *kv, uint32_t layer, uint32_t width);
 
 /* Weight bytes that decoding one token reads. */
 uint64_t hs_network_token_bytes(const hs_table *table);

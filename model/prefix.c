@@ -91,42 +91,64 @@ static hs_mark *best_mark(const hlwq_session *s, const int32_t *ids, size_t n)
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
-hlwq_status hlwq_session_mark(hlwq_session *s, hlwq_error *err)
+hs_mark_view hs_prefix_last(const hlwq_session *s)
+{
+    const hs_mark *last = NULL;
+    for (const hs_mark *m = s->engine->prefix.first; m; m = m->next)
+        if (m->owner == s && (!last || m->n > last->n))
+            last = m;
+    if (!last)
+        return (hs_mark_view){0};
+    return (hs_mark_view){last->n, last->whole, last->image, hs_prefix_image_bytes(s, last->n)};
+}
+
+uint64_t hs_prefix_image_bytes(const hlwq_session *s, uint32_t n)
+{
+    hs_image image = hs_image_of(&s->states, n, true);
+    return hs_image_bytes(&image);
+}
+
+uint8_t *hs_prefix_add(hlwq_session *s, uint32_t n, bool whole)
 {
     hlwq_engine *e = s->engine;
     hs_prefix *p = &e->prefix;
     void *block;
+    uint64_t bytes = sizeof(hs_mark) + hs_prefix_image_bytes(s, n) + 2 * 4096; /* the allocator's share */
+    if (!make_room(e, bytes))
+        return NULL;
+    if (hs_mem_alloc(e->mem, HS_MEM_STATE, bytes - 2 * 4096, "state to go back to", &block, NULL) != HLWQ_OK)
+        return NULL; /* it would only have saved time */
+    hs_mark *m = block;
+    *m = (hs_mark){.owner = s, .n = n, .whole = whole, .used = ++p->clock, .bytes = bytes, .next = p->first};
+    p->first = m;
+    p->held_bytes += bytes;
+    p->marks++;
+    return m->image;
+}
+
+hlwq_status hlwq_session_mark(hlwq_session *s, hlwq_error *err)
+{
+    hlwq_engine *e = s->engine;
     if (s->broken || !s->n)
         return HLWQ_OK;
     hs_mark *m = mark_at(s, s->n);
     if (m) {
-        m->used = ++p->clock;
+        m->used = ++e->prefix.clock;
         return HLWQ_OK;
     }
     if (s->ahead) /* states are to be those of the text */
         HS_TRY(hs_speculate_settle(s->ahead, err));
     hs_image image = hs_image_of(&s->states, s->n, true);
-    uint64_t bytes = sizeof *m + hs_image_bytes(&image) + 2 * 4096; /* the allocator's share */
-    if (!make_room(e, bytes))
-        return HLWQ_OK;
-    if (hs_mem_alloc(e->mem, HS_MEM_STATE, bytes - 2 * 4096, "state to go back to", &block, NULL) != HLWQ_OK)
-        return HLWQ_OK; /* it would only have saved time */
-    m = block;
-    *m = (hs_mark){.owner = s, .n = s->n, .whole = s->whole && s->n % HS_GRID == 0, .used = ++p->clock, .bytes = bytes};
-    uint8_t *to = m->image;
-    for (uint64_t i = 0; i < hs_image_pieces(&image); i++) {
+    uint8_t *to = hs_prefix_add(s, s->n, s->whole && s->n % HS_GRID == 0);
+    for (uint64_t i = 0; to && i < hs_image_pieces(&image); i++) {
         hs_piece piece = hs_image_piece(&image, i);
-        hlwq_status st = e->backend->ops->get(e->backend, to, piece.at, piece.bytes, err);
+        hlwq_status st = hs_image_get(&image, &piece, 0, to, piece.bytes, err);
         if (st != HLWQ_OK) {
-            hs_mem_free(e->mem, m);
+            drop(e, &e->prefix.first);
             return st;
         }
         to += piece.bytes;
     }
-    m->next = p->first;
-    p->first = m;
-    p->held_bytes += bytes;
-    p->marks++;
     return HLWQ_OK;
 }
 
@@ -135,7 +157,6 @@ hlwq_status hlwq_session_mark(hlwq_session *s, hlwq_error *err)
 /* Pages before the mark that it has no copy of, from its session to `s`. */
 static hlwq_status copy_pages(hlwq_session *s, const hs_mark *m, void *bounce, hlwq_error *err)
 {
-    hs_backend *be = s->engine->backend;
     hs_image from = hs_image_of(&m->owner->states, m->n, false), to = hs_image_of(&s->states, m->n, false);
     hs_image tail = hs_image_of(&s->states, m->n, true);
     uint64_t pieces = 1 + (uint64_t)tail.first_page * to.layers;
@@ -143,8 +164,8 @@ static hlwq_status copy_pages(hlwq_session *s, const hs_mark *m, void *bounce, h
         hs_piece a = hs_image_piece(&from, i), b = hs_image_piece(&to, i);
         for (uint64_t done = 0, n; done < a.bytes; done += n) {
             n = hs_min_u64(a.bytes - done, BOUNCE);
-            HS_TRY(be->ops->get(be, bounce, (uint8_t *)a.at + done, n, err));
-            HS_TRY(be->ops->put(be, (uint8_t *)b.at + done, bounce, n, err));
+            HS_TRY(hs_image_get(&from, &a, done, bounce, n, err));
+            HS_TRY(hs_image_put(&to, &b, done, bounce, n, err));
         }
     }
     memcpy(s->tokens, m->owner->tokens, m->n * sizeof *s->tokens);
@@ -154,8 +175,8 @@ static hlwq_status copy_pages(hlwq_session *s, const hs_mark *m, void *bounce, h
 static hlwq_status restore(hlwq_session *s, hs_mark *m, hlwq_error *err)
 {
     hs_backend *be = s->engine->backend;
-    hlwq_status st = HLWQ_OK;
-    if (m->owner != s) {
+    hlwq_status st = hs_states_reach(&s->states, m->n, err);
+    if (st == HLWQ_OK && m->owner != s) {
         void *bounce;
         HS_TRY(hs_mem_alloc(s->engine->mem, HS_MEM_IO, BOUNCE, "pages of another session", &bounce, err));
         st = copy_pages(s, m, bounce, err);
@@ -203,8 +224,12 @@ hlwq_status hlwq_session_seek(hlwq_session *s, const int32_t *ids, size_t n, siz
     uint32_t same = 0; /* pages of its own that it still reads */
     while (same < s->n && same < m->n && s->tokens[same] == ids[same])
         same++;
+    if (s->states.spill && same > m->n) /* only one page that goes on comes back from the file */
+        same = m->n;
     hs_prefix_cut(s, same);
     hlwq_status st = s->ahead ? hs_speculate_settle(s->ahead, err) : HLWQ_OK;
+    if (st == HLWQ_OK)
+        st = hs_states_trim(&s->states, same, err);
     if (st == HLWQ_OK)
         st = restore(s, m, err);
     if (s->ahead && st == HLWQ_OK)

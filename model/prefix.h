@@ -19,6 +19,21 @@
 uint64_t hs_mark_bytes(const hs_config *config, hs_kv_format kv);
 uint64_t hs_prefix_bytes(uint64_t asked, uint64_t mark_bytes, uint64_t ram_bytes);
 
+/* A mark as a file has it. */
+typedef struct hs_mark_view {
+    uint32_t n; /* 0 = there is none */
+    bool whole;
+    const uint8_t *image;
+    uint64_t bytes; /* of it */
+} hs_mark_view;
+
+/* The session's own mark that is furthest on. */
+hs_mark_view hs_prefix_last(const hlwq_session *s);
+
+/* Bytes of the image of a mark at n; and a mark there, whose image the caller fills in: NULL if there is no room. */
+uint64_t hs_prefix_image_bytes(const hlwq_session *s, uint32_t n);
+uint8_t *hs_prefix_add(hlwq_session *s, uint32_t n, bool whole);
+
 /* Drops the marks of a session behind position n: it goes back there. */
 void hs_prefix_cut(hlwq_session *s, uint32_t n);
 

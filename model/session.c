@@ -38,16 +38,20 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     const hs_config *c = e->net.config;
     hs_kv_format kv;
     HS_TRY(hs_kv_format_named(&kv, o->kv, c, err));
-    uint64_t need = hs_states_bytes(c, kv, s->positions, e->net.batch) +
+    uint64_t need = hs_states_bytes(c, kv, s->positions, e->net.batch) -
+                    hs_states_filed_bytes(c, kv, s->positions, e->hot) +
                     hs_speculate_bytes(&e->draft, c, kv, s->positions, e->net.batch),
-             cap = hs_mem_cap_bytes(e->mem);
-    if (need > cap - hs_mem_now_bytes(e->mem))
+             cap = hs_mem_cap_bytes(e->mem), left = hs_engine_unpromised(e);
+    if (need > left)
         return hs_fail(
             err, HLWQ_ERR_BUDGET,
             "a context of %u tokens needs %.1f MiB, but --ram leaves %.1f MiB; lower --ctx or raise --ram to %.0fM",
-            s->positions, (double)need / 1048576.0, (double)(cap - hs_mem_now_bytes(e->mem)) / 1048576.0,
-            (double)(hs_mem_now_bytes(e->mem) + need) / 1048576.0 + 4.0);
+            s->positions, (double)need / 1048576.0, (double)left / 1048576.0,
+            (double)(cap - left + need) / 1048576.0 + 4.0);
     HS_TRY(hs_states_init(&s->states, c, e->mem, e->backend, kv, s->positions, e->net.batch, err));
+    if (e->hot)
+        HS_TRY(hs_states_spill(&s->states, e->spill_dir, e->hot, err));
+    hs_engine_promise(e, &s->states);
     void *p;
     HS_TRY(hs_mem_alloc(e->mem, HS_MEM_OTHER, (uint64_t)s->positions * sizeof(int32_t), "tokens", &p, err));
     s->tokens = p;
@@ -66,6 +70,7 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
 hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err)
 {
     hs_prefix_cut(s, 0);
+    (void)hs_states_trim(&s->states, 0, NULL);
     hlwq_status st = hs_states_reset(&s->states, err);
     if (s->ahead)
         hs_speculate_reset(s->ahead);
@@ -122,6 +127,7 @@ void hlwq_session_close(hlwq_session *s)
     hs_sampler_close(s->sampler);
     hs_mem_free(mem, s->logits);
     hs_mem_free(mem, s->tokens);
+    hs_engine_withdraw(s->engine, &s->states);
     hs_states_close(&s->states);
     XXH3_freeState(s->hash);
     free(s->text);
@@ -185,6 +191,12 @@ void hlwq_session_get_stats(const hlwq_session *s, hlwq_session_stats *stats)
 {
     *stats = s->stats;
     stats->logits_hash = XXH3_64bits_digest(s->hash);
+    if (!s->states.spill)
+        return;
+    hs_spill_stats file = hs_spill_get_stats(s->states.spill);
+    stats->spilled_bytes = file.written_bytes;
+    stats->spill_read_bytes = file.read_bytes;
+    stats->spill_wait_seconds = (double)file.wait_ns * 1e-9;
 }
 
 void hlwq_session_speculation(const hlwq_session *s, hlwq_speculation *out)
@@ -221,6 +233,7 @@ static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool la
     size_t vocab = s->engine->net.config->vocab;
     hs_logits_mode mode = logits ? HS_LOGITS_ALL : last ? HS_LOGITS_LAST : HS_LOGITS_NONE;
     float *out = logits ? logits : s->logits;
+    HS_TRY(hs_states_reach(&s->states, s->n + n, err)); /* where it fails the session is as it was */
     hlwq_status st = hs_forward(&s->engine->net, &s->states, ids, s->n, n, mode, out, NULL, err);
     if (st != HLWQ_OK) {
         s->broken = true;
@@ -272,6 +285,7 @@ static hlwq_status step_ahead(hlwq_session *s, int32_t id, hlwq_error *err)
     if (atomic_exchange(&s->cancel, false))
         return hs_fail(err, HLWQ_ERR_CANCELLED, "stopped after %u tokens", s->n);
     hs_engine_look_around(s->engine);
+    HS_TRY(hs_states_reach(&s->states, (uint32_t)hs_min_u64(s->positions, s->n + HS_WINDOW_MAX), err));
     s->tokens[s->n] = id;
     hlwq_status st = hs_speculate_next(s->ahead, s->tokens, s->n, &logits, &computed, err);
     s->broken = st != HLWQ_OK;
@@ -456,6 +470,7 @@ hlwq_status hlwq_sessions_step(hlwq_session *const *sessions, const int32_t *ids
         return step_alone(sessions[0], ids[0], err);
     for (uint32_t i = 0; i < n; i++) {
         HS_TRY(settle(sessions[i], err));
+        HS_TRY(hs_states_reach(&sessions[i]->states, sessions[i]->n + 1, err));
         states[i] = &sessions[i]->states;
         position[i] = sessions[i]->n;
     }

@@ -5,7 +5,7 @@
  * the session as it was; only a disk that fails in between leaves it empty.
  */
 #include "model/image.h"
-#include "model/session.h"
+#include "model/prefix.h"
 #include "model/session_file.h"
 
 #include "base/size.h"
@@ -14,7 +14,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { SAMPLER_BYTES = 44, NOTE_MAX = 64 << 20 };
+enum { SAMPLER_BYTES = 44, MARK_BYTES = 8, NOTE_MAX = 64 << 20 };
 
 static hs_session_identity identity_of(const hlwq_session *s)
 {
@@ -75,7 +75,6 @@ static hlwq_sampling unpack_sampling(const uint8_t in[SAMPLER_BYTES])
 
 static hlwq_status put_image(hs_session_writer *w, const hlwq_session *s, hlwq_error *err)
 {
-    hs_backend *be = s->engine->backend;
     hs_image m = hs_image_of(&s->states, s->n, false);
     HS_TRY(hs_session_begin(w, HS_SECTION_IMAGE, false, hs_image_bytes(&m), err));
     for (uint64_t i = 0; i < hs_image_pieces(&m); i++) {
@@ -83,7 +82,7 @@ static hlwq_status put_image(hs_session_writer *w, const hlwq_session *s, hlwq_e
         for (uint64_t done = 0, room; done < p.bytes; done += room) {
             void *to = hs_session_room(w, &room);
             room = hs_min_u64(room, p.bytes - done);
-            HS_TRY(be->ops->get(be, to, (const uint8_t *)p.at + done, room, err));
+            HS_TRY(hs_image_get(&m, &p, done, to, room, err));
             HS_TRY(hs_session_filled(w, room, err));
         }
     }
@@ -95,6 +94,20 @@ static hlwq_status put_section(hs_session_writer *w, hs_section kind, bool optio
 {
     HS_TRY(hs_session_begin(w, kind, optional, bytes, err));
     return hs_session_put(w, data, bytes, err);
+}
+
+/* Where the next text will part from this one: what chat goes back to. */
+static hlwq_status put_mark(hs_session_writer *w, const hlwq_session *s, hlwq_error *err)
+{
+    uint8_t head[MARK_BYTES];
+    hs_mark_view m = hs_prefix_last(s);
+    if (!m.n || m.n > s->n)
+        return HLWQ_OK;
+    put_u32(head, m.n);
+    put_u32(head + 4, m.whole);
+    HS_TRY(hs_session_begin(w, HS_SECTION_MARK, true, sizeof head + m.bytes, err));
+    HS_TRY(hs_session_put(w, head, sizeof head, err));
+    return hs_session_put(w, m.image, m.bytes, err);
 }
 
 static hlwq_status put_sections(hs_session_writer *w, const hlwq_session *s, const char *note, hlwq_error *err)
@@ -110,7 +123,8 @@ static hlwq_status put_sections(hs_session_writer *w, const hlwq_session *s, con
         HS_TRY(put_section(w, HS_SECTION_LOGITS, false, s->logits, vocab * sizeof *s->logits, err));
     if (note)
         HS_TRY(put_section(w, HS_SECTION_NOTE, true, note, strlen(note), err));
-    return put_image(w, s, err);
+    HS_TRY(put_image(w, s, err));
+    return put_mark(w, s, err);
 }
 
 hlwq_status hlwq_session_save(const hlwq_session *s, const char *path, const char *note, hlwq_error *err)
@@ -189,7 +203,6 @@ static hlwq_status take_tokens(load *l, uint64_t bytes, hlwq_error *err)
 
 static hlwq_status take_image(load *l, uint64_t bytes, hlwq_error *err)
 {
-    hs_backend *be = l->s->engine->backend;
     hs_image m = hs_image_of(&l->s->states, l->reader.tokens, false);
     if (bytes != hs_image_bytes(&m))
         return wrong_size(l, "keys, values and states", bytes, hs_image_bytes(&m), err);
@@ -203,7 +216,7 @@ static hlwq_status take_image(load *l, uint64_t bytes, hlwq_error *err)
         for (uint64_t used = 0, part; used < n; used += part) {
             hs_piece p = hs_image_piece(&m, piece);
             part = hs_min_u64(n - used, p.bytes - done);
-            HS_TRY(be->ops->put(be, (uint8_t *)p.at + done, (const uint8_t *)data + used, part, err));
+            HS_TRY(hs_image_put(&m, &p, done, (const uint8_t *)data + used, part, err));
             done += part;
             if (done == p.bytes) {
                 piece++;
@@ -258,6 +271,24 @@ static hlwq_status take_text(load *l, uint64_t bytes, hlwq_error *err)
     return HLWQ_OK;
 }
 
+static hlwq_status take_mark(load *l, uint64_t bytes, hlwq_error *err)
+{
+    const void *data;
+    uint64_t n;
+    HS_TRY(hs_session_block(&l->reader, &data, &n, err));
+    uint32_t at = n >= MARK_BYTES ? get_u32(data) : 0, whole = n >= MARK_BYTES ? get_u32((const uint8_t *)data + 4) : 0;
+    if (at == 0 || at > l->reader.tokens || whole > 1 || (whole && at % HS_GRID))
+        return hs_fail(err, HLWQ_ERR_FORMAT, "%s: a state to go back to after %u of %u tokens", l->reader.path, at,
+                       l->reader.tokens);
+    if (bytes != MARK_BYTES + hs_prefix_image_bytes(l->s, at))
+        return wrong_size(l, "a state to go back to", bytes, MARK_BYTES + hs_prefix_image_bytes(l->s, at), err);
+    uint8_t *to = l->apply ? hs_prefix_add(l->s, at, whole) : NULL;
+    if (!to)
+        return HLWQ_OK;
+    memcpy(to, (const uint8_t *)data + MARK_BYTES, n - MARK_BYTES);
+    return take_all(l, to + n - MARK_BYTES, err);
+}
+
 static hlwq_status take_section(load *l, hs_section kind, uint64_t bytes, hlwq_error *err)
 {
     if (kind != HS_SECTION_MARK && l->seen & 1u << kind)
@@ -270,6 +301,7 @@ static hlwq_status take_section(load *l, hs_section kind, uint64_t bytes, hlwq_e
     case HS_SECTION_SAMPLER: return take_sampling(l, err);
     case HS_SECTION_TEXT: return take_text(l, bytes, err);
     case HS_SECTION_NOTE: return take_note(l, bytes, err);
+    case HS_SECTION_MARK: return take_mark(l, bytes, err);
     default: return HLWQ_OK;
     }
 }
@@ -304,6 +336,8 @@ static hlwq_status fits(const load *l, hlwq_error *err)
 static hlwq_status apply(load *l, hlwq_error *err)
 {
     hlwq_status st = hs_session_reset(l->s, err);
+    if (st == HLWQ_OK)
+        st = hs_states_reach(&l->s->states, l->reader.tokens, err);
     if (st == HLWQ_OK)
         st = walk(l, true, err);
     if (st == HLWQ_OK) {

@@ -9,14 +9,14 @@
 
 enum { CHUNK_BYTES = 64 << 20, PAGE = 4096 };
 
-static uint32_t per_chunk(uint64_t slot_bytes)
+uint32_t hs_slab_per_chunk(uint64_t slot_bytes)
 {
     return slot_bytes >= CHUNK_BYTES ? 1 : (uint32_t)(CHUNK_BYTES / slot_bytes);
 }
 
 static uint32_t chunks_of(uint64_t slot_bytes, uint32_t slots)
 {
-    return (slots + per_chunk(slot_bytes) - 1) / per_chunk(slot_bytes);
+    return (slots + hs_slab_per_chunk(slot_bytes) - 1) / hs_slab_per_chunk(slot_bytes);
 }
 
 hlwq_status hs_slab_init(hs_slab *s, hs_mem *mem, uint64_t slot_bytes, uint32_t slots, hlwq_error *err)
@@ -24,7 +24,7 @@ hlwq_status hs_slab_init(hs_slab *s, hs_mem *mem, uint64_t slot_bytes, uint32_t 
     void *p;
     *s = (hs_slab){.mem = mem,
                    .slot_bytes = slot_bytes,
-                   .per_chunk = per_chunk(slot_bytes),
+                   .per_chunk = hs_slab_per_chunk(slot_bytes),
                    .n_chunks = chunks_of(slot_bytes, slots)};
     HS_TRY(hs_mem_alloc(mem, HS_MEM_TABLE, s->n_chunks * sizeof *s->chunk, "slots", &p, err));
     s->chunk = p;

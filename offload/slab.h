@@ -23,6 +23,9 @@ void hs_slab_close(hs_slab *s); /* idempotent for zeroed structs */
 /* Memory for slots 0..slots-1, and none for chunks beyond. A last chunk that is there already does not grow. */
 hlwq_status hs_slab_fit(hs_slab *s, uint32_t slots, hlwq_error *err);
 
+/* Slots of a chunk: memory is taken and given back by chunks. */
+uint32_t hs_slab_per_chunk(uint64_t slot_bytes);
+
 /* What `slots` slots take, tables included. */
 uint64_t hs_slab_bytes(uint64_t slot_bytes, uint32_t slots, uint32_t slots_max);
 

@@ -30,6 +30,7 @@ typedef struct attn_job {
     const hs_attention *w;
     const hs_kv_view *kv;
     uint32_t first, n, width; /* width: of a row of proj */
+    uint32_t from, end;       /* pages that are attended to now; end 0 = all */
 } attn_job;
 
 static void store_kv(const hs_cpu *c, const hs_kv_view *kv, uint32_t kv_dim, uint32_t pos, uint32_t at, uint32_t n,
@@ -98,23 +99,42 @@ static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t work
         size_t out_width = (size_t)w->q_heads * d;
         const float *q = j->c->proj + (size_t)t * j->width + (size_t)head * group * 2 * d;
         float *out = j->c->out + t * out_width + (size_t)head * group * d;
-        j->c->ops->attend(j->kv, w->kv_heads, head, d, group, j->first + t, n, q, j->width, 2 * (size_t)d, out,
-                          out_width, scale, hs_cpu_scratch(j->c, worker));
-        for (uint32_t k = 0; k < n; k++)
+        hs_kv_view kv = *j->kv;
+        kv.from = j->from;
+        kv.end = j->end;
+        kv.carry = j->c->carry + 2 * ((size_t)t * w->q_heads + (size_t)head * group * n);
+        uint32_t pages = (j->first + t + n - 1) / HS_GRID + 1;
+        if (j->from >= pages)
+            continue; /* done before */
+        j->c->ops->attend(&kv, w->kv_heads, head, d, group, j->first + t, n, q, j->width, 2 * (size_t)d, out, out_width,
+                          scale, hs_cpu_scratch(j->c, worker));
+        for (uint32_t k = 0; k < n && (!j->end || j->end >= pages); k++)
             for (uint32_t h = 0; h < group; h++)
                 j->c->ops->gate(out + k * out_width + (size_t)h * d, q + (size_t)k * j->width + (size_t)h * 2 * d + d,
                                 d);
     }
 }
 
+/* Pages that are not in memory first, as they come, then the others. */
+static hlwq_status attend_all(attn_job *j, hlwq_error *err)
+{
+    uint32_t last = j->first + j->n - 1, rows = last / HS_ATTEND_TOKENS - j->first / HS_ATTEND_TOKENS + 1;
+    for (j->from = 0; j->from <= last / HS_GRID; j->from = j->end) {
+        j->end = last / HS_GRID + 1;
+        if (j->from < j->kv->away)
+            HS_TRY(j->kv->next(j->kv->user, j->from, &j->end, err));
+        hs_pool_run(j->c->pool, j->w->kv_heads * rows, 1, attend_some, j);
+    }
+    return HLWQ_OK;
+}
+
 hlwq_status hs_cpu_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
                              float *x, hlwq_error *err)
 {
     hs_cpu *c = hs_cpu_of(be);
-    (void)err;
     assert(n <= c->lim.batch);
     hs_input u = hs_cpu_normed(c, x, w->norm, w->eps, n);
-    attn_job j = {c, w, kv, first, n, w->q.rows + w->k.rows + w->v.rows};
+    attn_job j = {c, w, kv, first, n, w->q.rows + w->k.rows + w->v.rows, 0, 0};
     c->task[0] = (hs_task){&w->q, &u, NULL, n, c->proj, j.width};
     c->task[1] = (hs_task){&w->k, &u, NULL, n, c->proj + w->q.rows, j.width};
     c->task[2] = (hs_task){&w->v, &u, NULL, n, c->proj + w->q.rows + w->k.rows, j.width};
@@ -124,8 +144,7 @@ hlwq_status hs_cpu_attention(hs_backend *be, const hs_attention *w, const hs_kv_
     uint32_t coded = hs_kv_coded_count(first ? first - 1 : 0), codes = hs_kv_coded_count(first + n - 1) - coded;
     if (kv->coded && codes)
         hs_pool_run(c->pool, codes * HS_GRID, 4, code_some, &j);
-    uint32_t rows = (first + n - 1) / HS_ATTEND_TOKENS - first / HS_ATTEND_TOKENS + 1;
-    hs_pool_run(c->pool, w->kv_heads * rows, 1, attend_some, &j);
+    HS_TRY(attend_all(&j, err));
     hs_cpu_add_product(c, &w->o, c->out, n, x);
     return HLWQ_OK;
 }
@@ -176,7 +195,7 @@ hlwq_status hs_cpu_attention_rows(hs_backend *be, const hs_attention *w, const h
         j.c[t].rope += (size_t)t * w->rotary_dims;
         j.c[t].rope_n = 0;
         rope_table(&j.c[t], w, position[t], 1);
-        j.attn[t] = (attn_job){&j.c[t], w, &kv[t], position[t], 1, width};
+        j.attn[t] = (attn_job){&j.c[t], w, &kv[t], position[t], 1, width, 0, 0};
     }
     c->rope_n = 0; /* its table has been written over */
     hs_pool_run(c->pool, n, 1, prepare_rows, &j);

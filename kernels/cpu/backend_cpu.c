@@ -351,6 +351,7 @@ static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
     c->proj = take(k, b * max3(m->q_width + 2 * (uint64_t)m->kv_width, m->channels + m->v_width + 2 * heads, joint), f);
     c->mix = take(k, b * m->channels, f);
     c->out = take(k, b * max3(m->v_width, attention, 0), f);
+    c->carry = take(k, m->head_dim ? b * 2 * (attention / m->head_dim) : 0, f);
     c->outq = take_q8(k, b, max3(m->v_width, attention, m->joins ? joint : m->hidden), c->scales);
     c->y = take(k, b * m->hidden, f);
     c->gate = take(k, b * m->ffn_rows * m->ffn_width, f);

@@ -8,6 +8,8 @@
 
 #include "kernels/backend.h"
 
+#include <string.h>
+
 /* The forms of 8-bit activations that packed matrices are multiplied with. */
 typedef enum hs_q8_form {
     HS_Q8_ROTATED, /* Q2..Q6 */
@@ -94,7 +96,7 @@ typedef struct hs_cpu_ops {
     /*
      * Attention of queries q [n][group][head_dim] (token stride, then head) at positions first.. over one kv head:
      * for each, every position up to its own.  out as q.  scratch: hs_attend_floats.  With coded pages, all of
-     * first..first + n - 1 lie between two multiples of HS_GRID.
+     * first..first + n - 1 lie between two multiples of HS_GRID.  Pages in parts: kv->from, end and carry.
      */
     void (*attend)(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_head, uint32_t head_dim, uint32_t group,
                    uint32_t first, uint32_t n, const float *q, size_t q_stride, size_t q_head_stride, float *out,
@@ -122,6 +124,38 @@ static inline size_t hs_attend_floats(uint32_t head_dim, uint32_t group)
 static inline float *hs_attend_rotated(float *scratch, uint32_t head_dim, uint32_t group)
 {
     return scratch + hs_attend_floats(head_dim, group) - (size_t)HS_ATTEND_TOKENS * group * head_dim;
+}
+
+/* Where an attend call stops, before the page of this number. */
+static inline uint32_t hs_attend_end(const hs_kv_view *kv, uint32_t last)
+{
+    return kv->end && kv->end <= last / HS_GRID ? kv->end : last / HS_GRID + 1;
+}
+
+/*
+ * Between two parts of the pages, the state of a query (maximum, sum, acc [head_dim]) lies in carry and in its output.
+ * resume: false if all was done before. pause: true if something is left to do.
+ */
+static inline bool hs_attend_resume(const hs_kv_view *kv, uint32_t last, uint32_t n, uint32_t group, uint32_t head_dim,
+                                    const float *out, size_t out_stride, float *state)
+{
+    for (uint32_t i = 0; kv->from && kv->from <= last / HS_GRID && i < n * group; i++, state += 2 + head_dim) {
+        memcpy(state, kv->carry + (size_t)i * 2, 2 * sizeof *state);
+        memcpy(state + 2, out + i / group * out_stride + (size_t)(i % group) * head_dim, head_dim * sizeof *state);
+    }
+    return kv->from <= last / HS_GRID;
+}
+
+static inline bool hs_attend_pause(const hs_kv_view *kv, uint32_t last, uint32_t n, uint32_t group, uint32_t head_dim,
+                                   float *out, size_t out_stride, const float *state)
+{
+    if (hs_attend_end(kv, last) > last / HS_GRID)
+        return false;
+    for (uint32_t i = 0; i < n * group; i++, state += 2 + head_dim) {
+        memcpy(kv->carry + (size_t)i * 2, state, 2 * sizeof *state);
+        memcpy(out + i / group * out_stride + (size_t)(i % group) * head_dim, state + 2, head_dim * sizeof *state);
+    }
+    return true;
 }
 
 /* Row r of a packed matrix as fp32 [cols] in the order of the inputs. Scratch of cols floats, of 2 cols where ordered.

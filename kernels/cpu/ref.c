@@ -464,7 +464,9 @@ static void ref_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_head
                head_dim * sizeof *q);
         hs_kv_rotate(rotated + (size_t)i * head_dim, head_dim);
     }
-    for (uint32_t b = 0; b <= last / HS_GRID; b++) {
+    if (!hs_attend_resume(kv, last, n, group, head_dim, out, out_stride, state))
+        return;
+    for (uint32_t b = kv->from; b < hs_attend_end(kv, last); b++) {
         uint32_t held = last - b * HS_GRID < HS_GRID ? last - b * HS_GRID + 1 : HS_GRID;
         size_t at = (size_t)kv_head * head_dim, block = (size_t)kv_head * HS_GRID * blocks;
         for (uint32_t i = 0; coded && b == coded && i < n * group; i++)
@@ -510,6 +512,8 @@ static void ref_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_head
             }
         }
     }
+    if (hs_attend_pause(kv, last, n, group, head_dim, out, out_stride, state))
+        return;
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t h = 0; h < group; h++) {
             const float *st = state + ((size_t)t * group + h) * state_floats;

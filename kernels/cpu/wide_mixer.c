@@ -373,7 +373,9 @@ static void mixer_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_he
                head_dim * sizeof *q);
         hs_kv_rotate(rotated + (size_t)i * head_dim, head_dim);
     }
-    for (uint32_t b = 0; b <= last / HS_GRID; b++) {
+    if (!hs_attend_resume(kv, last, n, group, head_dim, out, out_stride, states))
+        return;
+    for (uint32_t b = kv->from; b < hs_attend_end(kv, last); b++) {
         uint32_t held = last - b * HS_GRID < HS_GRID ? last - b * HS_GRID + 1 : HS_GRID;
         for (uint32_t i = 0; coded && b == coded && i < n * group; i++)
             hs_kv_rotate(states + i * state_floats + 2, head_dim);
@@ -406,6 +408,8 @@ static void mixer_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_he
             }
         }
     }
+    if (hs_attend_pause(kv, last, n, group, head_dim, out, out_stride, states))
+        return;
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t h = 0; h < group; h++) {
             const float *st = states + ((size_t)t * group + h) * state_floats;

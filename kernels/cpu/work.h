@@ -68,6 +68,7 @@ typedef struct hs_cpu {
     float *proj;                   /* [B][widest sum of projections] */
     float *mix;                    /* [B][channels or q_width] convolved or gathered */
     float *out;                    /* [B][v_width or attention width] */
+    float *carry;                  /* [B][q heads][2]: attention over pages that come in parts */
     hs_q8_buffer outq;             /* of rows that one matrix reads: any form */
     float *y;                      /* [B][hidden] */
     float *gate, *up;              /* [B * ffn_rows][ffn_width] */

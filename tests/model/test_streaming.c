@@ -186,8 +186,11 @@ static void too_small_is_a_sentence_and_the_least_works(void **state)
     snprintf(megabytes, sizeof megabytes, "%uM", (unsigned)((least + 1048575) >> 20));
     CHECK_FAILS(hlwq_engine_open(&o, &e, &err), HLWQ_ERR_BUDGET, err, megabytes);
     o.ram_bytes = least;
+    hlwq_plan plan;
+    CHECK_OK(hlwq_make_plan(&o, &plan, &err), err);
+    assert_int_equal(plan.slots, 2);
     (void)hash_of(&o, 2, 0, &io);
-    assert_int_equal(io.slots, 2);
+    assert_true(io.slots >= 2 && io.slots < 8); /* and what a short text leaves of the context */
 }
 
 /* Fails the n-th read in each way, for all n until none fails. */
