@@ -463,7 +463,6 @@ static __device__ __forceinline__ void attend_span(const gpu_attention &a, atten
         if (b < coded && (b + 1 == coded || b + 1 == to))
             unrotate(s, groups, a.head_dim, acc);
     }
-    __syncthreads();
 }
 
 /* all and s.all_*: the spans so far; takes in the one in acc, s.top and s.total. */
@@ -509,9 +508,10 @@ template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS) att
     }
     if (a.coded && threadIdx.x < 32)
         s.level[threadIdx.x / 16][threadIdx.x % 16] = a.side[threadIdx.x / 16].stored[threadIdx.x % 16];
-    __syncthreads();
-    if (a.coded)
+    if (a.coded) {
+        __syncthreads();
         rotate_rows(s.rotated, groups, d, true);
+    } /* the first span begins with a barrier */
     float acc[GROUP][PER_THREAD], all[GROUP][PER_THREAD];
 #pragma unroll
     for (uint32_t g = 0; g < GROUP; g++)

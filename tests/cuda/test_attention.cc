@@ -260,9 +260,54 @@ static void damage_is_coded_as_damage(void **state)
     }
 }
 
+#ifndef __CUDACC__
+enum { HEADS_MOST = 8 * 128, LATE = 9 };
+
+/* Nine tokens over several spans of a cache in codes, in a batch and in a smaller one; then one whose span is alone. */
+static void a_round(const hs_sim_options *o, float *out)
+{
+    static const shape s = {8, 2, 128, 32, HS_Q4, HS_Q3};
+    hs_sim_configure(o);
+    cudaStream_t st = stream();
+    seed = 99;
+    fixture f = make(&s, 380, LATE);
+    run(&f, 380, 0, LATE, out, st);
+    run(&f, 380, 0, 8, out + LATE * HEADS_MOST, st);
+    run(&f, 380, 8, 1, out + (LATE + 8) * HEADS_MOST, st);
+    drop(&f);
+    OK(cudaStreamDestroy(st));
+}
+
+static void every_barrier_is_missed(void **state)
+{
+    (void)state;
+    static float want[2 * LATE * HEADS_MOST], got[2 * LATE * HEADS_MOST];
+    hs_sim_options o = plain_options();
+    a_round(&o, want);
+    const uint32_t barriers = hs_sim_read_stats().barriers;
+    assert_true(barriers > 7);
+    for (uint32_t i = 1; i <= barriers; i++) {
+        bool shows = false;
+        for (uint64_t turn = 0; turn < 9 && !shows; turn++) {
+            o.seed = turn;
+            o.order = (hs_sim_order)(turn % 3);
+            o.forget = HS_SIM_FORGET_BARRIER;
+            o.forget_which = i;
+            a_round(&o, got);
+            shows = memcmp(got, want, sizeof got) != 0;
+        }
+        if (!shows)
+            fail_msg("without barrier %u of %u everything is the same", i, barriers);
+    }
+}
+#endif
+
 int main(void)
 {
     const CMUnitTest tests[] = {
+#ifndef __CUDACC__
+        TEST(every_barrier_is_missed),
+#endif
         TEST(it_is_near_the_reference_and_blind_to_batches),
         TEST(damage_is_coded_as_damage),
     };

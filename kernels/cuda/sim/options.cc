@@ -34,6 +34,14 @@ void *sim_alloc(size_t bytes)
     return p;
 }
 
+bool sim_forgets(hs_sim_forget what, uint32_t which)
+{
+    if (sim_options.forget != what || sim_options.forget_which != which)
+        return false;
+    sim_stats.forgotten++;
+    return true;
+}
+
 [[noreturn]] static void refuse(const char *name, const char *value, const char *wanted)
 {
     fprintf(stderr, "hlwq-stream: %s is \"%s\", wanted %s\n", name, value, wanted);
@@ -120,6 +128,7 @@ static void start_afresh(void)
     sim_streams_reset();
     sim_graphs_reset();
     sim_memory_reset();
+    sim_barriers_reset();
     sim_sticky = cudaSuccess;
     sim_forget_error();
     memset(&sim_stats, 0, sizeof sim_stats);

@@ -40,6 +40,7 @@ extern hs_sim_stats sim_stats;
 uint64_t sim_random(void);
 uint32_t sim_random_below(uint32_t n);
 void *sim_alloc(size_t bytes); /* zeroed; never NULL */
+bool sim_forgets(hs_sim_forget what, uint32_t which); /* and counts it */
 
 /* ---- runtime.cc: every API function is sim_enter, work, sim_leave ---- */
 enum sim_call {
@@ -145,6 +146,7 @@ static inline sim_thread *sim_self(void)
 {
     return reinterpret_cast<sim_thread *>(hs_sim_self);
 }
+void sim_barriers_reset(void);
 void sim_pause(sim_thread *t, sim_thread_state state, int line, const char *what);
 void sim_make_ready(sim_block *b, sim_thread *t);
 void sim_make_ready_first(sim_block *b, sim_thread *t);

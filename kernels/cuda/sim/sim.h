@@ -30,6 +30,18 @@ extern "C" {
 
 typedef enum hs_sim_order { HS_SIM_UP, HS_SIM_DOWN, HS_SIM_SHUFFLE } hs_sim_order;
 
+/*
+ * A mistake that is planted, so that tests show that they would see it: what is left undone while success is said.
+ * `forget_which` is the stream, counted from 1 in the order of opening, or the barrier, counted from 1 in the order in
+ * which places with one are first met.
+ */
+typedef enum hs_sim_forget {
+    HS_SIM_FORGET_NOTHING,
+    HS_SIM_FORGET_WAITS,  /* cudaStreamWaitEvent of that stream */
+    HS_SIM_FORGET_SYNCS,  /* cudaStreamSynchronize of that stream */
+    HS_SIM_FORGET_BARRIER /* __syncthreads at that place */
+} hs_sim_forget;
+
 typedef struct hs_sim_options {
     uint64_t vram_bytes;
     uint64_t pinned_bytes; /* cap of what is allocated and registered */
@@ -43,6 +55,8 @@ typedef struct hs_sim_options {
     bool register_fails;  /* cudaHostRegister, as where memory may not be locked */
     bool quiet;           /* diagnoses are not printed */
     bool report;          /* a line of counts at exit */
+    hs_sim_forget forget;
+    uint32_t forget_which;
 } hs_sim_options;
 
 typedef struct hs_sim_stats {
@@ -52,6 +66,8 @@ typedef struct hs_sim_stats {
     uint64_t h2d_bytes, d2h_bytes, d2d_bytes, h2h_bytes, set_bytes;
     uint64_t calls; /* that can fail */
     uint64_t launches, blocks, switches;
+    uint64_t forgotten;  /* times that something was left undone */
+    uint32_t barriers;   /* places with a barrier that were met */
     uint64_t faults;     /* diagnoses of kernels */
     bool failed_at;      /* fail_at has struck */
     char last_fault[512]; /* the last diagnosis */

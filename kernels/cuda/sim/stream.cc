@@ -455,6 +455,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
         s->capture->broken = true;
         e = cudaErrorStreamCaptureUnsupported;
     }
+    if (!e && sim_forgets(HS_SIM_FORGET_SYNCS, s->id))
+        return sim_leave(cudaSuccess);
     return sim_leave(e ? e : sim_drain(s, s->queued));
 }
 
@@ -498,7 +500,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t event, unsigned)
     } else if (s->capture && event->stream) {
         s->capture->broken = true;
         return sim_leave(cudaErrorStreamCaptureIsolation);
-    } else if (event->stream) {
+    } else if (event->stream && !sim_forgets(HS_SIM_FORGET_WAITS, s->id)) {
         append_wait(s, event->stream, event->seq);
     }
     return sim_leave(cudaSuccess);

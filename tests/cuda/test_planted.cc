@@ -1,0 +1,186 @@
+/* Mistakes that are planted: the tests that a right program passes would see each of them. */
+#include "tests/cuda/demo_text.h"
+
+extern "C" {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* {0} is C's */
+#include "tests/support/tiny_model.h"
+#pragma GCC diagnostic pop
+}
+
+/* ---- in what the backend is asked for -------------------------------------------------------- */
+
+static hs_backend_ops broken;
+static const hs_backend_ops *whole;
+
+static void replace_ops(hlwq_engine *e)
+{
+    hs_backend_ops with = broken;
+    whole = e->backend->ops;
+    broken = *whole;
+    broken.upload = with.upload ? with.upload : broken.upload;
+    broken.await = with.await ? with.await : broken.await;
+    broken.uploaded = with.uploaded ? with.uploaded : broken.uploaded;
+    e->backend->ops = &broken;
+}
+
+static hlwq_status forget_the_copy(hs_backend *, uint64_t, hlwq_error *)
+{
+    return HLWQ_OK;
+}
+
+static hlwq_status forget_the_readers(hs_backend *be, void *to, const void *from, uint64_t bytes, uint64_t,
+                                      uint64_t *copy, hlwq_error *err)
+{
+    return whole->upload(be, to, from, bytes, 0, copy, err);
+}
+
+static bool forget_that_it_is_read(hs_backend *, uint64_t, bool)
+{
+    return true;
+}
+
+/* Whether some order of the streams brings it to light. */
+static bool comes_to_light(hlwq_engine_options *o, uint64_t want, hs_backend_ops with)
+{
+    hlwq_error err;
+    hlwq_streaming io;
+    uint64_t hash = want, peak;
+    for (uint64_t seed = 1; seed < 12 && hash == want; seed++) {
+        configure(seed, HS_SIM_SHUFFLE, 64 << 20, 0);
+        broken = with;
+        plant = replace_ops;
+        hlwq_status st = a_text(o, 3, &hash, &io, &peak, &err);
+        plant = nullptr;
+        if (st != HLWQ_OK)
+            fail_msg("status %d: %s", st, err.message);
+    }
+    return hash != want;
+}
+
+static void a_forgotten_order_comes_to_light(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    o.card_slots = 30;
+    o.slots = 24;
+    o.cpu_share = 0;
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 3, &io);
+    hs_backend_ops with = {};
+    with.await = forget_the_copy; /* a stage reads a slot before it is filled */
+    assert_true(comes_to_light(&o, want, with));
+    with = {};
+    with.upload = forget_the_readers; /* a slot is filled while a stage reads it */
+    assert_true(comes_to_light(&o, want, with));
+    with = {};
+    with.uploaded = forget_that_it_is_read; /* memory below is read into while it is copied from */
+    assert_true(comes_to_light(&o, want, with));
+}
+
+/* ---- in what the backend asks of the runtime ------------------------------------------------- */
+
+enum { COMPUTE = 1, UP = 2, BACK = 3 }; /* its streams, in the order in which it opens them */
+
+static hlwq_engine_options planted_options;
+static hs_sim_options planted_card;
+static uint64_t planted_want;
+
+/* In a child: what a mistake makes of the program's own memory is not ours to bear. */
+static void run_planted(void)
+{
+    hlwq_error err;
+    hlwq_streaming io;
+    uint64_t hash = planted_want, peak;
+    alarm(600);
+    hs_sim_configure(&planted_card);
+    hlwq_status st = a_text(&planted_options, 3, &hash, &io, &peak, &err);
+    if (!hs_sim_read_stats().forgotten)
+        _exit(2);
+    _exit(st != HLWQ_OK || hash != planted_want || hs_sim_read_stats().faults ? 1 : 0);
+}
+
+/* Whether forgetting it shows, under some order, in the logits, as a fault of a kernel or as a crash. */
+static bool it_shows(const hlwq_engine_options *o, uint64_t want, hs_sim_forget what, uint32_t which)
+{
+    char said[4096];
+    planted_options = *o;
+    planted_want = want;
+    for (uint64_t seed = 1; seed < 12; seed++) {
+        planted_card = plain_options();
+        planted_card.seed = seed;
+        planted_card.order = (hs_sim_order)(seed % 3);
+        planted_card.forget = what;
+        planted_card.forget_which = which;
+        int status = in_child(run_planted, said, sizeof said);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+            fail_msg("it was never asked for (%d, %u)", what, which);
+        if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+            fail_msg("%d, %u: no end in ten minutes", what, which);
+        if (!WIFEXITED(status) || WEXITSTATUS(status))
+            return true;
+    }
+    return false;
+}
+
+static void a_forgotten_event_shows(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    o.card_slots = 30;
+    o.slots = 24;
+    o.cpu_share = 0;
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 3, &io);
+    assert_true(it_shows(&o, want, HS_SIM_FORGET_WAITS, COMPUTE)); /* copies, before stages that read them */
+    assert_true(it_shows(&o, want, HS_SIM_FORGET_WAITS, UP));      /* stages, before copies into what they read */
+    o.cpu_share = 0.5;
+    assert_true(it_shows(&o, want, HS_SIM_FORGET_WAITS, BACK)); /* the choice, before it is fetched */
+    assert_true(it_shows(&o, want, HS_SIM_FORGET_SYNCS, BACK)); /* the choice, before the host reads it */
+}
+
+/* A dense model's host waits nowhere between the pieces of a prompt but for the memory that embeddings pass through. */
+static void staging_memory_refilled_too_early_shows(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    char dir[] = "/tmp/hlwq-planted-XXXXXX", source[64], command[96];
+    assert_non_null(mkdtemp(dir));
+    snprintf(source, sizeof source, "%s/tiny", dir);
+    tiny_model_write(source, false);
+    hlwq_engine_options o = options();
+    o.model = source;
+    o.context = 192;
+    prompt_tokens = 140;
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 3, &io);
+    bool shows = it_shows(&o, want, HS_SIM_FORGET_SYNCS, COMPUTE);
+    prompt_tokens = 12;
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+    assert_true(shows);
+}
+
+/* The first that a text meets is a norm's. tests/cuda/test_attention.cc has the others. */
+static void a_forgotten_barrier_shows(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 3, &io);
+    assert_true(it_shows(&o, want, HS_SIM_FORGET_BARRIER, 1));
+}
+
+int main(void)
+{
+    const CMUnitTest tests[] = {
+        TEST(a_forgotten_order_comes_to_light),
+        TEST(a_forgotten_event_shows),
+        TEST(staging_memory_refilled_too_early_shows),
+        TEST(a_forgotten_barrier_shows),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
