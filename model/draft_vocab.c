@@ -79,12 +79,38 @@ uint64_t hs_draft_vocab_bytes(const hs_table *t, uint32_t rows)
     return layout(t, rows, &planes) ? planes.bytes + (uint64_t)rows * (sizeof(int32_t) + sizeof(float)) : 0;
 }
 
-/* Rows id[..] of a plane whose rows are all of one size. */
-static void copy_rows(uint8_t *to, const uint8_t *from, uint64_t bytes, const int32_t *id, uint32_t rows)
+/* Rows id[..], ascending, of a plane whose rows are all of one size; through `room`, which takes one at least. */
+static hlwq_status copy_rows(hs_backend *be, uint8_t *to, const uint8_t *from, uint64_t bytes, const int32_t *id,
+                             uint32_t rows, uint8_t *room, uint64_t room_bytes, hlwq_error *err)
 {
-    uint64_t row = bytes / rows;
-    for (uint32_t i = 0; i < rows && bytes; i++)
-        memcpy(to + i * row, from + (uint64_t)id[i] * row, row);
+    uint64_t row = bytes / rows, most = row ? room_bytes / row : 0;
+    for (uint32_t i = 0, n; i < rows && row; i += n) {
+        const int32_t *run = id + i;
+        for (n = 1; i + n < rows && (uint64_t)(run[n] - run[0]) < most; n++)
+            continue;
+        HS_TRY(be->ops->get(be, room, from + (uint64_t)run[0] * row, (uint64_t)(run[n - 1] - run[0] + 1) * row, err));
+        for (uint32_t k = 1; k < n; k++)
+            memmove(room + k * row, room + (uint64_t)(run[k] - run[0]) * row, row);
+        HS_TRY(be->ops->put(be, to + i * row, room, n * row, err));
+    }
+    return HLWQ_OK;
+}
+
+static hlwq_status copy_planes(hs_network *net, const hs_planes *planes, uint32_t rows, uint8_t *room, uint64_t bytes,
+                               hlwq_error *err)
+{
+    const hs_matrix *head = &net->head;
+    const struct {
+        uint64_t at, bytes;
+        const uint8_t *from;
+    } plane[] = {{planes->low, planes->low_bytes, head->low},
+                 {planes->high, planes->high_bytes, head->high},
+                 {planes->norms, planes->norms_bytes, head->norms},
+                 {planes->zeros, planes->zeros_bytes, head->zeros}};
+    for (size_t i = 0; i < sizeof plane / sizeof *plane; i++)
+        HS_TRY(copy_rows(net->backend, net->draft_rows + plane[i].at, plane[i].from, plane[i].bytes, net->draft_id,
+                         rows, room, bytes, err));
+    return HLWQ_OK;
 }
 
 hlwq_status hs_draft_vocab_open(hs_network *net, hs_mem *mem, const hs_tokenizer *tokenizer, uint32_t rows,
@@ -99,20 +125,22 @@ hlwq_status hs_draft_vocab_open(hs_network *net, hs_mem *mem, const hs_tokenizer
     net->draft_id = p;
     net->draft_logits = (float *)(void *)(net->draft_id + rows);
     HS_TRY(choose(net->draft_id, rows, head->rows, mem, tokenizer, text, bytes, err));
-    HS_TRY(hs_mem_alloc(mem, HS_MEM_WEIGHTS, planes.bytes, "draft head", &p, err));
+    HS_TRY(net->backend->ops->alloc(net->backend, HS_MEM_WEIGHTS, planes.bytes, "draft head", &p, err));
     net->draft_rows = p;
-    copy_rows(net->draft_rows + planes.low, head->low, planes.low_bytes, net->draft_id, rows);
-    copy_rows(net->draft_rows + planes.high, head->high, planes.high_bytes, net->draft_id, rows);
-    copy_rows(net->draft_rows + planes.norms, head->norms, planes.norms_bytes, net->draft_id, rows);
-    copy_rows(net->draft_rows + planes.zeros, head->zeros, planes.zeros_bytes, net->draft_id, rows);
+    uint64_t room = (uint64_t)head->rows * sizeof(ranked), least = (uint64_t)head->cols * sizeof(float);
+    room = room > least ? room : least; /* no more than counting took, but for the smallest vocabularies */
+    HS_TRY(hs_mem_alloc(mem, HS_MEM_OTHER, room, "draft head", &p, err));
+    hlwq_status st = copy_planes(net, &planes, rows, p, room, err);
+    hs_mem_free(mem, p);
     net->draft_head = hs_matrix_at(head->dtype, rows, head->cols, &planes, net->draft_rows, head->book);
-    return HLWQ_OK;
+    return st;
 }
 
 void hs_draft_vocab_close(hs_network *net, hs_mem *mem)
 {
     hs_mem_free(mem, net->draft_id);
-    hs_mem_free(mem, net->draft_rows);
+    if (net->draft_rows)
+        net->backend->ops->free(net->backend, net->draft_rows);
     net->draft_id = NULL;
     net->draft_rows = NULL;
 }

@@ -70,13 +70,18 @@ hlwq_status hs_engine_rows(hlwq_engine *e, hlwq_error *err)
     return HLWQ_OK;
 }
 
+/* What the sessions of the plan have where stages compute. */
+static uint64_t state_bytes(const hlwq_engine *e, uint32_t batch)
+{
+    const hs_config *c = &hs_store_table(e->store)->config;
+    return e->planned * (hs_states_bytes(c, e->kv, e->context, batch) +
+                         hs_speculate_state_bytes(&e->draft, c, e->kv, e->context, batch));
+}
+
 /* What the sessions of the plan take more for a batch of `batch` than for the smallest one. */
 static uint64_t tail_bytes(const hlwq_engine *e, uint32_t batch)
 {
-    const hs_config *c = &hs_store_table(e->store)->config;
-    return e->planned * (hs_states_bytes(c, e->kv, e->context, batch) - hs_states_bytes(c, e->kv, e->context, HS_GRID) +
-                         hs_speculate_bytes(&e->draft, c, e->kv, e->context, batch) -
-                         hs_speculate_bytes(&e->draft, c, e->kv, e->context, HS_GRID));
+    return state_bytes(e, batch) - state_bytes(e, HS_GRID);
 }
 
 static uint64_t activation_bytes(const void *user, uint32_t batch)
@@ -84,14 +89,16 @@ static uint64_t activation_bytes(const void *user, uint32_t batch)
     const hlwq_engine *e = user;
     const hs_table *t = hs_store_table(e->store);
     hs_limits limits = hs_network_limits(t, batch);
-    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(t, batch) + tail_bytes(e, batch);
+    return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(t, batch) +
+           (e->vram ? 0 : tail_bytes(e, batch));
 }
 
 static uint64_t card_bytes(const void *user, uint32_t batch)
 {
     const hlwq_engine *e = user;
     hs_limits limits = hs_network_limits(hs_store_table(e->store), batch);
-    return hs_backend_cuda_bytes(&limits) + (uint64_t)batch * limits.hidden * sizeof(float);
+    uint64_t rows = batch + (limits.joins ? batch + HS_WINDOW_MAX : 0); /* as hs_network_init has it */
+    return hs_backend_cuda_bytes(&limits) + rows * limits.hidden * sizeof(float) + tail_bytes(e, batch);
 }
 
 /* A mapping costs page tables, and pages of the file that the system has not let go of yet. */
@@ -155,13 +162,15 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         in.card = true;
         in.vram_bytes = o->vram_bytes ? hs_min_u64(o->vram_bytes, free_bytes + reserve) : free_bytes + reserve;
         in.reserve_bytes = reserve;
-        in.state_bytes = e->planned * hs_states_bytes(&t->config, e->kv, context, HS_GRID);
-        in.session_bytes -= in.state_bytes;
+        in.state_bytes = state_bytes(e, HS_GRID);
+        in.session_bytes -= in.state_bytes; /* what of it is for drafts comes with them below */
         in.card_slots = o->card_slots;
         in.card_bytes = card_bytes;
     }
-    if (e->draft.mtp)
+    if (e->draft.mtp) {
         in.fixed_bytes += hs_draft_vocab_bytes(t, e->draft_vocab);
+        in.state_bytes += e->vram ? hs_draft_vocab_bytes(t, e->draft_vocab) : 0;
+    }
     in.session_bytes += e->planned * hs_speculate_bytes(&e->draft, &t->config, e->kv, context, HS_GRID);
     in.session_bytes += e->prefix.budget_bytes;
     if (!in.ram_bytes) { /* a model that fits needs no cap; one that does not gets what there is, less a tenth */
@@ -172,8 +181,8 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
     }
     HS_TRY(fit(e, &in, o->kv_spill, err));
     uint64_t tail = tail_bytes(e, e->plan.batch); /* counted with what grows with the batch, but it is the session's */
-    e->plan.session_bytes += tail;
-    e->plan.activation_bytes -= tail;
+    e->plan.session_bytes += e->vram ? 0 : tail;
+    e->plan.activation_bytes -= e->vram ? 0 : tail; /* on a card it stays there */
     hs_mem_set_cap(e->mem, in.ram_bytes);
     uint64_t first, growth = hs_states_growth(&t->config, e->kv, context, e->hot, &first);
     if (e->vram) /* everything at once */
@@ -222,9 +231,7 @@ static hlwq_status choose_drafts(hlwq_engine *e, const hlwq_engine_options *o, h
         return HLWQ_OK;
     if (o->draft_depth >= HS_WINDOW_MAX)
         return hs_fail(err, HLWQ_ERR_ARG, "%u drafts at once; the most is %d", o->draft_depth, HS_WINDOW_MAX - 1);
-    if (e->vram)
-        why = "a graphics card cannot take tokens back yet";
-    else if (o->trace || o->routing)
+    if (o->trace || o->routing)
         why = "the choices of experts are recorded or replayed token by token";
     if (why) {
         hs_log_line(&e->log, HLWQ_LOG_WARN, "running without drafts: %s", why);

@@ -30,6 +30,12 @@ static uint64_t own_bytes(const hs_config *c)
     return sizeof(hs_mtp) + 64 + (2 * HS_WINDOW_MAX + 1) * (uint64_t)c->hidden * sizeof(float);
 }
 
+uint64_t hs_mtp_pages_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
+{
+    hs_kv_shape shape = shape_of(c, kv, positions, batch);
+    return hs_kv_block_bytes(&shape);
+}
+
 uint64_t hs_mtp_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
 {
     hs_kv_shape shape = shape_of(c, kv, positions, batch);

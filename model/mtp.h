@@ -17,6 +17,8 @@ hlwq_status hs_mtp_open(hs_mtp **mtp, hs_network *net, hs_mem *mem, hs_kv_format
 void hs_mtp_close(hs_mtp *mtp); /* NULL is fine */
 void hs_mtp_reset(hs_mtp *mtp);
 uint64_t hs_mtp_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
+uint64_t hs_mtp_pages_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions,
+                            uint32_t batch); /* of them, in the backend's memory */
 
 /* net->x holds what hs_forward left of tokens[first .. first + n - 1]: takes in all pairs that are complete now. */
 hlwq_status hs_mtp_prompt(hs_mtp *mtp, const int32_t *tokens, uint32_t first, uint32_t n, hlwq_error *err);

@@ -38,10 +38,12 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     const hs_config *c = e->net.config;
     hs_kv_format kv;
     HS_TRY(hs_kv_format_named(&kv, o->kv, c, err));
-    uint64_t need = hs_states_bytes(c, kv, s->positions, e->net.batch) -
-                    hs_states_filed_bytes(c, kv, s->positions, e->hot) +
-                    hs_speculate_bytes(&e->draft, c, kv, s->positions, e->net.batch),
+    uint64_t states = hs_states_bytes(c, kv, s->positions, e->net.batch) -
+                      hs_states_filed_bytes(c, kv, s->positions, e->hot),
+             need = states + hs_speculate_bytes(&e->draft, c, kv, s->positions, e->net.batch),
              cap = hs_mem_cap_bytes(e->mem), left = hs_engine_unpromised(e);
+    if (e->vram) /* most of it is there, and has a cap of its own */
+        need -= states + hs_speculate_state_bytes(&e->draft, c, kv, s->positions, e->net.batch);
     if (need > left)
         return hs_fail(
             err, HLWQ_ERR_BUDGET,

@@ -85,6 +85,14 @@ uint64_t hs_speculate_bytes(const hs_draft_mode *mode, const hs_config *c, hs_kv
            logits_bytes(c, tokens) + (mode->mtp ? hs_mtp_bytes(c, kv, positions, batch) : 0);
 }
 
+uint64_t hs_speculate_state_bytes(const hs_draft_mode *mode, const hs_config *c, hs_kv_format kv, uint32_t positions,
+                                  uint32_t batch)
+{
+    if (mode->depth == 0)
+        return 0;
+    return block_bytes(c, mode->depth + 1) + (mode->mtp ? hs_mtp_pages_bytes(c, kv, positions, batch) : 0);
+}
+
 static hlwq_status open_parts(hs_speculate *sp, hs_kv_format kv, hlwq_error *err)
 {
     void *p;

@@ -94,6 +94,10 @@ hlwq_status gpu_products(hs_cuda *c, const gpu_part *parts, uint32_t count, cons
 hlwq_status gpu_product_of(hs_cuda *c, const hs_matrix *w, const float *x, gpu_q8 *q, uint32_t n, float *y,
                            uint32_t stride, bool add, hlwq_error *err);
 
+/* Rows of embeddings, which are in ordinary memory, to the card. */
+hlwq_status gpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
+                      hlwq_error *err);
+
 /* u = norm(x), and the form that is read first. */
 hlwq_status gpu_norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, gpu_form form, hlwq_error *err);
 
@@ -108,6 +112,25 @@ hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta
                                uint32_t n, float *x, hlwq_error *err);
 hlwq_status gpu_stage_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
                                     float *x, hlwq_error *err);
+
+/*
+ * Projections of norm(x): qkv, b and a where d says, z into scratch; then what d has of the weights.  d->mix NULL =
+ * into scratch, too.
+ */
+hlwq_status gpu_delta_products(hs_cuda *c, const hs_delta *w, uint32_t rows, const float *x, gpu_delta *d,
+                               hlwq_error *err);
+void gpu_delta_weights(const hs_delta *w, gpu_delta *d);
+
+/* ---- stage_window.cu: stages of hs_backend_ops for speculation ------------------------------- */
+
+hlwq_status gpu_stage_deltanet_window(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                      const hs_delta_window *window, uint32_t n, float *x, hlwq_error *err);
+hlwq_status gpu_stage_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                    const hs_delta_window *window, uint32_t kept, hlwq_error *err);
+hlwq_status gpu_stage_norm(hs_backend *be, const float *norm, float eps, uint32_t n, const float *x, float *y,
+                           hlwq_error *err);
+hlwq_status gpu_stage_join(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
+                           const float *h, float *x, hlwq_error *err);
 
 /* ---- copies.cu: memory, and what moves ------------------------------------------------------- */
 

@@ -132,12 +132,12 @@ hlwq_status gpu_norm(hs_cuda *c, const float *x, const float *w, float eps, uint
     gpu_q8 none = {};
     c->uq.form = form;
     c->u_rows = n;
-    CUDA_DO("a norm", gpu_run_norm(x, w, c->lim.hidden, n, eps, c->u, form == GPU_NO_FORM ? none : c->uq, c->stream));
+    CUDA_DO("a norm", gpu_run_norm(x, w, c->lim.hidden, n, eps, c->u, c->lim.hidden, form == GPU_NO_FORM ? none : c->uq,
+                                   c->stream));
     return HLWQ_OK;
 }
 
-static hlwq_status cuda_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
-                              hlwq_error *err)
+hlwq_status gpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
     HS_TRY(gpu_wait(c, err)); /* the last step may still read the staging memory */
@@ -223,7 +223,7 @@ static hlwq_status cuda_guess(hs_backend *be, const hs_mixture *w, uint32_t n, c
     int32_t *id = reinterpret_cast<int32_t *>(c->out);
     float *weight = c->out + (size_t)n * w->used;
     size_t picks = (size_t)n * w->used;
-    CUDA_DO("a guess", gpu_run_norm(x, w->norm, c->lim.hidden, n, w->eps, c->y, none, c->stream));
+    CUDA_DO("a guess", gpu_run_norm(x, w->norm, c->lim.hidden, n, w->eps, c->y, c->lim.hidden, none, c->stream));
     c->outq.form = GPU_NO_FORM;
     HS_TRY(gpu_product_of(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
     CUDA_DO("a guess", gpu_run_top_k(c->logit, w->experts, w->used, n, id, weight, c->stream));
@@ -414,14 +414,15 @@ static void lay_out(hs_cuda *c, carve *k)
 {
     const hs_limits *m = &c->lim;
     uint64_t b = m->batch, picks = b * m->used, wide = larger(m->v_width, m->q_width / 2);
-    uint64_t q_heads = m->head_dim ? m->q_width / 2 / m->head_dim : 0;
+    uint64_t q_heads = m->head_dim ? m->q_width / 2 / m->head_dim : 0, joint = m->joins ? 2ull * m->hidden : 0;
+    uint64_t proj = larger(m->q_width + 2ull * m->kv_width, m->channels + m->v_width + 2ull * m->v_heads);
     c->logits_rows = HS_CARD_LOGITS;
     take(k, b * m->hidden, &c->u);
     take_q8(k, b, m->hidden, &c->uq);
-    take(k, b * larger(m->q_width + 2ull * m->kv_width, m->channels + m->v_width + 2ull * m->v_heads), &c->proj);
+    take(k, b * larger(proj, joint), &c->proj);
     take(k, b * m->channels, &c->mix);
     take(k, b * larger(wide, 2 * m->used), &c->out);
-    take_q8(k, b, larger(wide, m->hidden), &c->outq);
+    take_q8(k, b, larger(wide, larger(m->hidden, joint)), &c->outq);
     take(k, b * m->hidden, &c->y);
     take(k, rows_of_ffn(m) * m->ffn_width, &c->gate);
     take(k, rows_of_ffn(m) * m->ffn_width, &c->up_rows);
@@ -528,7 +529,7 @@ static const hs_backend_ops *cuda_ops()
     o.upload = gpu_upload;
     o.await = gpu_await;
     o.uploaded = gpu_uploaded;
-    o.embed = cuda_embed;
+    o.embed = gpu_embed;
     o.attention = gpu_stage_attention;
     o.deltanet = gpu_stage_deltanet;
     o.attention_rows = gpu_stage_attention_rows;
@@ -538,6 +539,10 @@ static const hs_backend_ops *cuda_ops()
     o.guess = cuda_guess;
     o.experts = cuda_experts;
     o.head = cuda_head;
+    o.deltanet_window = gpu_stage_deltanet_window;
+    o.deltanet_keep = gpu_stage_deltanet_keep;
+    o.norm = gpu_stage_norm;
+    o.join = gpu_stage_join;
     return &o;
 }
 

@@ -28,8 +28,21 @@ static __global__ void conv_kernel(gpu_delta d)
         for (uint32_t i = 0; i < kept; i++)
             past[i] = past[i + 1];
     }
-    for (uint32_t i = 0; i < kept; i++)
+    for (uint32_t i = 0; i < kept && !d.unsure; i++)
         d.conv_state[(uint64_t)i * d.channels + ch] = past[i];
+}
+
+/* A thread a channel: the last inputs, when d.n more belong to the text. */
+static __global__ void conv_keep_kernel(gpu_delta d)
+{
+    uint32_t ch = blockIdx.x * blockDim.x + threadIdx.x, kept = d.taps - 1;
+    if (ch >= d.channels)
+        return;
+    for (uint32_t i = 0; i < kept; i++) { /* ascending, so that none is overwritten unread */
+        uint32_t from = i + d.n;
+        d.conv_state[(uint64_t)i * d.channels + ch] = from < kept ? d.conv_state[(uint64_t)from * d.channels + ch]
+                                                                  : d.qkv[(uint64_t)(from - kept) * d.channels + ch];
+    }
 }
 
 /* A warp a key or query head of a token: unit length. Value heads: beta, log-decay. */
@@ -48,7 +61,7 @@ static __global__ void delta_prepare_kernel(gpu_delta d)
     uint32_t h = (warp - 2 * d.k_heads) * WARP + lane;
     if (h >= d.v_heads)
         return;
-    uint64_t at = (uint64_t)t * d.v_heads + h;
+    uint64_t at = (uint64_t)t * d.gate_stride + h;
     float s = d.a[at] + d.dt_bias[h], softplus = s > 20.0f ? s : log1pf(hs_exp(s));
     d.b[at] = hs_sigmoid(d.b[at]);
     d.a[at] = -hs_exp(d.a_log[h]) * softplus;
@@ -73,7 +86,7 @@ template <int ROWS> static __global__ void __launch_bounds__(DELTA_THREADS) delt
         const float *row = d.mix + (uint64_t)t * d.channels;
         const float *q = row + (uint64_t)kh * d.k_dim, *k = q + (uint64_t)d.k_heads * d.k_dim;
         float v = row[2 * (uint64_t)d.k_heads * d.k_dim + (uint64_t)h * d.v_dim + c];
-        uint64_t at = (uint64_t)t * d.v_heads + h;
+        uint64_t at = (uint64_t)t * d.gate_stride + h;
         float decay = hs_exp(d.a[at]), beta = d.b[at], sum = 0.0f, out = 0.0f;
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
@@ -92,8 +105,12 @@ template <int ROWS> static __global__ void __launch_bounds__(DELTA_THREADS) delt
         out += __shfl_xor_sync(0xFFFFFFFFu, out, 2);
         if (there && part == 0)
             d.out[(uint64_t)t * d.v_heads * d.v_dim + (uint64_t)h * d.v_dim + c] = out;
+        if (there && d.unsure && t == 0)
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+                state[(uint64_t)(i * ROW_LANES + part) * d.v_dim] = s[i];
     }
-    if (there)
+    if (there && !d.unsure)
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
             state[(uint64_t)(i * ROW_LANES + part) * d.v_dim] = s[i];
@@ -114,18 +131,35 @@ static __global__ void gated_norm_kernel(gpu_delta d)
         o[c] = d.out_norm[c] * (o[c] * r) * hs_silu(d.z[at + c]);
 }
 
+static cudaError_t run_recurrence(const gpu_delta *d, cudaStream_t s)
+{
+    dim3 grid((d->v_dim + DELTA_COLUMNS - 1) / DELTA_COLUMNS, d->v_heads), block(DELTA_THREADS);
+    switch (d->k_dim / ROW_LANES) {
+    case 4: return gpu_launch(delta_kernel<4>, grid, block, 0, s, *d);
+    case 8: return gpu_launch(delta_kernel<8>, grid, block, 0, s, *d);
+    case 16: return gpu_launch(delta_kernel<16>, grid, block, 0, s, *d);
+    case 32: return gpu_launch(delta_kernel<32>, grid, block, 0, s, *d);
+    default: return cudaErrorInvalidValue;
+    }
+}
+
 cudaError_t gpu_run_delta(const gpu_delta *d, cudaStream_t s)
 {
     GPU_TRY(gpu_launch(conv_kernel, dim3((d->channels + 127) / 128), dim3(128), 0, s, *d));
     uint32_t warps = 2 * d->k_heads + (d->v_heads + WARP - 1) / WARP;
     GPU_TRY(gpu_launch(delta_prepare_kernel, dim3((warps + 3) / 4, d->n), dim3(128), 0, s, *d));
-    dim3 grid((d->v_dim + DELTA_COLUMNS - 1) / DELTA_COLUMNS, d->v_heads), block(DELTA_THREADS);
-    switch (d->k_dim / ROW_LANES) {
-    case 4: GPU_TRY(gpu_launch(delta_kernel<4>, grid, block, 0, s, *d)); break;
-    case 8: GPU_TRY(gpu_launch(delta_kernel<8>, grid, block, 0, s, *d)); break;
-    case 16: GPU_TRY(gpu_launch(delta_kernel<16>, grid, block, 0, s, *d)); break;
-    case 32: GPU_TRY(gpu_launch(delta_kernel<32>, grid, block, 0, s, *d)); break;
-    default: return cudaErrorInvalidValue;
-    }
+    GPU_TRY(run_recurrence(d, s));
     return gpu_launch(gated_norm_kernel, dim3((d->v_heads + 3) / 4, d->n), dim3(128), 0, s, *d);
+}
+
+cudaError_t gpu_run_delta_keep(const gpu_delta *d, cudaStream_t s)
+{
+    gpu_delta rest = *d;
+    GPU_TRY(gpu_launch(conv_keep_kernel, dim3((d->channels + 127) / 128), dim3(128), 0, s, *d));
+    if (--rest.n == 0)
+        return cudaSuccess; /* the first one's step was taken at once */
+    rest.mix += d->channels;
+    rest.b += d->gate_stride;
+    rest.a += d->gate_stride;
+    return run_recurrence(&rest, s);
 }

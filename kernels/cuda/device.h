@@ -72,9 +72,9 @@ cudaError_t gpu_run_product(const gpu_product *p, cudaStream_t s);
 cudaError_t gpu_run_plain(const hs_matrix *w, const float *x, uint32_t n, float *y, uint64_t stride, bool add,
                           cudaStream_t s);
 
-/* u = norm(x) [n][cols], and its q8 form where `q.q` is not NULL. */
-cudaError_t gpu_run_norm(const float *x, const float *w, uint32_t cols, uint32_t n, float eps, float *u, gpu_q8 q,
-                         cudaStream_t s);
+/* u = norm(x) [n][stride], x [n][cols], and its q8 form where `q.q` is not NULL. */
+cudaError_t gpu_run_norm(const float *x, const float *w, uint32_t cols, uint32_t n, float eps, float *u,
+                         uint64_t stride, gpu_q8 q, cudaStream_t s);
 
 /* q8 of rows of x; with `up`, of silu(x) * up, which is also stored over x. */
 cudaError_t gpu_run_q8(float *x, const float *up, uint32_t cols, uint64_t rows, gpu_q8 q, cudaStream_t s);
@@ -116,11 +116,16 @@ typedef struct gpu_delta {
     const float *conv, *a_log, *dt_bias, *out_norm;
     uint32_t k_heads, v_heads, k_dim, v_dim, taps, channels, n;
     float *qkv, *mix, *z, *b, *a, *out; /* projections; convolved; gates; result [n][v_heads * v_dim] */
+    uint32_t gate_stride;               /* of rows of b and a: write strength and log-decay */
     float *state, *conv_state;
+    bool unsure; /* the state takes the first token's step only, conv_state none */
     float eps;
 } gpu_delta;
 
 cudaError_t gpu_run_delta(const gpu_delta *d, cudaStream_t s);
+
+/* After an unsure run: the first n of its tokens, which are in qkv, mix, b and a, are the text's. */
+cudaError_t gpu_run_delta_keep(const gpu_delta *d, cudaStream_t s);
 
 cudaError_t gpu_run_top_k(const float *logits, uint32_t experts, uint32_t used, uint32_t n, int32_t *id, float *weight,
                           cudaStream_t s);

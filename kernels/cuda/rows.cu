@@ -63,12 +63,12 @@ static __device__ __forceinline__ void q8_block(float (&v)[4], const gpu_q8 &q, 
 
 /* A block a token. Fixed work: sums have an order of their own. */
 static __global__ void __launch_bounds__(ROW_THREADS)
-    norm_kernel(const float *x, const float *w, uint32_t cols, float eps, float *u, gpu_q8 q)
+    norm_kernel(const float *x, const float *w, uint32_t cols, float eps, float *u, uint64_t stride, gpu_q8 q)
 {
     __shared__ float part[ROW_THREADS / WARP];
     uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, blocks = (cols + HS_BLOCK - 1) / HS_BLOCK;
     const float *row = x + (uint64_t)blockIdx.x * cols;
-    float *out = u + (uint64_t)blockIdx.x * cols, sum = 0.0f;
+    float *out = u + blockIdx.x * stride, sum = 0.0f;
     for (uint32_t c = threadIdx.x; c < cols; c += ROW_THREADS)
         sum = fmaf(row[c], row[c], sum);
     sum = warp_sum(sum);
@@ -92,10 +92,10 @@ static __global__ void __launch_bounds__(ROW_THREADS)
     }
 }
 
-cudaError_t gpu_run_norm(const float *x, const float *w, uint32_t cols, uint32_t n, float eps, float *u, gpu_q8 q,
-                         cudaStream_t s)
+cudaError_t gpu_run_norm(const float *x, const float *w, uint32_t cols, uint32_t n, float eps, float *u,
+                         uint64_t stride, gpu_q8 q, cudaStream_t s)
 {
-    return gpu_launch(norm_kernel, dim3(n), dim3(ROW_THREADS), 0, s, x, w, cols, eps, u, q);
+    return gpu_launch(norm_kernel, dim3(n), dim3(ROW_THREADS), 0, s, x, w, cols, eps, u, stride, q);
 }
 
 /* A warp a block of a row. */

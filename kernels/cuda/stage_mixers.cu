@@ -130,41 +130,56 @@ hlwq_status gpu_stage_attention_rows(hs_backend *be, const hs_attention *w, cons
     return gpu_product_of(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
 }
 
+hlwq_status gpu_delta_products(hs_cuda *c, const hs_delta *w, uint32_t rows, const float *x, gpu_delta *d,
+                               hlwq_error *err)
+{
+    HS_TRY(gpu_norm(c, x, w->norm, w->eps, rows, gpu_form_of(&w->qkv), err));
+    d->z = c->proj + (uint64_t)c->lim.batch * w->qkv.rows;
+    d->mix = d->mix ? d->mix : c->mix;
+    d->out = c->out;
+    const gpu_part in[] = {{&w->qkv, d->qkv, w->qkv.rows},
+                           {&w->z, d->z, w->z.rows},
+                           {&w->b, d->b, d->gate_stride},
+                           {&w->a, d->a, d->gate_stride}};
+    HS_TRY(gpu_products(c, in, 4, c->u, &c->uq, rows, false, err));
+    gpu_delta_weights(w, d);
+    return HLWQ_OK;
+}
+
+void gpu_delta_weights(const hs_delta *w, gpu_delta *d)
+{
+    d->conv = w->conv;
+    d->a_log = w->a_log;
+    d->dt_bias = w->dt_bias;
+    d->out_norm = w->out_norm;
+    d->k_heads = w->k_heads;
+    d->v_heads = w->v_heads;
+    d->k_dim = w->k_dim;
+    d->v_dim = w->v_dim;
+    d->taps = w->taps;
+    d->channels = w->qkv.rows;
+    d->eps = w->eps;
+}
+
 /* Of n texts with a row each, or of one with n. */
 static hlwq_status mix_states(hs_cuda *c, const hs_delta *w, const hs_delta_state *state, uint32_t texts, uint32_t n,
                               float *x, hlwq_error *err)
 {
-    uint64_t b = c->lim.batch, channels = w->qkv.rows;
+    uint64_t b = c->lim.batch;
     uint32_t rows = texts * n;
     gpu_delta d = {};
-    HS_TRY(gpu_norm(c, x, w->norm, w->eps, rows, gpu_form_of(&w->qkv), err));
     d.qkv = c->proj;
-    d.z = c->proj + b * channels;
-    d.b = d.z + b * w->z.rows;
+    d.b = c->proj + b * w->qkv.rows + b * w->z.rows;
     d.a = d.b + b * w->v_heads;
-    const gpu_part in[] = {
-        {&w->qkv, d.qkv, w->qkv.rows}, {&w->z, d.z, w->z.rows}, {&w->b, d.b, w->v_heads}, {&w->a, d.a, w->v_heads}};
-    HS_TRY(gpu_products(c, in, 4, c->u, &c->uq, rows, false, err));
-    d.conv = w->conv;
-    d.a_log = w->a_log;
-    d.dt_bias = w->dt_bias;
-    d.out_norm = w->out_norm;
-    d.k_heads = w->k_heads;
-    d.v_heads = w->v_heads;
-    d.k_dim = w->k_dim;
-    d.v_dim = w->v_dim;
-    d.taps = w->taps;
-    d.channels = w->qkv.rows;
+    d.gate_stride = w->v_heads;
+    HS_TRY(gpu_delta_products(c, w, rows, x, &d, err));
     d.n = n;
-    d.mix = c->mix;
-    d.out = c->out;
-    d.eps = w->eps;
     for (uint32_t t = 0; t < texts; t++) {
         d.state = state[t].s;
         d.conv_state = state[t].conv;
         CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
-        d.qkv += channels;
-        d.mix += channels;
+        d.qkv += d.channels;
+        d.mix += d.channels;
         d.z += w->z.rows;
         d.b += w->v_heads;
         d.a += w->v_heads;

@@ -403,7 +403,7 @@ static void norms_and_plain_products_are_near_the_reference(void **state)
         gpu_q8 none = {};
         float *dx = to_device(x, n * cols), *dw = to_device(w, cols), *du = device<float>(n * cols);
         float *dm = to_device(m, rows * cols), *dy = device<float>(n * rows);
-        OK(gpu_run_norm(dx, dw, cols, n, 1e-6f, du, none, s));
+        OK(gpu_run_norm(dx, dw, cols, n, 1e-6f, du, cols, none, s));
         OK(cudaStreamSynchronize(s));
         to_host(got, du, n * cols);
         for (uint32_t t = 0; t < n; t++)

@@ -1,0 +1,78 @@
+/*
+ * stage_window.cu - what speculation asks of a graphics card: DeltaNet steps that can be taken back, and the input of a
+ * draft head.
+ *
+ * A window goes through the kernels that a prompt does, token by token with the bits of a lone one.  The state is
+ * written after the first token and stays in registers from there on; the convolution's state is left alone.  Inputs of
+ * the convolution, queries, keys, values and gates lie in the window's own memory, so what is kept takes its steps
+ * again without a product.
+ */
+#include "kernels/cuda/backend.h"
+
+#include <assert.h>
+
+/* Where the parts of a window's tokens lie; gates are [tokens][write strength, log-decay][v_heads]. */
+static gpu_delta window_of(const hs_delta *w, const hs_delta_state *state, const hs_delta_window *window)
+{
+    gpu_delta d = {};
+    d.qkv = window->raw + (uint64_t)(w->taps - 1) * w->qkv.rows;
+    d.mix = window->mix;
+    d.b = window->gates;
+    d.a = window->gates + w->v_heads;
+    d.gate_stride = 2 * w->v_heads;
+    d.state = state->s;
+    d.conv_state = state->conv;
+    return d;
+}
+
+hlwq_status gpu_stage_deltanet_window(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                      const hs_delta_window *window, uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    gpu_delta d = window_of(w, state, window);
+    assert(n <= HS_WINDOW_MAX);
+    HS_TRY(gpu_delta_products(c, w, n, x, &d, err));
+    d.n = n;
+    d.unsure = true;
+    CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
+    c->outq.form = GPU_NO_FORM;
+    return gpu_product_of(c, &w->out, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+}
+
+hlwq_status gpu_stage_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                    const hs_delta_window *window, uint32_t kept, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    gpu_delta d = window_of(w, state, window);
+    assert(kept >= 1 && kept <= HS_WINDOW_MAX);
+    gpu_delta_weights(w, &d);
+    d.out = c->out;
+    d.n = kept;
+    CUDA_DO("DeltaNet", gpu_run_delta_keep(&d, c->stream));
+    return HLWQ_OK;
+}
+
+hlwq_status gpu_stage_norm(hs_backend *be, const float *norm, float eps, uint32_t n, const float *x, float *y,
+                           hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    gpu_q8 none = {};
+    CUDA_DO("a norm", gpu_run_norm(x, norm, c->lim.hidden, n, eps, y, c->lim.hidden, none, c->stream));
+    return HLWQ_OK;
+}
+
+/* Rows of proj are [embedding, hidden state], each normed. */
+hlwq_status gpu_stage_join(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
+                           const float *h, float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    uint32_t hidden = c->lim.hidden;
+    gpu_q8 none = {};
+    assert(c->lim.joins && n <= c->lim.batch && w->fc.cols == 2 * hidden);
+    HS_TRY(gpu_embed(be, table, ids, n, c->y, err));
+    CUDA_DO("a draft", gpu_run_norm(c->y, w->embed_norm, hidden, n, w->eps, c->proj, 2 * hidden, none, c->stream));
+    CUDA_DO("a draft",
+            gpu_run_norm(h, w->hidden_norm, hidden, n, w->eps, c->proj + hidden, 2 * hidden, none, c->stream));
+    c->outq.form = GPU_NO_FORM;
+    return gpu_product_of(c, &w->fc, c->proj, &c->outq, n, x, hidden, false, err);
+}

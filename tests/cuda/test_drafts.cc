@@ -1,0 +1,143 @@
+/*
+ * Drafts on the simulated card: the same bits of all logits with and without them, for every source, form of the cache,
+ * placement of experts and order of streams; and the tokens that the CPU chooses.
+ */
+#include "tests/cuda/demo_text.h"
+
+typedef struct a_case {
+    hlwq_draft draft;
+    uint32_t prompt, depth, card_slots, vocab; /* most drafts; 0 = all experts are there; tokens of the draft head */
+    hlwq_kv kv;
+    float temperature;
+} a_case;
+
+enum { TOKENS = 12 };
+
+static const char prompt[] =
+    "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals, when it was checked by "
+    "a violent gust of wind which swept up the streets, rattling along the house-tops, and fiercely agitating the "
+    "scanty flame of the lamps that struggled against the darkness. It was a dark and stormy night; the rain fell in "
+    "torrents, except at occasional intervals, when it was checked by a violent gust of wind which swept up the";
+
+static uint64_t run(const a_case *with, hlwq_device device, int32_t *id, hlwq_speculation *ahead)
+{
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_session *s;
+    int32_t *ids;
+    size_t n;
+    hlwq_engine_options o = options();
+    o.device = device;
+    o.context = 192;
+    o.draft = with->draft;
+    o.draft_depth = with->depth;
+    o.draft_vocab = with->vocab;
+    o.draft_always = true;
+    o.kv = with->kv;
+    o.card_slots = device == HLWQ_DEVICE_CUDA ? with->card_slots : 0;
+    o.cpu_share = 0.5;
+    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    hlwq_session_options so = hlwq_session_options_default(e);
+    so.context = 192;
+    so.kv = with->kv;
+    so.sampling.temperature = with->temperature;
+    so.sampling.seed = 5;
+    if (hlwq_session_open(e, &so, &s, &err) != HLWQ_OK ||
+        hs_tokenizer_encode(e->text.inner, prompt, strlen(prompt), false, &ids, &n, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    n = n < with->prompt ? n : with->prompt;
+    if (hlwq_session_eval(s, ids, n, nullptr, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    free(ids);
+    for (uint32_t i = 0; i < TOKENS; i++)
+        if (hlwq_session_next(s, &id[i], &err) != HLWQ_OK)
+            fail_msg("token %u: %s", i, err.message);
+    hlwq_session_stats stats;
+    hlwq_session_get_stats(s, &stats);
+    hlwq_session_speculation(s, ahead);
+    hlwq_session_close(s);
+    uint64_t now, peak;
+    hlwq_plan plan;
+    hlwq_engine_plan(e, &plan);
+    hlwq_engine_vram(e, &now, &peak);
+    if (device == HLWQ_DEVICE_CUDA) /* what was planned is what it takes */
+        assert_true(peak > 0 && peak <= plan.card_total_bytes - plan.card_reserve_bytes);
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+    assert_int_equal(hs_sim_read_stats().faults, 0);
+    return stats.logits_hash;
+}
+
+static void drafts_change_no_bit(void **state)
+{
+    (void)state;
+    static const a_case cases[] = {
+        {HLWQ_DRAFT_MTP, 123, 4, 0, 0, HLWQ_KV_K4V3, 0}, /* a page is coded, and some are taken back beyond that */
+        {HLWQ_DRAFT_AUTO, 20, 7, 48, 0, HLWQ_KV_F16, 0.8f},
+        {HLWQ_DRAFT_MTP, 20, 2, 0, 700, HLWQ_KV_F16, 0.8f},
+    };
+    uint64_t hash = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int32_t want[TOKENS], got[TOKENS];
+        hlwq_speculation a;
+        a_case plain = cases[i];
+        if (i && getenv("HLWQ_SANITIZE"))
+            break;
+        if (i < 2) { /* the second one's are the last one's */
+            plain.draft = HLWQ_DRAFT_OFF;
+            plain.card_slots = 0;
+            configure(i, HS_SIM_UP, 64 << 20, 0);
+            hash = run(&plain, HLWQ_DEVICE_CUDA, want, &a);
+            assert_int_equal(a.depth_max, 0);
+        }
+        configure(i + 20, HS_SIM_SHUFFLE, 64 << 20, 0);
+        uint64_t ahead = run(&cases[i], HLWQ_DEVICE_CUDA, got, &a);
+        assert_int_equal(a.depth_max, cases[i].depth);
+        assert_true(a.passes < TOKENS && a.accepted[0] + a.accepted[1] > 0);
+        assert_true(a.drafted[0] + a.drafted[1] > a.accepted[0] + a.accepted[1]); /* some were taken back */
+        if (i < 2)
+            assert_memory_equal(got, want, sizeof got);
+        if (ahead != hash)
+            fail_msg("case %zu: other logits", i);
+        if (i == 0) {
+            run(&cases[i], HLWQ_DEVICE_CPU, want, &a);
+            assert_memory_equal(got, want, sizeof got);
+        }
+    }
+}
+
+/* Every call of the runtime that drafts add fails once, too. */
+static void failing_calls_of_drafts_leave_nothing_behind(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_streaming io;
+    uint64_t hash, peak, calls, step = getenv("HLWQ_LONG") ? 1 : getenv("HLWQ_SANITIZE") ? 307 : 71;
+    hlwq_engine_options o = options();
+    o.draft = HLWQ_DRAFT_MTP;
+    o.draft_depth = 2;
+    o.draft_always = true;
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    if (a_text(&o, 3, &hash, &io, &peak, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    calls = hs_sim_read_stats().calls;
+    uint32_t failures = 0;
+    for (uint64_t n = 1; n <= calls; n += step) {
+        configure(1, HS_SIM_UP, 64 << 20, n);
+        hlwq_status st = a_text(&o, 3, &hash, &io, &peak, &err);
+        failures += st != HLWQ_OK;
+        if (hs_sim_leaks())
+            fail_msg("call %u: %u things are left (%s)", (unsigned)n, (unsigned)hs_sim_leaks(), err.message);
+    }
+    assert_true(failures > 3);
+}
+
+int main(void)
+{
+    const CMUnitTest tests[] = {
+        TEST(drafts_change_no_bit),
+        TEST(failing_calls_of_drafts_leave_nothing_behind),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
