@@ -36,6 +36,16 @@ static inline hlwq_engine_options options(void)
     return o;
 }
 
+/* Room for few experts on the card and below it, so that they come and go. */
+static inline hlwq_engine_options few_slots(double cpu_share)
+{
+    hlwq_engine_options o = options();
+    o.card_slots = 30;
+    o.slots = 24;
+    o.cpu_share = cpu_share;
+    return o;
+}
+
 /* What is done to an engine that was opened; a test's plant. */
 static void (*plant)(hlwq_engine *e);
 

@@ -1,6 +1,7 @@
 /* kernels/cuda/attention.cu: near the reference for every form of the cache, the codec's bits, and blind to batches. */
 #include "kernels/cuda/backend.h"
 #include "tests/cuda/sim_test.h"
+#include "tests/support/noise.h"
 
 extern "C" {
 #include "kernels/cpu/ops.h"
@@ -11,15 +12,6 @@ extern "C" {
 #include <math.h>
 
 static const hs_cpu_ops *const ref = &hs_cpu_ref_base;
-static uint64_t seed = 88172645463325252u;
-
-static float uniform(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (float)(uint32_t)(seed >> 40) * 0x1p-23f - 1.0f;
-}
 
 typedef struct shape {
     uint32_t q_heads, kv_heads, head_dim, rotary_dims;
@@ -269,7 +261,7 @@ static void a_round(const hs_sim_options *o, float *out)
     static const shape s = {8, 2, 128, 32, HS_Q4, HS_Q3};
     hs_sim_configure(o);
     cudaStream_t st = stream();
-    seed = 99;
+    noise_seed = 99;
     fixture f = make(&s, 380, LATE);
     run(&f, 380, 0, LATE, out, st);
     run(&f, 380, 0, 8, out + LATE * HEADS_MOST, st);

@@ -1,6 +1,7 @@
 /* kernels/cuda: movable work gives the bits of kernels/cpu/ref.c in every shape, the rest is close to it. */
 #include "kernels/cuda/device.h"
 #include "tests/cuda/sim_test.h"
+#include "tests/support/noise.h"
 
 extern "C" {
 #include "kernels/cpu/ops.h"
@@ -10,20 +11,6 @@ extern "C" {
 #include <math.h>
 
 static const hs_cpu_ops *const ref = &hs_cpu_ref_base;
-static uint64_t seed = 88172645463325252u;
-
-static uint32_t random_bits(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 32);
-}
-
-static float uniform(void)
-{
-    return (float)(random_bits() >> 8) * 0x1p-23f - 1.0f;
-}
 
 static float *values(size_t n, float size)
 {

@@ -66,10 +66,7 @@ static void without_pinned_memory_the_tokens_are_the_same(void **state)
 {
     (void)state;
     hlwq_streaming io;
-    hlwq_engine_options o = options();
-    o.card_slots = 30;
-    o.slots = 24;
-    o.cpu_share = 0.5;
+    hlwq_engine_options o = few_slots(0.5);
     configure(1, HS_SIM_UP, 64 << 20, 0);
     const uint64_t want = hash_of(&o, 2, &io);
     hs_sim_options refuses = plain_options();

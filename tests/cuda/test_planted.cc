@@ -62,10 +62,7 @@ static void a_forgotten_order_comes_to_light(void **state)
 {
     (void)state;
     hlwq_streaming io;
-    hlwq_engine_options o = options();
-    o.card_slots = 30;
-    o.slots = 24;
-    o.cpu_share = 0;
+    hlwq_engine_options o = few_slots(0);
     configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
     const uint64_t want = hash_of(&o, 3, &io);
     hs_backend_ops with = {};
@@ -128,10 +125,7 @@ static void a_forgotten_event_shows(void **state)
 {
     (void)state;
     hlwq_streaming io;
-    hlwq_engine_options o = options();
-    o.card_slots = 30;
-    o.slots = 24;
-    o.cpu_share = 0;
+    hlwq_engine_options o = few_slots(0);
     configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
     const uint64_t want = hash_of(&o, 3, &io);
     assert_true(it_shows(&o, want, HS_SIM_FORGET_WAITS, COMPUTE)); /* copies, before stages that read them */

@@ -4,19 +4,11 @@
 #include "kernels/kv_codec.h"
 #include "kernels/numeric.h"
 #include "tests/support/check.h"
+#include "tests/support/noise.h"
 
 #include <math.h>
 
 static const hs_cpu_ops *const ref = &hs_cpu_ref_base;
-static uint64_t seed = 88172645463325252u;
-
-static float uniform(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (float)(seed >> 40) * 0x1p-23f - 1.0f;
-}
 
 /* Values of ordinary size; with `wild`, zeros of both signs, infinities, NaN, subnormals and large ones among them. */
 static float *values(size_t n, float size, bool wild)

@@ -446,15 +446,22 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     return sim_leave(e);
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t s)
+/* To wait for it, or to ask: not while it is captured. */
+static cudaError_t enter_stream(cudaStream_t *s)
 {
     cudaError_t e = sim_enter(SIM_CALL_WAIT);
     if (!e)
-        e = sim_stream_of(&s);
-    if (!e && s->capture) {
-        s->capture->broken = true;
+        e = sim_stream_of(s);
+    if (!e && (*s)->capture) {
+        (*s)->capture->broken = true;
         e = cudaErrorStreamCaptureUnsupported;
     }
+    return e;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    cudaError_t e = enter_stream(&s);
     if (!e && sim_forgets(HS_SIM_FORGET_SYNCS, s->id))
         return sim_leave(cudaSuccess);
     return sim_leave(e ? e : sim_drain(s, s->queued));
@@ -471,13 +478,7 @@ static cudaError_t ask(cudaStream_t s, uint64_t seq)
 
 cudaError_t cudaStreamQuery(cudaStream_t s)
 {
-    cudaError_t e = sim_enter(SIM_CALL_WAIT);
-    if (!e)
-        e = sim_stream_of(&s);
-    if (!e && s->capture) {
-        s->capture->broken = true;
-        e = cudaErrorStreamCaptureUnsupported;
-    }
+    cudaError_t e = enter_stream(&s);
     return sim_leave(e ? e : ask(s, s->queued));
 }
 
