@@ -113,7 +113,7 @@ static void failing_calls_of_drafts_leave_nothing_behind(void **state)
     (void)state;
     hlwq_error err;
     hlwq_streaming io;
-    uint64_t hash, peak, calls, step = getenv("HLWQ_LONG") ? 1 : getenv("HLWQ_SANITIZE") ? 307 : 71;
+    uint64_t hash, peak, calls, step = getenv("HLWQ_LONG") ? 1 : getenv("HLWQ_SANITIZE") ? 701 : 211;
     hlwq_engine_options o = options();
     o.draft = HLWQ_DRAFT_MTP;
     o.draft_depth = 2;
