@@ -77,6 +77,8 @@ static hlwq_status open_session(run *r, hlwq_error *err)
 {
     hlwq_session_options o;
     HS_TRY(app_session_options(r->args, r->engine, &o, err));
+    /* Both have something of the logits in them. */
+    o.tokens_only = !app_text(r->args, OPT_SESSION, NULL) && !app_text(r->args, OPT_REPORT, NULL);
     r->seed = o.sampling.seed;
     r->context = o.context;
     HS_TRY(app_constraint(r->args, r->engine, &r->constraint, err));

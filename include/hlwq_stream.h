@@ -354,6 +354,12 @@ typedef struct hlwq_session_options {
     uint32_t context; /* positions; 0 = the model's own, at most 8,192 */
     hlwq_kv kv;
     bool whole; /* hlwq_session_seek keeps only what leaves the bits of a text read at once; false by default */
+    /*
+     * Only tokens are wanted: a choice that can be made where the logits are (greedy, on a graphics card) leaves them
+     * there.  hlwq_session_logits is NULL then, logits_hash leaves them out, and other sampling or a constraint holds
+     * from the token after the next on.  False by default.
+     */
+    bool tokens_only;
     hlwq_sampling sampling;
 } hlwq_session_options;
 

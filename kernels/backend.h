@@ -205,9 +205,15 @@ typedef struct hs_backend_ops {
     hlwq_status (*experts)(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, const hs_expert_source *source,
                            uint32_t n, const hs_routing *routing, float *x, hlwq_error *err);
 
-    /* logits [n][vocab] = head norm(x); `hidden` [n][hidden] gets norm(x) if not NULL. */
+    /*
+     * logits [n][vocab] = head norm(x); `hidden` [n][hidden] gets norm(x) if not NULL.  With n = 1 and a backend that
+     * has `best`, logits may be NULL: they stay where they are.
+     */
     hlwq_status (*head)(hs_backend *be, const float *norm, float eps, const hs_matrix *head, uint32_t n, const float *x,
                         float *hidden, float *logits, hlwq_error *err);
+
+    /* Of the logits that stayed: the largest of the first `usable`, ties to the lower id; -1 if none is a number. */
+    hlwq_status (*best)(hs_backend *be, uint32_t usable, int32_t *id, hlwq_error *err);
 
     /* ---- speculation: a backend that has none of these runs without it ---- */
 

@@ -223,6 +223,14 @@ hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *l
     return st;
 }
 
+hlwq_status hs_forward_best(hs_network *net, uint32_t usable, int32_t *id, hlwq_error *err)
+{
+    uint64_t mark = hs_now_ns();
+    hlwq_status st = net->backend->ops->best(net->backend, usable, id, err);
+    spent(net, HLWQ_STAGE_HEAD, &mark);
+    return st;
+}
+
 hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,
                        hs_logits_mode mode, float *logits, const hs_tap *tap, hlwq_error *err)
 {

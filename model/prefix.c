@@ -192,7 +192,7 @@ static hlwq_status restore(hlwq_session *s, hs_mark *m, hlwq_error *err)
     s->constraint = NULL; /* as after a reset */
     s->n = m->n;
     s->whole = m->whole;
-    s->has_logits = false;
+    s->has_logits = s->has_best = false;
     s->broken = st != HLWQ_OK;
     s->utf8 = (hs_utf8_stream){0};
     m->used = ++s->engine->prefix.clock;

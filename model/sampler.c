@@ -72,6 +72,17 @@ const hlwq_sampling *hs_sampler_options(const hs_sampler *s)
     return &s->opt;
 }
 
+static bool penalises(const hlwq_sampling *o)
+{
+    return o->repetition_penalty != 1.0f || o->presence_penalty != 0.0f || o->frequency_penalty != 0.0f;
+}
+
+bool hs_sampler_is_greedy(const hs_sampler *s, uint32_t *usable)
+{
+    *usable = s->usable;
+    return (s->opt.temperature == 0.0f || s->opt.top_k == 1) && !penalises(&s->opt);
+}
+
 void hs_sampler_close(hs_sampler *s)
 {
     if (s)
@@ -163,8 +174,7 @@ static uint32_t collect(hs_sampler *s, const float *logits, const int32_t *histo
 {
     uint32_t usable = allowed && n_allowed < s->usable ? n_allowed : s->usable;
     size_t window = s->opt.penalty_window && s->opt.penalty_window < n ? s->opt.penalty_window : n;
-    bool penalties =
-        s->opt.repetition_penalty != 1.0f || s->opt.presence_penalty != 0.0f || s->opt.frequency_penalty != 0.0f;
+    bool penalties = penalises(&s->opt);
     if (penalties)
         for (size_t i = n - window; i < n; i++)
             s->count[history[i]]++;
@@ -207,14 +217,18 @@ static uint32_t nucleus(hs_sampler *s, uint32_t m, float top, double total)
     }
 }
 
+hlwq_status hs_sampler_no_number(uint64_t position, hlwq_error *err)
+{
+    return hs_fail(err, HLWQ_ERR_FORMAT, "the model's logits are not numbers at position %llu; its weights are damaged",
+                   (unsigned long long)position);
+}
+
 hlwq_status hs_sampler_next(hs_sampler *s, const float *logits, const int32_t *history, size_t n, uint64_t position,
                             const uint64_t *allowed, uint32_t n_allowed, int32_t *id, hlwq_error *err)
 {
     uint32_t m = collect(s, logits, history, n, allowed, n_allowed);
     if (m == 0)
-        return hs_fail(err, HLWQ_ERR_FORMAT,
-                       "the model's logits are not numbers at position %llu; its weights are damaged",
-                       (unsigned long long)position);
+        return hs_sampler_no_number(position, err);
     candidate best = s->list[0];
     for (uint32_t i = 1; i < m; i++)
         if (better(s->list[i], best))

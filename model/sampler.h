@@ -15,6 +15,12 @@ typedef struct hs_sampler hs_sampler;
 /* Ids from `usable` on are never chosen (padding rows of the head). */
 hlwq_status hs_sampler_open(hs_sampler **sampler, hs_mem *mem, uint32_t vocab, uint32_t usable,
                             const hlwq_sampling *options, hlwq_error *err);
+/* What there is to say where no logit is a number. */
+hlwq_status hs_sampler_no_number(uint64_t position, hlwq_error *err);
+
+/* Whether the choice is the largest logit of the first *usable, whatever came before. */
+bool hs_sampler_is_greedy(const hs_sampler *s, uint32_t *usable);
+
 void hs_sampler_close(hs_sampler *sampler); /* NULL is fine */
 
 /* Other options from the next token on; the old ones stay where these make no sense. */

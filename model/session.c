@@ -80,7 +80,7 @@ hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err)
     s->constraint = NULL;
     s->n = 0;
     s->whole = true;
-    s->has_logits = false;
+    s->has_logits = s->has_best = false;
     s->utf8 = (hs_utf8_stream){0};
     s->stats = (hlwq_session_stats){0};
     XXH3_64bits_reset(s->hash);
@@ -104,6 +104,7 @@ hlwq_status hlwq_session_open(hlwq_engine *engine, const hlwq_session_options *o
     s->positions = positions;
     s->kv = options->kv;
     s->seek_whole = options->whole;
+    s->tokens_only = options->tokens_only;
     engine->sessions++;
     hlwq_status st = open_parts(s, options, err);
     if (st != HLWQ_OK) {
@@ -229,14 +230,25 @@ static void grow(hlwq_session *s, uint32_t n)
     s->n += n;
 }
 
+/* Whether the choice after a piece can be made where its logits are, among the first *usable. */
+static bool chosen_there(const hlwq_session *s, uint32_t *usable)
+{
+    return s->tokens_only && !s->ahead && !s->constraint && s->engine->backend->ops->best &&
+           hs_sampler_is_greedy(s->sampler, usable);
+}
+
 /* One piece: all layers, then the bookkeeping. */
 static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool last, float *logits, hlwq_error *err)
 {
     size_t vocab = s->engine->net.config->vocab;
     hs_logits_mode mode = logits ? HS_LOGITS_ALL : last ? HS_LOGITS_LAST : HS_LOGITS_NONE;
-    float *out = logits ? logits : s->logits;
+    uint32_t usable;
+    bool there = mode == HS_LOGITS_LAST && chosen_there(s, &usable);
+    float *out = logits ? logits : there ? NULL : s->logits;
     HS_TRY(hs_states_reach(&s->states, s->n + n, err)); /* where it fails the session is as it was */
     hlwq_status st = hs_forward(&s->engine->net, &s->states, ids, s->n, n, mode, out, NULL, err);
+    if (st == HLWQ_OK && there)
+        st = hs_forward_best(&s->engine->net, usable, &s->best, err);
     if (st != HLWQ_OK) {
         s->broken = true;
         return st;
@@ -244,7 +256,9 @@ static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool la
     for (uint32_t i = 0; i < n; i++)
         s->tokens[s->n + i] = ids[i];
     grow(s, n);
-    if (mode != HS_LOGITS_NONE) {
+    s->has_best = there;
+    s->has_logits = s->has_logits && !there;
+    if (mode != HS_LOGITS_NONE && !there) {
         XXH3_64bits_update(s->hash, out, (mode == HS_LOGITS_ALL ? n : 1) * vocab * sizeof(float));
         if (logits)
             memcpy(s->logits, logits + (n - 1) * vocab, vocab * sizeof(float));
@@ -297,6 +311,7 @@ static hlwq_status step_ahead(hlwq_session *s, int32_t id, hlwq_error *err)
     memcpy(s->logits, logits, bytes);
     XXH3_64bits_update(s->hash, logits, bytes);
     s->has_logits = true;
+    s->has_best = false;
     return HLWQ_OK;
 }
 
@@ -362,6 +377,11 @@ static hlwq_status sample(hlwq_session *s, int32_t *next, hlwq_error *err)
     const uint64_t *allowed = NULL;
     uint32_t n = 0;
     *next = c->n_stop ? c->stop[0] : -1;
+    if (s->has_best) { /* the logits are gone: what was asked for when there were any holds */
+        *next = s->best;
+        s->sampled = -1;
+        return s->best < 0 ? hs_sampler_no_number(s->n, err) : HLWQ_OK;
+    }
     if (s->constraint) {
         if (hs_constraint_over(s->constraint, s->place))
             return HLWQ_OK;
@@ -382,7 +402,7 @@ static hlwq_status sample(hlwq_session *s, int32_t *next, hlwq_error *err)
 hlwq_status hlwq_session_next(hlwq_session *s, int32_t *id, hlwq_error *err)
 {
     *id = -1;
-    if (!s->has_logits)
+    if (!s->has_logits && !s->has_best)
         return hs_fail(err, HLWQ_ERR_ARG, "there is no text to continue: feed a prompt first");
     double start = hs_now_seconds();
     double waited = waited_seconds(s);
@@ -405,7 +425,7 @@ hlwq_status hlwq_session_sample(hlwq_session *s, int32_t *id, bool *ends, hlwq_e
 {
     *id = -1;
     *ends = false;
-    if (!s->has_logits)
+    if (!s->has_logits && !s->has_best)
         return hs_fail(err, HLWQ_ERR_ARG, "there is no text to continue: feed a prompt first");
     HS_TRY(sample(s, id, err));
     *ends = *id < 0 || ends_text(s->engine->net.config, *id);
@@ -438,6 +458,7 @@ static void keep_row(hlwq_session *s, int32_t id, const float *logits, double se
         memcpy(s->logits, logits, bytes);
     XXH3_64bits_update(s->hash, logits, bytes);
     s->has_logits = true;
+    s->has_best = false;
     s->stats.decode_seconds += seconds;
     s->stats.decode_wait_seconds += waited;
     s->stats.decoded_tokens++;
@@ -509,6 +530,7 @@ static hlwq_status show_rows(hlwq_session *s, uint32_t n, size_t done, hlwq_logi
             memcpy(s->logits, logits + (m - 1) * vocab, vocab * sizeof(float));
     }
     s->has_logits = true;
+    s->has_best = false;
     return HLWQ_OK;
 }
 

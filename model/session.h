@@ -29,6 +29,9 @@ struct hlwq_session {
     uint32_t n, positions;
     hlwq_kv kv;
     bool has_logits, broken;
+    bool tokens_only; /* hlwq_session_options.tokens_only */
+    bool has_best;    /* no logits, but what they would have made of the choice: */
+    int32_t best;
     bool whole;      /* every piece so far began on the grid: the bits of a text read at once */
     bool seek_whole; /* hlwq_session_options.whole */
     atomic_bool cancel;

@@ -374,9 +374,19 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
         uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
         gpu_q8 q = rows_from(&c->uq, t, c->lim.hidden);
         HS_TRY(gpu_product_of(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
-        HS_TRY(gpu_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
+        if (logits)
+            HS_TRY(gpu_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
     }
     return HLWQ_OK;
+}
+
+/* Four bytes come back. */
+static hlwq_status cuda_best(hs_backend *be, uint32_t usable, int32_t *id, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    uint2 *part = reinterpret_cast<uint2 *>(c->gate);
+    CUDA_DO("a choice", gpu_run_best(c->logits, usable, part, c->stream));
+    return gpu_get(be, id, &part[GPU_BEST_PARTS].y, sizeof *id, err);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -539,6 +549,7 @@ static const hs_backend_ops *cuda_ops()
     o.guess = cuda_guess;
     o.experts = cuda_experts;
     o.head = cuda_head;
+    o.best = cuda_best;
     o.deltanet_window = gpu_stage_deltanet_window;
     o.deltanet_keep = gpu_stage_deltanet_keep;
     o.norm = gpu_stage_norm;

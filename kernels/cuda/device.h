@@ -130,6 +130,13 @@ cudaError_t gpu_run_delta_keep(const gpu_delta *d, cudaStream_t s);
 cudaError_t gpu_run_top_k(const float *logits, uint32_t experts, uint32_t used, uint32_t n, int32_t *id, float *weight,
                           cudaStream_t s);
 
+/*
+ * part[GPU_BEST_PARTS].y: the id of the largest of n values, ties to the lower one, -1 if none is a number.  Those
+ * before it are scratch.
+ */
+enum { GPU_BEST_PARTS = 64 };
+cudaError_t gpu_run_best(const float *x, uint32_t n, uint2 *part, cudaStream_t s);
+
 /* x[t] += sum over r of weight[t][r] y[slot[t][r]] + sigmoid(mix[t]) y[shared + t]; mix NULL = no shared expert. */
 cudaError_t gpu_run_combine(float *x, const float *y, const uint32_t *slot, const float *weight, uint32_t used,
                             const float *mix, uint64_t shared, uint32_t hidden, uint32_t n, cudaStream_t s);

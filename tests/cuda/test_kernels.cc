@@ -377,6 +377,36 @@ static void the_router_chooses_as_the_reference_does(void **state)
     }
 }
 
+static void the_largest_is_found_wherever_it_is(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {1, 31, 257, 5000, 40000};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+        for (int kind = 0; kind < 4; kind++) {
+            uint32_t n = sizes[k];
+            start(k * 4 + (uint64_t)kind, (hs_sim_order)(kind % 3));
+            cudaStream_t s = stream();
+            float *x = values(n, 5);
+            for (uint32_t i = 0; i < n; i++) /* some are no numbers; ties; infinities; none is a number */
+                x[i] = i % 3 == 1 || kind == 3 ? NAN : kind == 1 ? (float)(i % 7) : kind == 2 ? -INFINITY : x[i];
+            int32_t want = -1, got;
+            for (uint32_t i = 0; i < n; i++)
+                if (x[i] == x[i] && (want < 0 || x[i] > x[want]))
+                    want = (int32_t)i;
+            float *dx = to_device(x, n);
+            uint2 *part = device<uint2>(GPU_BEST_PARTS + 1);
+            OK(gpu_run_best(dx, n, part, s));
+            OK(cudaStreamSynchronize(s));
+            to_host(&got, reinterpret_cast<int32_t *>(&part[GPU_BEST_PARTS].y), 1);
+            assert_int_equal(got, want);
+            free(x);
+            OK(cudaFree(dx));
+            OK(cudaFree(part));
+            OK(cudaStreamDestroy(s));
+            assert_int_equal(hs_sim_leaks(), 0);
+        }
+}
+
 static void norms_and_plain_products_are_near_the_reference(void **state)
 {
     (void)state;
@@ -442,6 +472,7 @@ int main(void)
         TEST(jobs_take_their_tokens_from_a_list),
         TEST(swiglu_and_the_weighted_sum_are_those_of_the_reference),
         TEST(the_router_chooses_as_the_reference_does),
+        TEST(the_largest_is_found_wherever_it_is),
         TEST(norms_and_plain_products_are_near_the_reference),
         TEST(products_can_be_measured),
     };

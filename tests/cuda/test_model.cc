@@ -161,7 +161,7 @@ static void int4_and_coded_caches_are_near_the_cpu(void **state)
 
 enum { TEXTS = 3, STEPS = 3 };
 
-static hlwq_session *a_session(hlwq_engine *e, uint32_t text)
+static hlwq_session *a_session(hlwq_engine *e, uint32_t text, bool tokens_only)
 {
     hlwq_error err;
     hlwq_session *s;
@@ -170,6 +170,7 @@ static hlwq_session *a_session(hlwq_engine *e, uint32_t text)
         ids[i] = (int32_t)(i * 37 + text * 101 + 11);
     hlwq_session_options so = hlwq_session_options_default(e);
     so.context = 64;
+    so.tokens_only = tokens_only;
     so.sampling.temperature = 0;
     if (hlwq_session_open(e, &so, &s, &err) != HLWQ_OK ||
         hlwq_session_eval(s, ids, 3 + 2 * text, nullptr, &err) != HLWQ_OK)
@@ -191,7 +192,7 @@ static void texts_in_a_step_have_the_bits_they_have_alone(void **state)
     if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
         fail_msg("%s", err.message);
     for (uint32_t i = 0; i < TEXTS; i++)
-        s[i] = a_session(e, i);
+        s[i] = a_session(e, i, false);
     const int32_t ids[TEXTS] = {400, 7, 91};
     for (int t = 0; t < STEPS; t++)
         if (hlwq_sessions_step(s, ids, TEXTS, &err) != HLWQ_OK)
@@ -199,7 +200,7 @@ static void texts_in_a_step_have_the_bits_they_have_alone(void **state)
     for (uint32_t i = 0; i < TEXTS; i++) {
         hlwq_session_get_stats(s[i], &stats[0]);
         hlwq_session_close(s[i]);
-        s[i] = a_session(e, i);
+        s[i] = a_session(e, i, false);
         for (int t = 0; t < STEPS; t++)
             if (hlwq_session_eval(s[i], &ids[i], 1, nullptr, &err) != HLWQ_OK)
                 fail_msg("%s", err.message);
@@ -208,6 +209,44 @@ static void texts_in_a_step_have_the_bits_they_have_alone(void **state)
     }
     for (hlwq_session *each : s)
         hlwq_session_close(each);
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+}
+
+/* Where only tokens are wanted, logits stay on the card, and the tokens are the same. */
+static void tokens_alone_leave_the_logits_on_the_card(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_engine_options o = options();
+    int32_t id[2][STEPS];
+    uint64_t bytes[2];
+    configure(3, HS_SIM_SHUFFLE, 64 << 20, 0);
+    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    for (int k = 0; k < 2; k++) {
+        hlwq_session *s = a_session(e, 1, k);
+        uint64_t before = hs_sim_read_stats().d2h_bytes;
+        for (int32_t &each : id[k])
+            if (hlwq_session_next(s, &each, &err) != HLWQ_OK)
+                fail_msg("%s", err.message);
+        bytes[k] = hs_sim_read_stats().d2h_bytes - before;
+        assert_true((k != 0) == (hlwq_session_logits(s) == nullptr));
+        if (k) { /* other sampling wants logits: from the token after the next on there are some */
+            hlwq_sampling warm;
+            hlwq_session_get_sampling(s, &warm);
+            warm.temperature = 0.8f;
+            assert_int_equal(hlwq_session_set_sampling(s, &warm, &err), HLWQ_OK);
+            int32_t ids[2];
+            for (int32_t &each : ids)
+                assert_int_equal(hlwq_session_next(s, &each, &err), HLWQ_OK);
+            assert_non_null(hlwq_session_logits(s));
+        }
+        hlwq_session_close(s);
+    }
+    assert_memory_equal(id[0], id[1], sizeof id[0]);
+    assert_true(bytes[0] - bytes[1] == STEPS * (e->net.config->vocab * sizeof(float) - sizeof(int32_t)));
     hlwq_engine_close(e);
     assert_int_equal(hs_sim_leaks(), 0);
 }
@@ -300,10 +339,15 @@ static void without_a_card_the_cpu_computes(void **state)
 int main(void)
 {
     const CMUnitTest tests[] = {
-        TEST(one_hash_for_every_placement),           TEST(without_pinned_memory_the_tokens_are_the_same),
-        TEST(int4_and_coded_caches_are_near_the_cpu), TEST(texts_in_a_step_have_the_bits_they_have_alone),
-        TEST(a_card_that_is_too_small_is_a_sentence), TEST(failing_calls_leave_nothing_behind),
-        TEST(the_doctor_measures_the_card),           TEST(without_a_card_the_cpu_computes),
+        TEST(one_hash_for_every_placement),
+        TEST(without_pinned_memory_the_tokens_are_the_same),
+        TEST(int4_and_coded_caches_are_near_the_cpu),
+        TEST(texts_in_a_step_have_the_bits_they_have_alone),
+        TEST(tokens_alone_leave_the_logits_on_the_card),
+        TEST(a_card_that_is_too_small_is_a_sentence),
+        TEST(failing_calls_leave_nothing_behind),
+        TEST(the_doctor_measures_the_card),
+        TEST(without_a_card_the_cpu_computes),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
