@@ -28,9 +28,10 @@ uint64_t hs_backend_cuda_bytes(const hs_limits *m)
     uint64_t joint = m->joins ? 2ull * m->hidden : 0;
     uint64_t proj =
         larger(larger(m->q_width + 2ull * m->kv_width, m->channels + m->v_width + 2ull * m->v_heads), joint);
+    uint64_t own = m->ordered ? b : 0, widest = larger(larger(wide, m->ffn_width), larger(m->hidden, joint));
     return piece(b * m->hidden, f) + q8(b, m->hidden) + piece(b * proj, f) + piece(b * m->channels, f) +
            piece(b * larger(wide, 2ull * m->used), f) + q8(b, larger(wide, larger(m->hidden, joint))) +
-           piece(b * m->hidden, f) + 2 * piece(rows * m->ffn_width, f) + q8(rows, m->ffn_width) +
+           q8(own, widest) + piece(b * m->hidden, f) + 2 * piece(rows * m->ffn_width, f) + q8(rows, m->ffn_width) +
            piece(m->experts ? rows * m->hidden : 0, f) + piece(b * m->experts, f) + piece(b, f) + 2 * piece(picks, f) +
            2 * piece(picks, f) + piece(3 * (uint64_t)m->experts, HS_CARD_JOB_BYTES) + piece((b + 1) * m->head_dim, f) +
            piece((uint64_t)HS_CARD_SPANS * (m->q_width / 2 + 2 * q_heads), f) +

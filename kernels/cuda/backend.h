@@ -44,7 +44,8 @@ typedef struct hs_cuda {
     void *scratch; /* on the card: all below */
     float *u, *proj, *mix, *out, *y, *gate, *up_rows, *expert_y, *logit, *shared, *weight, *rope, *part, *logits;
     gpu_q8 uq, outq, hq;
-    uint32_t u_rows;      /* rows of u, and of uq */
+    gpu_q8 ownq;     /* of a matrix that gathers: nobody else's inputs are put in its order and scaled as its are */
+    uint32_t u_rows; /* rows of u, and of uq */
     gpu_form expert_form; /* what the last layer's experts read */
     int32_t *id;
     uint32_t *list, *slot;
@@ -75,10 +76,12 @@ hlwq_status gpu_failed(cudaError_t code, const char *what, hlwq_error *err);
             return gpu_failed(cuda_do_, what, err);                                                                    \
     } while (0)
 
-/* ---- backend_cuda.cu: matrices as kernels see them ------------------------------------------- */
+/* ---- matrices.cu: matrices as kernels see them ----------------------------------------------- */
 
 gpu_format gpu_format_of(const hs_matrix *m);
-gpu_form gpu_form_of(const hs_matrix *m); /* of the activations that its products read */
+gpu_form gpu_form_of(const hs_matrix *m); /* of activations that others may read too; none if it gathers its own */
+gpu_q8 gpu_rows_from(const gpu_q8 *q, uint64_t row, uint32_t cols); /* rows of activations from `row` on */
+bool gpu_alike(const hs_matrix *a, const hs_matrix *b);             /* whether one launch can take both */
 gpu_job gpu_job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t first, uint32_t m, uint32_t row);
 
 /* y = W x: one of several products of the same activations. */
@@ -91,8 +94,14 @@ typedef struct gpu_part {
 /* Each y (+)= W a, with a's plain form and whichever q holds; neighbours that are alike share a launch. */
 hlwq_status gpu_products(hs_cuda *c, const gpu_part *parts, uint32_t count, const float *x, gpu_q8 *q, uint32_t n,
                          bool add, hlwq_error *err);
+hlwq_status gpu_products_of(hs_cuda *c, const gpu_part *parts, uint32_t count, const float *x, const uint32_t *list,
+                            gpu_q8 *q, uint32_t n, bool add, hlwq_error *err); /* of rows that `list` names; or NULL */
 hlwq_status gpu_product_of(hs_cuda *c, const hs_matrix *w, const float *x, gpu_q8 *q, uint32_t n, float *y,
                            uint32_t stride, bool add, hlwq_error *err);
+
+/* x [n][cols] in that form, if it is not yet. */
+hlwq_status gpu_in_form(hs_cuda *c, gpu_form form, const float *x, uint32_t cols, uint32_t n, gpu_q8 *q,
+                        hlwq_error *err);
 
 /* Rows of embeddings, which are in ordinary memory, to the card. */
 hlwq_status gpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,

@@ -15,128 +15,6 @@ extern "C" {
 #include <assert.h>
 #include <stdlib.h>
 
-/* ---- parts shared by stages ------------------------------------------------------------------ */
-
-gpu_format gpu_format_of(const hs_matrix *m)
-{
-    gpu_format w = {};
-    if (hs_dtype_int4(m->dtype)) {
-        w.blocks = m->blocks;
-        w.bits = hs_dtype_group(m->dtype) == 64 ? GPU_I4G64 : GPU_I4;
-        w.scale = 1.0f;
-        return w;
-    }
-    uint32_t bits = hs_dtype_bits(m->dtype), half = 1u << (bits - 1);
-    w.blocks = m->blocks;
-    w.bits = bits;
-    w.scale = m->book->scale;
-    uint8_t byte[64] = {};
-    for (uint32_t i = 0; i < half; i++) {
-        byte[i] = (uint8_t)(bits == 6 ? m->book->k[i] / 128 : m->book->k[i]);
-        byte[32 + i] = (uint8_t)(m->book->k[i] % 128);
-    }
-    if (bits == 2) /* the code's sign is its upper bit: negative levels stand in the same table */
-        for (uint32_t i = 0; i < 2; i++)
-            byte[2 + i] = (uint8_t)~byte[i];
-    memcpy(w.table, byte, sizeof byte);
-    return w;
-}
-
-/* The form of activations that its products read. */
-gpu_form gpu_form_of(const hs_matrix *m)
-{
-    if (!hs_dtype_packed(m->dtype))
-        return GPU_NO_FORM;
-    return !hs_dtype_int4(m->dtype) ? GPU_ROTATED : hs_dtype_group(m->dtype) == 64 ? GPU_FLAT64 : GPU_FLAT;
-}
-
-/* Rows of activations from `row` on. */
-static gpu_q8 rows_from(const gpu_q8 *q, uint64_t row, uint32_t cols)
-{
-    uint64_t blocks = row * ((cols + HS_BLOCK - 1) / HS_BLOCK);
-    return gpu_q8{q->q + blocks * 32, q->of + blocks * (q->form == GPU_FLAT64 ? 2 : 1), q->form};
-}
-
-/* x [n][cols] in that form, if it is not yet. */
-static hlwq_status in_form(hs_cuda *c, gpu_form form, const float *x, uint32_t cols, uint32_t n, gpu_q8 *q,
-                           hlwq_error *err)
-{
-    if (form == GPU_NO_FORM || q->form == form)
-        return HLWQ_OK;
-    q->form = form;
-    CUDA_DO("activations", gpu_run_q8(const_cast<float *>(x), NULL, cols, n, *q, c->stream));
-    return HLWQ_OK;
-}
-
-/* Whether one launch can take both. */
-static bool alike(const hs_matrix *a, const hs_matrix *b)
-{
-    return hs_dtype_packed(a->dtype) && a->dtype == b->dtype && a->book == b->book && a->cols == b->cols;
-}
-
-gpu_job gpu_job_of(const hs_matrix *w, float *y, uint32_t stride, uint32_t first, uint32_t m, uint32_t row)
-{
-    gpu_job j = {};
-    j.low = w->low;
-    j.high = w->high ? w->high : w->low;
-    j.norms = reinterpret_cast<const uint16_t *>(w->norms);
-    j.zeros = w->zeros;
-    j.y = y;
-    j.stride = stride;
-    j.rows = w->rows;
-    j.first = first;
-    j.m = m;
-    j.row = row;
-    return j;
-}
-
-/* Each y (+)= W a, with a's plain form and whichever q holds; neighbours that are alike share a launch. */
-hlwq_status gpu_products(hs_cuda *c, const gpu_part *parts, uint32_t count, const float *x, gpu_q8 *q, uint32_t n,
-                         bool add, hlwq_error *err)
-{
-    for (uint32_t i = 0, k; i < count; i += k) {
-        const gpu_part *first = &parts[i];
-        gpu_product p = {};
-        k = 1;
-        if (!hs_dtype_packed(first->w->dtype)) {
-            CUDA_DO("a product", gpu_run_plain(first->w, x, n, first->y, first->stride, add, c->stream));
-            continue;
-        }
-        while (i + k < count && k < JOBS_INLINE && alike(first->w, first[k].w))
-            k++;
-        HS_TRY(in_form(c, gpu_form_of(first->w), x, first->w->cols, n, q, err));
-        p.w = gpu_format_of(first->w);
-        p.jobs = k;
-        p.m = n;
-        p.a = *q;
-        p.add = add;
-        for (uint32_t j = 0; j < k; j++) {
-            p.own[j] = gpu_job_of(first[j].w, first[j].y, first[j].stride, 0, n, 0);
-            p.rows = first[j].w->rows > p.rows ? first[j].w->rows : p.rows;
-        }
-        CUDA_DO("a product", gpu_run_product(&p, c->stream));
-    }
-    return HLWQ_OK;
-}
-
-hlwq_status gpu_product_of(hs_cuda *c, const hs_matrix *w, const float *x, gpu_q8 *q, uint32_t n, float *y,
-                           uint32_t stride, bool add, hlwq_error *err)
-{
-    const gpu_part one = {w, y, stride};
-    return gpu_products(c, &one, 1, x, q, n, add, err);
-}
-
-/* u = norm(x), and the form that is read first. */
-hlwq_status gpu_norm(hs_cuda *c, const float *x, const float *w, float eps, uint32_t n, gpu_form form, hlwq_error *err)
-{
-    gpu_q8 none = {};
-    c->uq.form = form;
-    c->u_rows = n;
-    CUDA_DO("a norm", gpu_run_norm(x, w, c->lim.hidden, n, eps, c->u, c->lim.hidden, form == GPU_NO_FORM ? none : c->uq,
-                                   c->stream));
-    return HLWQ_OK;
-}
-
 hlwq_status gpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
@@ -149,17 +27,17 @@ hlwq_status gpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids
 
 /* ---- feed-forward ---------------------------------------------------------------------------- */
 
-/* y [n][hidden] (+)= down(silu(gate u) * up u); rows of gate, up and hq from `row` on are scratch. */
-static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, gpu_q8 *uq, uint32_t n, uint64_t row, float *y,
-                       bool add, hlwq_error *err)
+/* y [n][hidden] (+)= down(silu(gate u) * up u); rows of gate, up and hq from `row` on are scratch. `list` as above. */
+static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, const uint32_t *list, gpu_q8 *uq, uint32_t n,
+                       uint64_t row, float *y, bool add, hlwq_error *err)
 {
     uint32_t width = w->gate.rows;
     float *gate = c->gate + row * c->lim.ffn_width, *up = c->up_rows + row * c->lim.ffn_width;
     c->hq.form = gpu_form_of(&w->down);
-    gpu_q8 hq = rows_from(&c->hq, row, c->lim.ffn_width);
+    gpu_q8 hq = gpu_rows_from(&c->hq, row, c->lim.ffn_width);
     const gpu_part in[] = {{&w->gate, gate, width}, {&w->up, up, width}};
-    HS_TRY(gpu_products(c, in, 2, u, uq, n, false, err));
-    if (hs_dtype_packed(w->down.dtype))
+    HS_TRY(gpu_products_of(c, in, 2, u, list, uq, n, false, err));
+    if (gpu_form_of(&w->down) != GPU_NO_FORM)
         CUDA_DO("a feed-forward", gpu_run_q8(gate, up, width, n, hq, c->stream));
     else
         CUDA_DO("a feed-forward", gpu_run_swiglu(gate, up, (uint64_t)n * width, c->stream));
@@ -171,7 +49,7 @@ static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float ep
 {
     hs_cuda *c = cuda_of(be);
     HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(&w->gate), err));
-    return ffn(c, w, c->u, &c->uq, n, 0, x, true, err);
+    return ffn(c, w, c->u, NULL, &c->uq, n, 0, x, true, err);
 }
 
 enum {
@@ -205,7 +83,7 @@ static hlwq_status cuda_route(hs_backend *be, const hs_mixture *w, uint32_t n, c
         HS_TRY(fetch_u(c, n, err));
     if (w->shared.gate.rows) { /* what does not depend on the choice */
         HS_TRY(gpu_product_of(c, &w->shared_mix, c->u, &c->uq, n, c->shared, 1, false, err));
-        HS_TRY(ffn(c, &w->shared, c->u, &c->uq, n, picks, c->expert_y + picks * c->lim.hidden, false, err));
+        HS_TRY(ffn(c, &w->shared, c->u, NULL, &c->uq, n, picks, c->expert_y + picks * c->lim.hidden, false, err));
     }
     CUDA_DO("the router", cudaStreamSynchronize(c->back));
     c->stages.done = c->stages.made; /* all marks so far came before `chosen` */
@@ -269,17 +147,17 @@ static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t fi
     }
     CUDA_DO("experts", cudaMemcpyAsync(there, job, 3 * n * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
     c->expert_form = gpu_form_of(&any->gate);
-    HS_TRY(in_form(c, c->expert_form, c->u, hidden, c->u_rows, &c->uq, err));
-    if (alike(&any->gate, &any->up)) {
+    HS_TRY(gpu_in_form(c, c->expert_form, c->u, hidden, c->u_rows, &c->uq, err));
+    if (gpu_alike(&any->gate, &any->up)) {
         HS_TRY(grouped(c, &any->gate, there, 2 * n, most, c->list, &c->uq, err));
     } else {
         HS_TRY(grouped(c, &any->gate, there, n, most, c->list, &c->uq, err));
-        HS_TRY(in_form(c, gpu_form_of(&any->up), c->u, hidden, c->u_rows, &c->uq, err));
+        HS_TRY(gpu_in_form(c, gpu_form_of(&any->up), c->u, hidden, c->u_rows, &c->uq, err));
         HS_TRY(grouped(c, &any->up, there + n, n, most, c->list, &c->uq, err));
     }
     /* Rows between these may be another visit's: before it they hold nothing, after it nothing that is needed. */
     c->hq.form = gpu_form_of(&any->down);
-    gpu_q8 hq = rows_from(&c->hq, low, width);
+    gpu_q8 hq = gpu_rows_from(&c->hq, low, width);
     CUDA_DO("experts", gpu_run_q8(c->gate + (size_t)low * width, c->up_rows + (size_t)low * width, width, high - low,
                                   hq, c->stream));
     return grouped(c, &any->down, there + 2 * n, n, most, NULL, &c->hq, err);
@@ -287,7 +165,7 @@ static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t fi
 
 static bool ffn_alike(const hs_ffn *a, const hs_ffn *b)
 {
-    return alike(&a->gate, &b->gate) && alike(&a->up, &b->up) && alike(&a->down, &b->down) &&
+    return gpu_alike(&a->gate, &b->gate) && gpu_alike(&a->up, &b->up) && gpu_alike(&a->down, &b->down) &&
            a->gate.rows == b->gate.rows;
 }
 
@@ -304,11 +182,14 @@ static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t 
             c->visit[visits++] = visit{w, from, to - from};
             continue;
         }
-        for (uint32_t k = from; k < to; k++) { /* plain weights: a token at a time */
-            gpu_q8 q = rows_from(&c->outq, 0, c->lim.hidden);
-            q.form = GPU_NO_FORM;
-            HS_TRY(ffn(c, w, c->u + c->host_list[k] * hidden, &q, 1, k, c->expert_y + k * hidden, false, err));
+        gpu_q8 q = gpu_rows_from(&c->outq, 0, c->lim.hidden);
+        q.form = GPU_NO_FORM;
+        if (hs_matrix_gathers(&w->gate) && hs_matrix_gathers(&w->up)) { /* which takes rows from anywhere */
+            HS_TRY(ffn(c, w, c->u, c->list + from, &q, to - from, from, c->expert_y + from * hidden, false, err));
+            continue;
         }
+        for (uint32_t k = from; k < to; k++, q.form = GPU_NO_FORM) /* plain weights: a token at a time */
+            HS_TRY(ffn(c, w, c->u + c->host_list[k] * hidden, NULL, &q, 1, k, c->expert_y + k * hidden, false, err));
     }
     if (visits == 0)
         return HLWQ_OK;
@@ -372,7 +253,7 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
     uint64_t vocab = head->rows;
     for (uint32_t t = 0; t < n; t += c->logits_rows) {
         uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
-        gpu_q8 q = rows_from(&c->uq, t, c->lim.hidden);
+        gpu_q8 q = gpu_rows_from(&c->uq, t, c->lim.hidden);
         HS_TRY(gpu_product_of(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
         if (logits)
             HS_TRY(gpu_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
@@ -433,6 +314,7 @@ static void lay_out(hs_cuda *c, carve *k)
     take(k, b * m->channels, &c->mix);
     take(k, b * larger(wide, 2 * m->used), &c->out);
     take_q8(k, b, larger(wide, larger(m->hidden, joint)), &c->outq);
+    take_q8(k, m->ordered ? b : 0, larger(larger(wide, m->ffn_width), larger(m->hidden, joint)), &c->ownq);
     take(k, b * m->hidden, &c->y);
     take(k, rows_of_ffn(m) * m->ffn_width, &c->gate);
     take(k, rows_of_ffn(m) * m->ffn_width, &c->up_rows);
@@ -562,9 +444,6 @@ extern "C" const bool hs_backend_cuda_built = true;
 extern "C" hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err)
 {
     int devices = 0;
-    if (limits->ordered)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
-                       "the CUDA backend does not know weights whose inputs are scaled (AWQ) or put in order");
     if (limits->experts > 512 || limits->head_dim > 256)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
                        "the CUDA backend takes at most 512 experts and heads of 256, this model has %u and %u",

@@ -79,6 +79,13 @@ cudaError_t gpu_run_norm(const float *x, const float *w, uint32_t cols, uint32_t
 /* q8 of rows of x; with `up`, of silu(x) * up, which is also stored over x. */
 cudaError_t gpu_run_q8(float *x, const float *up, uint32_t cols, uint64_t rows, gpu_q8 q, cudaStream_t s);
 
+/*
+ * q8 of n rows of x, those that `list` names where it is not NULL: column c is input order[c] (NULL = its own) times
+ * factor[c] (NULL = 1).
+ */
+cudaError_t gpu_run_gather_q8(const float *x, const uint32_t *list, const uint32_t *order, const float *factor,
+                              uint32_t cols, uint32_t n, gpu_q8 q, cudaStream_t s);
+
 /* silu(x) * up over x alone. */
 cudaError_t gpu_run_swiglu(float *x, const float *up, uint64_t n, cudaStream_t s);
 

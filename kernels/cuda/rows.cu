@@ -124,6 +124,34 @@ cudaError_t gpu_run_q8(float *x, const float *up, uint32_t cols, uint64_t rows, 
     return gpu_launch(q8_kernel, dim3((uint32_t)((all + 3) / 4)), dim3(128), 0, s, x, up, cols, all, q);
 }
 
+/* A warp a block of a row; an order that only a damaged file has reads the last input, as ref.c does. */
+static __global__ void gather_q8_kernel(const float *x, const uint32_t *list, const uint32_t *order,
+                                        const float *factor, uint32_t cols, uint64_t all, gpu_q8 q)
+{
+    uint32_t lane = threadIdx.x % WARP, blocks = (cols + HS_BLOCK - 1) / HS_BLOCK;
+    uint64_t block = (uint64_t)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (block >= all)
+        return; /* whole warps */
+    uint64_t at = block / blocks, row = (list ? list[at] : at) * cols;
+    float v[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t c = (uint32_t)(block % blocks) * HS_BLOCK + 4 * lane + i, from = order && c < cols ? order[c] : c;
+        from = order && from >= cols ? cols - 1 : from;
+        v[i] = c < cols ? x[row + from] : 0.0f;
+        if (factor && c < cols)
+            v[i] *= factor[c];
+    }
+    q8_block(v, q, block, lane);
+}
+
+cudaError_t gpu_run_gather_q8(const float *x, const uint32_t *list, const uint32_t *order, const float *factor,
+                              uint32_t cols, uint32_t n, gpu_q8 q, cudaStream_t s)
+{
+    uint64_t all = (uint64_t)n * ((cols + HS_BLOCK - 1) / HS_BLOCK);
+    return gpu_launch(gather_q8_kernel, dim3((uint32_t)((all + 3) / 4)), dim3(128), 0, s, x, list, order, factor, cols,
+                      all, q);
+}
+
 static __global__ void swiglu_kernel(float *x, const float *up, uint64_t n)
 {
     uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;

@@ -250,6 +250,48 @@ static void products_are_those_of_the_reference(void **state)
         }
 }
 
+/* Inputs in an order of their own, scaled, from rows of a list: q8 of what stands there. */
+static void gathered_activations_are_those_of_the_reference(void **state)
+{
+    (void)state;
+    static const gpu_form forms[] = {GPU_ROTATED, GPU_FLAT, GPU_FLAT64};
+    static const uint32_t from[] = {3, 0, 4};
+    const uint32_t n = 3, held = 5, cols = 300;
+    for (int k = 0; k < 12; k++) {
+        bool listed = k & 1, ordered = k < 6 || listed;
+        start((uint64_t)k, (hs_sim_order)(k % 3));
+        cudaStream_t s = stream();
+        acts a = make_acts(n, cols, forms[k % 3], s); /* what is to come of it; its own q8 goes */
+        float *x = values(held * cols, 1), *factor = values(cols, 1);
+        uint32_t *order = static_cast<uint32_t *>(malloc(cols * sizeof(uint32_t)));
+        for (uint32_t c = 0; c < cols; c++) {
+            order[c] = ordered ? c * 7 % cols : c;
+            factor[c] = k < 9 ? 1.0f / (float)(1 << c % 4) : 1.0f;
+            for (uint32_t t = 0; t < n; t++)
+                x[(listed ? from[t] : t) * cols + order[c]] = a.x[t * cols + c] * (1.0f / factor[c]);
+            order[c] = order[c] == cols - 1 ? 0xFFFFF000u + c : order[c]; /* a damaged file's */
+        }
+        float *dx = to_device(x, held * cols), *df = to_device(factor, cols);
+        uint32_t *d_order = to_device(order, cols), *d_list = to_device(from, n);
+        OK(cudaMemsetAsync(a.d.q, 0, n * a.blocks * HS_BLOCK, s));
+        OK(cudaMemsetAsync(a.d.of, 0, n * a.blocks * sizeof(uint2), s));
+        OK(gpu_run_gather_q8(dx, listed ? d_list : nullptr, ordered ? d_order : nullptr, k < 9 ? df : nullptr, cols, n,
+                             a.d, s));
+        OK(cudaStreamSynchronize(s));
+        check_q8(&a);
+        free(x);
+        free(factor);
+        free(order);
+        OK(cudaFree(dx));
+        OK(cudaFree(df));
+        OK(cudaFree(d_order));
+        OK(cudaFree(d_list));
+        drop_acts(&a);
+        OK(cudaStreamDestroy(s));
+        assert_int_equal(hs_sim_leaks(), 0);
+    }
+}
+
 /* Three experts with one, none and several tokens of a list, in one launch. */
 static void jobs_take_their_tokens_from_a_list(void **state)
 {
@@ -469,6 +511,7 @@ int main(void)
 {
     const CMUnitTest tests[] = {
         TEST(products_are_those_of_the_reference),
+        TEST(gathered_activations_are_those_of_the_reference),
         TEST(jobs_take_their_tokens_from_a_list),
         TEST(swiglu_and_the_weighted_sum_are_those_of_the_reference),
         TEST(the_router_chooses_as_the_reference_does),

@@ -157,6 +157,36 @@ static void int4_and_coded_caches_are_near_the_cpu(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* GPTQ with desc_act and EOQ with AWQ's scales: the products' bits are the CPU's, wherever an expert is. */
+static void weights_that_gather_their_inputs_are_near_the_cpu(void **state)
+{
+    (void)state;
+    static const char *const folder[] = {"gptq/dense-g128-actorder-sym", "gptq/moe-g64-sym", "hlwq-models/eoq3-moe"};
+    uint32_t seen = 0;
+    for (const char *name : folder) {
+        char config[128], path[4096];
+        snprintf(config, sizeof config, "%s/config.json", name);
+        const char *found = golden(config);
+        if (!found)
+            continue;
+        snprintf(path, sizeof path, "%.*s", (int)(strlen(found) - strlen("/config.json")), found);
+        hlwq_error err;
+        hs_store *store;
+        hs_mem *mem = hs_mem_open(0);
+        if (hs_store_open(&store, mem, path, nullptr, nullptr, &err) != HLWQ_OK)
+            fail_msg("%s", err.message);
+        hs_limits limits = hs_network_limits(hs_store_table(store), HS_GRID);
+        assert_true(limits.ordered);
+        uint32_t ids = limits.vocab;
+        hs_store_close(store);
+        hs_mem_close(mem);
+        near_the_cpu(path, HLWQ_KV_F16, 21, ids);
+        seen++;
+    }
+    if (!seen)
+        skip();
+}
+
 /* ---- several texts --------------------------------------------------------------------------- */
 
 enum { TEXTS = 3, STEPS = 3 };
@@ -343,6 +373,7 @@ int main(void)
         TEST(without_pinned_memory_the_tokens_are_the_same),
         TEST(int4_and_coded_caches_are_near_the_cpu),
         TEST(texts_in_a_step_have_the_bits_they_have_alone),
+        TEST(weights_that_gather_their_inputs_are_near_the_cpu),
         TEST(tokens_alone_leave_the_logits_on_the_card),
         TEST(a_card_that_is_too_small_is_a_sentence),
         TEST(failing_calls_leave_nothing_behind),
