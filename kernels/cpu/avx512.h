@@ -95,7 +95,7 @@ INLINE void transpose512(__m512i *r)
 void hs_avx512_gemv(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                     uint32_t last, float *y, size_t stride);
 
-/* For three, five and six tokens: whether it can, and then all rows. */
+/* For two to six tokens: whether it can, and then all rows. */
 bool hs_avx512_quads(const hs_matrix *w, uint32_t n);
 void hs_avx512_quad(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                     uint32_t last, float *y, size_t stride);

@@ -1,5 +1,5 @@
 /*
- * kernels/cpu/avx512_quad.c - packed products for three, five or six tokens with AVX-512, bit for bit those of ref.c.
+ * kernels/cpu/avx512_quad.c - packed products for two to six tokens with AVX-512, bit for bit those of ref.c.
  *
  * A vector holds 16 bytes of the low plane of each of four rows, so a token's sums of a block lie in four lanes of a
  * row: two joins of neighbours leave four blocks of four rows, where whole rows in a vector take four joins.  A token
@@ -232,24 +232,27 @@ typedef void quad_fn(const hs_matrix *w, const hs_act *a, const uint32_t *token,
         for (uint32_t r = first; r < last; r += QUAD_ROWS)                                                             \
             band(HS_##TYPE, w, a, token, M, r, &t, y, stride);                                                         \
     }
-#define STAMP_TYPE(TYPE) STAMP(TYPE, 3) STAMP(TYPE, 5) STAMP(TYPE, 6)
+#define STAMP_TYPE(TYPE) STAMP(TYPE, 2) STAMP(TYPE, 3) STAMP(TYPE, 4) STAMP(TYPE, 5) STAMP(TYPE, 6)
 STAMP_TYPE(Q4)
 STAMP_TYPE(Q5)
 STAMP_TYPE(Q6)
+#define ROW(TYPE)                                                                                                      \
+    {                                                                                                                  \
+        quad_##TYPE##_2, quad_##TYPE##_3, quad_##TYPE##_4, quad_##TYPE##_5, quad_##TYPE##_6                            \
+    }
 
-/* Two and four are as fast by whole rows. */
+/* From a cache, two and four tokens are as fast by whole rows; from memory they are not. */
 bool hs_avx512_quads(const hs_matrix *w, uint32_t n)
 {
-    return w->dtype >= HS_Q4 && w->dtype <= HS_Q6 && w->blocks % 4 == 0 && (n == 3 || n == 5 || n == 6);
+    return w->dtype >= HS_Q4 && w->dtype <= HS_Q6 && w->blocks % 4 == 0 && n >= 2 && n <= QUAD_TOKENS;
 }
 
 void hs_avx512_quad(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                     uint32_t last, float *y, size_t stride)
 {
-    static quad_fn *const of[3][3] = {
-        {quad_Q4_3, quad_Q4_5, quad_Q4_6}, {quad_Q5_3, quad_Q5_5, quad_Q5_6}, {quad_Q6_3, quad_Q6_5, quad_Q6_6}};
+    static quad_fn *const of[3][QUAD_TOKENS - 1] = {ROW(Q4), ROW(Q5), ROW(Q6)};
     uint32_t whole = first + (last - first) / QUAD_ROWS * QUAD_ROWS;
-    of[w->dtype - HS_Q4][n == 3 ? 0 : n - 4](w, a, token, first, whole, y, stride);
+    of[w->dtype - HS_Q4][n - 2](w, a, token, first, whole, y, stride);
     if (whole < last)
         hs_avx512_gemv(w, a, token, n, whole, last, y, stride);
 }
