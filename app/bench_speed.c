@@ -38,7 +38,7 @@ typedef struct speed {
 } speed;
 
 static const char *const stage_name[HLWQ_STAGE_COUNT] = {
-    "embed", "attention", "deltanet", "router", "experts", "dense", "head", "wait",
+    "embed", "attention", "deltanet", "router", "experts", "dense", "head", "wait", "draft",
 };
 
 static int ascending(const void *x, const void *y)

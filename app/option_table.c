@@ -112,7 +112,9 @@ const app_option app_option_table[OPT_COUNT] = {
     [OPT_DRAFT_ALWAYS] = {"draft-always", NULL, 0, APP_FLAG, NULL, 0, 0, NULL,
                           "draft to that depth whether it pays or not", DRAFT_COMMANDS, false},
     [OPT_DRAFT_VOCAB] = {"draft-vocab", NULL, 0, APP_NUMBER, "N", 0, MANY, "0",
-                         "the MTP head drafts among the N most frequent tokens; 0 = all", DRAFT_COMMANDS, false},
+                         "the MTP head drafts among the N most frequent tokens; 0 = 32768, of a vocabulary of more "
+                         "than twice that, else all",
+                         DRAFT_COMMANDS, false},
     [OPT_DRAFT_TEXT] = {"draft-text", NULL, 0, APP_PATH, "FILE", 0, 0, "the tokenizer's order",
                         "count in FILE which tokens are frequent", DRAFT_COMMANDS, false},
     [OPT_DRAFT_PRETEND] = {"draft-pretend", NULL, 0, APP_REAL, "X", 0, 1, "0",

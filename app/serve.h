@@ -90,6 +90,7 @@ typedef struct serve_counts {
 
 typedef struct serve_view {
     hlwq_streaming streaming;
+    hlwq_speculation drafts;
     uint64_t memory_now, memory_peak, vram_now, vram_peak;
     uint64_t kind_bytes[16];
     const char *kind_name[16];

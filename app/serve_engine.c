@@ -566,6 +566,7 @@ static void publish(serve_loop *l)
     serve *s = l->server;
     serve_view v = {0};
     hlwq_engine_streaming(s->engine, &v.streaming);
+    hlwq_engine_speculation(s->engine, &v.drafts);
     hlwq_engine_memory(s->engine, &v.memory_now, &v.memory_peak);
     hlwq_engine_vram(s->engine, &v.vram_now, &v.vram_peak);
     while (v.kinds < 16 && hlwq_engine_memory_kind(s->engine, v.kinds, &v.kind_name[v.kinds], &v.kind_bytes[v.kinds]))

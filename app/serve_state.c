@@ -101,6 +101,21 @@ static void histogram(hs_text *o, const char *name, const char *help, const serv
                    n, name, h->sum, name, n);
 }
 
+static void draft_metrics(hs_text *o, const hlwq_speculation *d)
+{
+    uint64_t drafted = d->drafted[0] + d->drafted[1], accepted = d->accepted[0] + d->accepted[1];
+    metric(o, "draft_windows_total", "counter", "Passes of texts that draft, with drafts or without.",
+           (double)d->passes);
+    metric(o, "draft_windows_plain_total", "counter", "Of them without drafts.", (double)d->plain);
+    metric(o, "drafted_tokens_total", "counter", "Tokens drafted.", (double)drafted);
+    metric(o, "draft_tokens_accepted_total", "counter", "Of them right.", (double)accepted);
+    metric(o, "draft_tokens_rejected_total", "counter", "Of them computed in vain.", (double)(drafted - accepted));
+    metric(o, "draft_seconds_total", "counter", "Time to make drafts.", d->draft_seconds);
+    metric(o, "draft_depth", "gauge", "Drafts at once that pay best now; 0 = none.", d->depth);
+    metric(o, "draft_expected_gain", "gauge", "Tokens a second at that depth over those without drafts.",
+           d->expected_gain);
+}
+
 void serve_say_metrics(serve *s, serve_reply *r)
 {
     hs_text *o = &r->body;
@@ -138,6 +153,7 @@ void serve_say_metrics(serve *s, serve_reply *r)
     metric(o, "weights_read_bytes_total", "counter", "Weights read from storage.", (double)v.streaming.bytes_read);
     metric(o, "io_requests_total", "counter", "Reads asked of the system.", (double)v.streaming.requests);
     metric(o, "io_wait_seconds_total", "counter", "Time with nothing to compute.", v.streaming.wait_seconds);
+    draft_metrics(o, &v.drafts);
 }
 
 /* In the shape of vLLM: what clients that count in tokens ask for before they send ids. */

@@ -128,7 +128,8 @@ typedef struct hlwq_engine_options {
     hlwq_draft draft;       /* its sessions compute drafted tokens ahead; HLWQ_DRAFT_OFF by default */
     uint32_t draft_depth;   /* drafts at once, at most 7; 0 = 3 */
     bool draft_always;      /* at that depth, whether it pays or not: for measuring */
-    uint32_t draft_vocab;   /* the MTP head drafts among so many tokens, the most frequent; 0 = all */
+    uint32_t draft_vocab;   /* the MTP head drafts among so many tokens, the most frequent; 0 = 32768, where there are
+                               more than twice as many, else all */
     const char *draft_text; /* a text to count them in; NULL = as the tokenizer ranks them */
     double draft_pretend;   /* benchmarks: drafts are taken for right with this probability, whatever the model says */
     const char *trace;      /* a file to write every choice of experts to, for hlwq_simulate; NULL = none */
@@ -474,6 +475,9 @@ typedef struct hlwq_speculation {
 
 HLWQ_API void hlwq_session_speculation(const hlwq_session *session, hlwq_speculation *speculation);
 
+/* Of all sessions since the engine was opened; depth and gain are those of the last window. */
+HLWQ_API void hlwq_engine_speculation(const hlwq_engine *engine, hlwq_speculation *speculation);
+
 /* ---- going back ------------------------------------------------------------------------------ */
 
 /*
@@ -648,6 +652,7 @@ typedef enum hlwq_stage {
     HLWQ_STAGE_DENSE,
     HLWQ_STAGE_HEAD,
     HLWQ_STAGE_WAIT, /* for a layer of a dense model that is being read; experts wait within their stage */
+    HLWQ_STAGE_DRAFT, /* all of a draft head */
     HLWQ_STAGE_COUNT
 } hlwq_stage;
 

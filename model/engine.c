@@ -19,7 +19,8 @@
 #define STR(x) STR2(x)
 
 enum {
-    DRAFT_DEPTH = 3, /* where none is asked for */
+    DRAFT_DEPTH = 3,     /* where none is asked for */
+    DRAFT_VOCAB = 32768, /* likewise, of large vocabularies: their head is most of a draft */
     DRAFT_TEXT_MAX = 16 << 20
 };
 
@@ -244,6 +245,8 @@ static hlwq_status choose_drafts(hlwq_engine *e, const hlwq_engine_options *o, h
     if (o->draft != HLWQ_DRAFT_LOOKUP)
         e->draft.mtp = hs_store_use_drafts(e->store);
     e->draft_vocab = o->draft_vocab;
+    if (!o->draft_vocab && hs_store_table(e->store)->config.vocab > 2 * DRAFT_VOCAB)
+        e->draft_vocab = DRAFT_VOCAB;
     if (o->draft == HLWQ_DRAFT_MTP && !e->draft.mtp)
         return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "%s has no MTP head to draft with; lookup needs none",
                        hs_store_path(e->store));
@@ -490,6 +493,11 @@ hlwq_status hlwq_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_erro
     HS_TRY(hs_engine_set_budget(e, ram_bytes, err));
     e->adapt.wanted_bytes = ram_bytes;
     return HLWQ_OK;
+}
+
+void hlwq_engine_speculation(const hlwq_engine *e, hlwq_speculation *out)
+{
+    *out = e->net.speculated;
 }
 
 void hlwq_engine_streaming(const hlwq_engine *e, hlwq_streaming *out)

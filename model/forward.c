@@ -250,8 +250,8 @@ hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int
     return hs_forward_head(net, 0, n, logits, NULL, err);
 }
 
-hlwq_status hs_forward_draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
-                             uint32_t n, float *hidden, float *logits, hlwq_error *err)
+static hlwq_status draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
+                         uint32_t n, float *hidden, float *logits, hlwq_error *err)
 {
     hs_backend *be = net->backend;
     const hs_layer *layer = &net->layer[net->config->layers];
@@ -266,4 +266,15 @@ hlwq_status hs_forward_draft(hs_network *net, const hs_kv_view *kv, const int32_
     for (uint32_t i = 0; net->draft_id && i < net->draft_head.rows; i++)
         logits[net->draft_id[i]] = out[i];
     return HLWQ_OK;
+}
+
+hlwq_status hs_forward_draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
+                             uint32_t n, float *hidden, float *logits, hlwq_error *err)
+{
+    uint64_t before[HLWQ_STAGE_COUNT], mark = hs_now_ns();
+    memcpy(before, net->stage_ns, sizeof before);
+    hlwq_status st = draft(net, kv, ids, h, first, n, hidden, logits, err);
+    memcpy(net->stage_ns, before, sizeof before); /* one stage, whatever it is made of */
+    spent(net, HLWQ_STAGE_DRAFT, &mark);
+    return st;
 }

@@ -50,6 +50,7 @@ typedef struct hs_network {
     hs_trace_writer *trace; /* NULL = none is written */
     hs_routes *routes;      /* NULL = the router chooses */
     uint64_t stage_ns[HLWQ_STAGE_COUNT];
+    hlwq_speculation speculated; /* of all sessions so far */
 } hs_network;
 
 /* What the backend must make room for. */

@@ -243,6 +243,27 @@ void hs_speculate_missed(hs_speculate *sp)
         hs_mtp_forget(sp->mtp);
 }
 
+static void count(const hs_speculate *sp, hlwq_speculation *s)
+{
+    uint32_t drafts = sp->count - 1, lookup = sp->source != HS_DRAFT_MTP;
+    s->passes++;
+    s->plain += drafts == 0;
+    s->drafted[lookup] += drafts;
+    s->accepted[lookup] += sp->used - 1;
+    s->draft_seconds += sp->draft_ns * 1e-9;
+    s->pass_seconds += sp->pass_ns * 1e-9;
+}
+
+static void count_for_all(const hs_speculate *sp)
+{
+    hlwq_speculation own, *all = &sp->net->speculated;
+    hs_speculate_stats(sp, &own);
+    count(sp, all);
+    all->depth_max = own.depth_max;
+    all->depth = own.depth;
+    all->expected_gain = own.expected_gain;
+}
+
 hlwq_status hs_speculate_settle(hs_speculate *sp, hlwq_error *err)
 {
     hs_backend *be = sp->net->backend;
@@ -261,13 +282,8 @@ hlwq_status hs_speculate_settle(hs_speculate *sp, hlwq_error *err)
         hs_mtp_keep(sp->mtp, sp->used);
     sp->pass_ns += (double)(hs_now_ns() - start);
     hs_price_note(&sp->price, sp->source, drafts, sp->used - 1, sp->missed, sp->draft_ns, sp->pass_ns);
-    hlwq_speculation *s = &sp->stats;
-    s->passes++;
-    s->plain += drafts == 0;
-    s->drafted[sp->source != HS_DRAFT_MTP] += drafts;
-    s->accepted[sp->source != HS_DRAFT_MTP] += sp->used - 1;
-    s->draft_seconds += sp->draft_ns * 1e-9;
-    s->pass_seconds += sp->pass_ns * 1e-9;
+    count(sp, &sp->stats);
+    count_for_all(sp);
     sp->count = sp->used = 0;
     return HLWQ_OK;
 }

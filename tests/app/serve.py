@@ -499,6 +499,17 @@ def guarded():
     check("SIGTERM with nothing to do", s.stop() == 0, s.said)
 
 
+def drafting(expected):
+    """Drafts change no answer; alone a text drafts, and the metrics say so."""
+    s = Server("--draft", "auto", "--draft-always")
+    got = s.ask("/v1/completions", DRAFTED)[1]["choices"][0]["text"]
+    check("an answer with drafts is the same", got == expected, (got, expected))
+    drafted, right, wrong = (s.metric(f"draft{k}_total") for k in ("ed_tokens", "_tokens_accepted", "_tokens_rejected"))
+    check("drafts are counted", drafted > 0 and right + wrong == drafted, (drafted, right, wrong))
+    together(s)
+    ending(s)
+
+
 def ending(s):
     """What is under way is finished."""
     c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=120)
@@ -511,11 +522,15 @@ def ending(s):
     check("then the server ends", s.process.wait(60) == 0, s.said)
 
 
+DRAFTED = {"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0}
 server = Server()
+without = server.ask("/v1/completions", DRAFTED)[1]["choices"][0]["text"]
+check("no drafts without --draft", server.metric("drafted_tokens_total") == 0)
 for part in (pages, answers, known, tools, strict_tools, schemas, injection, hostile, leaving, together, ending):
     start = time.time()
     part(server)
     print(f"{part.__name__}: {time.time() - start:.1f} s", flush=True)
 guarded()
+drafting(without)
 print(f"{len(failures)} failures")
 sys.exit(1 if failures else 0)

@@ -43,9 +43,8 @@ void *aligned_alloc(size_t align, size_t n)
     return __libc_memalign(align, n);
 }
 
-static void decoding_calls_no_allocator(void **state)
+static void decode(hlwq_draft draft)
 {
-    (void)state;
     static const char model[] = "models/demo-q5.hlwq";
     hlwq_error err;
     hlwq_engine *e;
@@ -56,6 +55,8 @@ static void decoding_calls_no_allocator(void **state)
     o.device = test_device();
     o.model = model;
     o.threads = 2;
+    o.draft = draft;
+    o.draft_always = true;
     long before = atomic_load(&calls);
     CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
     assert_true(atomic_load(&calls) > before); /* the count counts */
@@ -73,9 +74,24 @@ static void decoding_calls_no_allocator(void **state)
     hlwq_engine_close(e);
 }
 
+static void decoding_calls_no_allocator(void **state)
+{
+    (void)state;
+    decode(HLWQ_DRAFT_OFF);
+}
+
+static void nor_does_drafting(void **state)
+{
+    (void)state;
+    decode(HLWQ_DRAFT_AUTO);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(decoding_calls_no_allocator)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decoding_calls_no_allocator),
+        cmocka_unit_test(nor_does_drafting),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
 

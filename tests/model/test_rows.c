@@ -17,7 +17,7 @@ static void read_prompt(hlwq_session *s, uint32_t text)
     CHECK_OK(hlwq_session_eval(s, ids, PROMPT - 3 * text, NULL, &err), err);
 }
 
-static hlwq_engine *open_engine(hlwq_kv kv, uint64_t ram, uint32_t sessions)
+static hlwq_engine *open_drafting(hlwq_kv kv, uint64_t ram, uint32_t sessions, hlwq_draft draft)
 {
     hlwq_error err;
     hlwq_engine *e;
@@ -31,8 +31,15 @@ static hlwq_engine *open_engine(hlwq_kv kv, uint64_t ram, uint32_t sessions)
     o.ram_bytes = ram;
     o.context = CONTEXT;
     o.sessions = sessions;
+    o.draft = draft;
+    o.draft_always = true;
     CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
     return e;
+}
+
+static hlwq_engine *open_engine(hlwq_kv kv, uint64_t ram, uint32_t sessions)
+{
+    return open_drafting(kv, ram, sessions, HLWQ_DRAFT_OFF);
 }
 
 static hlwq_session *open_session(hlwq_engine *e, hlwq_kv kv, uint64_t seed)
@@ -121,6 +128,24 @@ static void texts_in_a_batch_have_the_bits_they_have_alone(void **state)
         together(e, kv[k], tokens, want);
         hlwq_engine_close(e);
     }
+}
+
+/* Alone, a text is ahead of what is asked for; joined by others it is where it says it is. */
+static void and_when_texts_draft(void **state)
+{
+    (void)state;
+    result want[TEXTS];
+    hlwq_speculation ahead;
+    hlwq_engine *e = open_engine(HLWQ_KV_K4V3, 0, 1);
+    for (uint32_t i = 0; i < TEXTS; i++)
+        alone(e, HLWQ_KV_K4V3, i, TOKENS, &want[i]);
+    hlwq_engine_close(e);
+    e = open_drafting(HLWQ_KV_K4V3, 0, TEXTS, HLWQ_DRAFT_AUTO);
+    together(e, HLWQ_KV_K4V3, TOKENS, want);
+    hlwq_engine_speculation(e, &ahead);
+    if (test_device() == HLWQ_DEVICE_CPU) /* the first text begins alone */
+        assert_true(ahead.passes > 0 && ahead.drafted[0] + ahead.drafted[1] > 0);
+    hlwq_engine_close(e);
 }
 
 static void and_when_experts_are_streamed(void **state)
@@ -222,6 +247,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts_in_a_batch_have_the_bits_they_have_alone),
+        cmocka_unit_test(and_when_texts_draft),
         cmocka_unit_test(and_when_experts_are_streamed),
         cmocka_unit_test(logits_shown_one_by_one_are_those_of_eval),
         cmocka_unit_test(steps_that_make_no_sense_are_refused),

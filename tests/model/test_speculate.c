@@ -162,6 +162,49 @@ static void other_calls_in_the_middle_of_a_window(void **state)
     assert_true(hash[0] == hash[1]);
 }
 
+/* Saved in the middle of a window, a text goes on where it was, whoever loads it. */
+static void a_saved_session_goes_on_with_and_without_drafts(void **state)
+{
+    (void)state;
+    enum { BEFORE = 10, AFTER = 16 };
+    hlwq_error err;
+    char path[64];
+    int32_t want[BEFORE + AFTER], id;
+    snprintf(path, sizeof path, "speculate-%d.session", (int)getpid());
+    hlwq_engine *plain = open_engine(HLWQ_DRAFT_OFF, 0, false, 0, HLWQ_KV_K4V3);
+    hlwq_engine *ahead = open_engine(HLWQ_DRAFT_AUTO, 4, true, 0, HLWQ_KV_K4V3);
+    hlwq_session *s = open_session(plain, HLWQ_KV_K4V3, 0.8f);
+    CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+    for (int i = 0; i < BEFORE + AFTER; i++)
+        CHECK_OK(hlwq_session_next(s, &want[i], &err), err);
+    hlwq_session_close(s);
+    for (int from = 0; from < 2; from++) {
+        s = open_session(from ? ahead : plain, HLWQ_KV_K4V3, 0.8f);
+        CHECK_OK(hlwq_session_prompt(s, prompt, &err), err);
+        for (int i = 0; i < BEFORE + from; i++)
+            CHECK_OK(hlwq_session_next(s, &id, &err), err);
+        CHECK_OK(hlwq_session_save(s, path, NULL, &err), err);
+        for (int i = BEFORE + from; i < BEFORE + AFTER; i++) { /* saving changed nothing */
+            CHECK_OK(hlwq_session_next(s, &id, &err), err);
+            assert_int_equal(id, want[i]);
+        }
+        hlwq_session_close(s);
+        for (int to = 0; to < 2; to++) {
+            s = open_session(to ? ahead : plain, HLWQ_KV_K4V3, 0);
+            CHECK_OK(hlwq_session_load(s, path, NULL, &err), err);
+            for (int i = BEFORE + from; i < BEFORE + AFTER; i++) {
+                CHECK_OK(hlwq_session_next(s, &id, &err), err);
+                if (id != want[i])
+                    fail_msg("saved by %d, loaded by %d: token %d is %d, not %d", from, to, i, id, want[i]);
+            }
+            hlwq_session_close(s);
+        }
+        unlink(path);
+    }
+    hlwq_engine_close(plain);
+    hlwq_engine_close(ahead);
+}
+
 /* To the last position of the context, and not beyond. */
 static void windows_end_with_the_context(void **state)
 {
@@ -327,6 +370,56 @@ static void rolled_back_states_are_those_of_single_steps(void **state)
     hlwq_engine_close(e);
 }
 
+/* ---- faults --------------------------------------------------------------------------------- */
+
+static hlwq_status a_drafted_life(const hlwq_engine_options *o, hlwq_error *err)
+{
+    hlwq_engine *e;
+    hlwq_session *s = NULL;
+    int32_t id;
+    HS_TRY(hlwq_engine_open(o, &e, err));
+    hlwq_session_options so = hlwq_session_options_default(e);
+    so.context = 128;
+    hlwq_status st = hlwq_session_open(e, &so, &s, err);
+    if (st == HLWQ_OK)
+        st = hlwq_session_prompt(s, "The old man and the", err);
+    for (int i = 0; i < 4 && st == HLWQ_OK; i++)
+        st = hlwq_session_next(s, &id, err);
+    hlwq_session_close(s);
+    hlwq_engine_close(e); /* asserts that nothing is held */
+    return st;
+}
+
+static void refused_allocations_leave_nothing_behind(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine_options o = hlwq_engine_options_default();
+    uint64_t n = 0;
+    if (access(model, R_OK) != 0)
+        skip();
+    o.device = HLWQ_DEVICE_CPU;
+    o.model = model;
+    o.context = 128;
+    o.threads = 1;
+    o.verify = HLWQ_VERIFY_OFF;
+    o.draft = HLWQ_DRAFT_AUTO;
+    o.draft_vocab = 300;
+    for (;; n += slow() ? 9 : 1) {
+        hs_mem_fail_at(NULL, n);
+        hlwq_status st = a_drafted_life(&o, &err);
+        bool failed = hs_mem_has_failed();
+        hs_mem_fail_at(NULL, UINT64_MAX);
+        if (!failed) {
+            CHECK_OK(st, err);
+            break;
+        }
+        if (st != HLWQ_ERR_NOMEM)
+            fail_msg("allocation %u: status %d, %s", (unsigned)n, st, st ? err.message : "no error");
+    }
+    assert_true(n > 30);
+}
+
 static void refuses_what_cannot_be(void **state)
 {
     (void)state;
@@ -351,9 +444,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_tokens_and_logits),
         cmocka_unit_test(other_calls_in_the_middle_of_a_window),
+        cmocka_unit_test(a_saved_session_goes_on_with_and_without_drafts),
         cmocka_unit_test(windows_end_with_the_context),
         cmocka_unit_test(chances_are_those_of_the_logits),
         cmocka_unit_test(rolled_back_states_are_those_of_single_steps),
+        cmocka_unit_test(refused_allocations_leave_nothing_behind),
         cmocka_unit_test(refuses_what_cannot_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
