@@ -175,7 +175,7 @@ static void attention_in_rotated_space_is_attention(void **state)
             for (uint32_t i = 0; i < HS_GRID; i++)
                 hs_kv_encode_position(page[p], coded[p], &layout, heads, dim, i);
         }
-        hs_kv_view kv = {page, HS_F16, coded, layout};
+        hs_kv_view kv = {.page = page, .dtype = HS_F16, .coded = coded, .layout = layout};
         size_t stride = (size_t)group * dim;
         float *q = malloc(n * stride * sizeof *q), *out = malloc(n * stride * sizeof *out);
         float *scratch = malloc(hs_attend_floats(dim, group) * sizeof *scratch);
