@@ -5,18 +5,19 @@
  * The plan is what is charged when a session opens; the formula is docs/kv.md's.  No weights are read.
  */
 #include "app/bench_kv.h"
+#include "app/chart.h"
 #include "app/open.h"
 #include "base/json.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MODES = 6, LENGTHS = 7, PAGE = 64, WIDTH = 720, HEIGHT = 420, LEFT = 70, TOP = 40, RIGHT = 120, BOTTOM = 50 };
+enum { MODES = 6, LENGTHS = 7, PAGE = 64 };
 
 static const char *const mode_names[MODES] = {"f16", "q8", "q4", "k4v3", "q3", "q2"};
-static const char *const colours[MODES] = {"#444", "#1f77b4", "#2ca02c", "#d9a400", "#d62728", "#9467bd"};
 
 typedef struct kv_memory {
     const app_args *args;
@@ -124,38 +125,35 @@ static void print(hs_text *t, const kv_memory *m, bool json)
 /* Both axes logarithmic: a line a mode. */
 static void draw(hs_text *t, const kv_memory *m)
 {
-    double low = log2((double)m->planned[MODES - 1][0]), high = log2((double)m->planned[0][LENGTHS - 1]);
-    double x_step = (double)(WIDTH - LEFT - RIGHT) / (LENGTHS - 1), y_step = (HEIGHT - TOP - BOTTOM) / (high - low);
-    hs_text_format(t,
-                   "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
-                   "font-size=\"12\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
-                   "<text x=\"%d\" y=\"22\" font-size=\"15\">Keys and values by length of the context</text>\n",
-                   WIDTH, HEIGHT, WIDTH, HEIGHT, LEFT);
-    for (int l = 0; l < LENGTHS; l++)
-        hs_text_format(t,
-                       "<path d=\"M%.1f %dV%d\" stroke=\"#ddd\"/><text x=\"%.1f\" y=\"%d\" "
-                       "text-anchor=\"middle\">%uK</text>\n",
-                       LEFT + l * x_step, TOP, HEIGHT - BOTTOM, LEFT + l * x_step, HEIGHT - BOTTOM + 18,
-                       length_of(l) / 1024);
-    for (int e = (int)ceil(low); e <= (int)high; e++) {
-        double y = HEIGHT - BOTTOM - (e - low) * y_step;
-        hs_text_format(t, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">",
-                       LEFT, y, WIDTH - RIGHT, LEFT - 6, y + 4);
-        hs_text_format(t, e < 30 ? "%.4g MiB</text>\n" : "%.4g GiB</text>\n", ldexp(1, e < 30 ? e - 20 : e - 30));
+    app_tick along[LENGTHS], up[64];
+    double point[MODES][LENGTHS][2];
+    char name[MODES][32];
+    app_line line[MODES];
+    double low = (double)m->planned[MODES - 1][0], high = (double)m->planned[0][LENGTHS - 1];
+    size_t n = 0;
+    for (int l = 0; l < LENGTHS; l++) {
+        along[l].at = length_of(l);
+        snprintf(along[l].label, sizeof along[l].label, "%uK", length_of(l) / 1024);
     }
-    double label = 0; /* its line, below the last one's */
+    for (int e = (int)ceil(log2(low)); e <= (int)log2(high) && n < sizeof up / sizeof *up; e++, n++) {
+        up[n].at = ldexp(1, e);
+        snprintf(up[n].label, sizeof up[n].label, e < 30 ? "%.4g MiB" : "%.4g GiB", ldexp(1, e < 30 ? e - 20 : e - 30));
+    }
     for (int i = 0; i < MODES; i++) {
-        double y = 0;
-        hs_text_format(t, "<path fill=\"none\" stroke-width=\"2\" stroke=\"%s\" d=\"", colours[i]);
         for (int l = 0; l < LENGTHS; l++) {
-            y = HEIGHT - BOTTOM - (log2((double)m->planned[i][l]) - low) * y_step;
-            hs_text_format(t, "%s%.1f %.1f", l ? "L" : "M", LEFT + l * x_step, y);
+            point[i][l][0] = length_of(l);
+            point[i][l][1] = (double)m->planned[i][l];
         }
-        label = fmax(y + 4, label + 14);
-        hs_text_format(t, "\"/><text x=\"%d\" y=\"%.1f\" fill=\"%s\">%s, 1/%.2f</text>\n", WIDTH - RIGHT + 6, label,
-                       colours[i], mode_names[i], 32 / pair_bits(mode_names[i]));
+        snprintf(name[i], sizeof name[i], "%s, 1/%.2f", mode_names[i], 32 / pair_bits(mode_names[i]));
+        line[i] = (app_line){.name = name[i], .point = (const double(*)[2])point[i], .n = LENGTHS};
     }
-    hs_text_format(t, "</svg>\n");
+    app_chart c = {.title = "Keys and values by length of the context",
+                   .x = {.log = true, .low = along[0].at, .high = along[LENGTHS - 1].at, along, LENGTHS},
+                   .y = {.log = true, .low = low, .high = high, up, n},
+                   .line = line,
+                   .n_lines = MODES,
+                   .room = 120};
+    app_chart_draw(t, &c);
 }
 
 static hlwq_status write_chart(const kv_memory *m, const char *path, hlwq_error *err)

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include "app/bench_kernels.h"
 #include "app/bench_kv.h"
+#include "app/bench_plot.h"
 #include "app/bench_speed.h"
 #include "app/commands.h"
 #include "app/open.h"
@@ -204,6 +205,8 @@ int app_cmd_bench(const app_args *args)
                           &err);
     if (args->n_operands)
         return app_bench_kernels(args);
+    if (args->value[OPT_PLOT].set)
+        return app_bench_plot(args);
     if (app_flag(args, OPT_KV_MEMORY))
         return app_bench_kv_memory(args);
     if (app_flag(args, OPT_KV_QUALITY))

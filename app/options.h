@@ -129,6 +129,7 @@ typedef enum app_option_id {
     OPT_KV_QUALITY,
     OPT_KV_MEMORY,
     OPT_SVG,
+    OPT_PLOT,
     OPT_JSON,
     OPT_CSV,
     OPT_PROGRESS,

@@ -56,6 +56,12 @@ static void say_layer(hs_quantize *q, uint32_t layer, double seconds)
             at += snprintf(line + at, sizeof line - (size_t)at, " %s %.3e", hs_role_name((hs_role)role),
                            q->error[role] / q->whole[role]);
     hs_log_line(&q->log, HLWQ_LOG_INFO, "%s", line);
+    q->seconds += seconds;
+    q->fitted++;
+    uint32_t more = q->from.config->layers - 1 - layer;
+    if (more)
+        hs_log_line(&q->log, HLWQ_LOG_INFO, "layer %u: %.1f s a layer, %u more: about %.0f min", layer,
+                    q->seconds / q->fitted, more, q->seconds / q->fitted * more / 60);
     if (q->starved || q->unseen)
         hs_log_line(&q->log, HLWQ_LOG_WARN,
                     "layer %u: %u experts were chosen for fewer tokens than they have inputs and lean on those of the "

@@ -58,6 +58,8 @@ typedef struct hs_quantize {
     /* To be said at the end of the layer. */
     double error[HS_ROLE_COUNT], whole[HS_ROLE_COUNT];
     uint32_t starved, unseen;
+    double seconds; /* that layers of this run took */
+    uint32_t fitted;
 } hs_quantize;
 
 /* Fits all matrices of the layer in `q->work`, and takes both ways through it. */

@@ -7,10 +7,13 @@
  */
 #include "model/quantize.h"
 
+#include "base/clock.h"
 #include "kernels/numeric.h"
 
 #include <assert.h>
 #include <string.h>
+
+enum { EXPERTS_SAID = 16 };
 
 /* ---- what a matrix reads -------------------------------------------------------------------- */
 
@@ -274,6 +277,7 @@ static hlwq_status fit_experts(hs_quantize *q, hlwq_error *err)
     hs_layer_work *w = &q->work;
     hs_calibration *c = &q->calib;
     uint32_t used = c->config->experts_used, picks = c->tokens * used;
+    uint64_t start = hs_now_ns();
     HS_TRY(hs_calibration_route(c, &w->result, err));
     hs_sort_picks(c->pick, picks, used, c->config->experts, q->start, q->token, q->slot);
     for (uint32_t i = 0; i < picks; i++)
@@ -295,6 +299,9 @@ static hlwq_status fit_experts(hs_quantize *q, hlwq_error *err)
                     .norm = w->source.ffn_norm,
                     .blend = true};
         HS_TRY(fit_module(q, &m, err));
+        if ((e + 1) % EXPERTS_SAID == 0) /* a layer of a large model takes many minutes */
+            hs_log_line(&q->log, HLWQ_LOG_DEBUG, "%u of %u experts: %.1f s", e + 1, c->config->experts,
+                        (double)(hs_now_ns() - start) * 1e-9);
     }
     return HLWQ_OK;
 }

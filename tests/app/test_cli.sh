@@ -196,6 +196,20 @@ yes "$text" | head -n 60 >"$dir/text"
 expect 0 '' bench --ppl "$dir/text" --ctx 64 --max-windows 2 --ref models/demo-q5.hlwq
 grep -qF 'agreement 100.00 %' "$dir/out" || fail "a model differs from itself: $(cat "$dir/out")"
 
+expect 0 '' bench --kv-memory --svg "$dir/kv.svg"
+grep -q '>k4v3, 1/4.27</text>' "$dir/kv.svg" || fail "bench --kv-memory --svg: $(head -c 300 "$dir/kv.svg")"
+plot() { printf '{"title":"t","log_y":true,"series":[{"name":"a","points":%s}]}' "$1" >"$dir/points"; }
+plot '[[2,0.1],[4,0.01]]'
+expect 0 '' bench --plot "$dir/points" --svg "$dir/plot.svg"
+[ "$(grep -c '<circle' "$dir/plot.svg")" -eq 2 ] || fail "bench --plot: $(head -c 300 "$dir/plot.svg")"
+expect 1 '--svg FILE' bench --plot "$dir/points"
+plot '[[2,0]]'
+expect 1 'logarithmic axis' bench --plot "$dir/points" --svg "$dir/bad.svg"
+plot '[[2]]'
+expect 1 'two numbers' bench --plot "$dir/points" --svg "$dir/bad.svg"
+plot '[]'
+expect 1 '1 to 64' bench --plot "$dir/points" --svg "$dir/bad.svg"
+[ ! -e "$dir/bad.svg" ] || fail "a bad plot left a file"
 expect 0 '' bench -p 16 -n 4 -r 1 --csv
 grep -q '^prefill,16,1,[0-9.]*,' "$dir/out" || fail "bench --csv: $(cat "$dir/out")"
 expect 0 '' bench kernels Q5 ref -p 1 -t 1 --csv
