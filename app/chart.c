@@ -141,6 +141,6 @@ size_t app_chart_ticks(const app_axis *a, app_tick *tick, size_t most)
             tick[n++].at = at;
     }
     for (size_t i = 0; i < n; i++)
-        snprintf(tick[i].label, sizeof tick[i].label, "%.4g", tick[i].at);
+        snprintf(tick[i].label, sizeof tick[i].label, "%.6g", tick[i].at);
     return n;
 }

@@ -18,7 +18,7 @@ static void ticks_are_round_and_inside(void **unused)
         assert_in_range(n, 4, 12);
         for (size_t i = 0; i < n; i++) {
             assert_true(tick[i].at >= a.low - 1e-9 && tick[i].at <= a.high * (1 + 1e-9));
-            assert_true(fabs(strtod(tick[i].label, NULL) - tick[i].at) < 1e-3 * fabs(tick[i].at) + 1e-12);
+            assert_true(fabs(strtod(tick[i].label, NULL) - tick[i].at) <= 1e-5 * fabs(tick[i].at));
         }
     }
 }

@@ -197,12 +197,12 @@ expect 0 '' bench --ppl "$dir/text" --ctx 64 --max-windows 2 --ref models/demo-q
 grep -qF 'agreement 100.00 %' "$dir/out" || fail "a model differs from itself: $(cat "$dir/out")"
 
 expect 0 '' bench --kv-memory --svg "$dir/kv.svg"
-grep -q '>k4v3, 1/4.27</text>' "$dir/kv.svg" || fail "bench --kv-memory --svg: $(head -c 300 "$dir/kv.svg")"
+grep -q '>k4v3, 1/4.41</text>' "$dir/kv.svg" || fail "bench --kv-memory --svg: $(head -c 300 "$dir/kv.svg")"
 plot() { printf '{"title":"t","log_y":true,"series":[{"name":"a","points":%s}]}' "$1" >"$dir/points"; }
 plot '[[2,0.1],[4,0.01]]'
 expect 0 '' bench --plot "$dir/points" --svg "$dir/plot.svg"
 [ "$(grep -c '<circle' "$dir/plot.svg")" -eq 2 ] || fail "bench --plot: $(head -c 300 "$dir/plot.svg")"
-expect 1 '--svg FILE' bench --plot "$dir/points"
+expect 2 '--svg FILE' bench --plot "$dir/points"
 plot '[[2,0]]'
 expect 1 'logarithmic axis' bench --plot "$dir/points" --svg "$dir/bad.svg"
 plot '[[2]]'
