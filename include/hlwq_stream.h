@@ -651,7 +651,7 @@ typedef enum hlwq_stage {
     HLWQ_STAGE_EXPERTS,
     HLWQ_STAGE_DENSE,
     HLWQ_STAGE_HEAD,
-    HLWQ_STAGE_WAIT, /* for a layer of a dense model that is being read; experts wait within their stage */
+    HLWQ_STAGE_WAIT,  /* for a layer of a dense model that is being read; experts wait within their stage */
     HLWQ_STAGE_DRAFT, /* all of a draft head */
     HLWQ_STAGE_COUNT
 } hlwq_stage;

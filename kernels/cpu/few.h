@@ -96,7 +96,8 @@ INLINE void few_tokens(few_fn *const (*fn)[3], const hs_matrix *w, const hs_act 
     FEW_TYPE(Q4)                                                                                                       \
     FEW_TYPE(Q5)                                                                                                       \
     FEW_TYPE(Q6)                                                                                                       \
-    FEW_TYPE(I4) FEW_TYPE(I4G64) static few_fn *const few[][3] = {                                                     \
-        FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4), FEW_ROW(Q5), FEW_ROW(Q6), FEW_ROW(I4), FEW_ROW(I4G64)};
+    FEW_TYPE(I4)                                                                                                       \
+    FEW_TYPE(I4G64) static few_fn *const few[][3] = {FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4),   FEW_ROW(Q5),             \
+                                                     FEW_ROW(Q6), FEW_ROW(I4), FEW_ROW(I4G64)};
 
 #endif

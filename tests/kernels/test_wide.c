@@ -214,8 +214,7 @@ static void check_coded_attention(const hs_cpu_ops *set)
         hs_kv_format format = {type[c / 15 % 4], type[c / 60]};
         size_t page_values = 2 * (size_t)HS_GRID * heads * dim, stride = (size_t)group * dim * 2 + 7;
         void *page[5], *coded[5];
-        hs_kv_view kv = {
-            .page = page, .dtype = HS_F16, .coded = coded, .layout = hs_kv_layout_of(format, heads * dim)};
+        hs_kv_view kv = {.page = page, .dtype = HS_F16, .coded = coded, .layout = hs_kv_layout_of(format, heads * dim)};
         for (int p = 0; p < 5; p++) {
             uint16_t *h = page[p] = malloc(page_values * 2);
             for (size_t i = 0; i < page_values; i++)
