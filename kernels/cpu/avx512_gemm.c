@@ -281,20 +281,16 @@ INLINE void gemm(hs_dtype type, const hs_matrix *w, const hs_act *a, const uint3
     }
 }
 
-#define STAMP(TYPE)                                                                                                    \
-    static void gemm_##TYPE(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,    \
-                            uint32_t last, float *y, size_t stride)                                                    \
-    {                                                                                                                  \
-        gemm(HS_##TYPE, w, a, token, n, first, last, y, stride);                                                       \
-    }
+MANY_STAMP(Q2)
+MANY_STAMP(Q3)
+MANY_STAMP(Q4)
+MANY_STAMP(Q5)
+MANY_STAMP(Q6)
+MANY_STAMP(I4)
+MANY_STAMP(I4G64)
 
-STAMP(Q2)
-STAMP(Q3)
-STAMP(Q4)
-STAMP(Q5)
-STAMP(Q6)
-STAMP(I4)
-STAMP(I4G64)
+/* By few_row. */
+static many_fn *const many[] = {gemm_Q2, gemm_Q3, gemm_Q4, gemm_Q5, gemm_Q6, gemm_I4, gemm_I4G64};
 
 static void avx512_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                         uint32_t last, float *y, size_t stride)
@@ -308,18 +304,7 @@ static void avx512_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *tok
         hs_avx512_gemv(w, a, token, n, first, last, y, stride);
         return;
     }
-    switch (w->dtype) {
-    case HS_Q2: gemm_Q2(w, a, token, n, first, last, y, stride); return;
-    case HS_Q3: gemm_Q3(w, a, token, n, first, last, y, stride); return;
-    case HS_Q4: gemm_Q4(w, a, token, n, first, last, y, stride); return;
-    case HS_Q5: gemm_Q5(w, a, token, n, first, last, y, stride); return;
-    case HS_Q6: gemm_Q6(w, a, token, n, first, last, y, stride); return;
-    case HS_I4:
-    case HS_I4Z: gemm_I4(w, a, token, n, first, last, y, stride); return;
-    case HS_I4G64:
-    case HS_I4G64Z: gemm_I4G64(w, a, token, n, first, last, y, stride); return;
-    default: assert(!"packed");
-    }
+    many[few_row(w->dtype)](w, a, token, n, first, last, y, stride);
 }
 
 void hs_cpu_avx512_install(hs_cpu_ops *ops)

@@ -1,5 +1,5 @@
 /*
- * kernels/cpu/few.h - products for a few tokens: the sizes of packed blocks, and how rows and tokens are cut into calls
+ * kernels/cpu/few.h - packed products: the sizes of blocks, and how rows and tokens are cut into calls
  * of a function that is stamped out for each type and number of tokens.
  *
  * A unit is what has one norm and one sum: a block of 128 inputs, or half a block for INT4 in groups of 64.  INT4 with
@@ -97,7 +97,19 @@ INLINE void few_tokens(few_fn *const (*fn)[3], const hs_matrix *w, const hs_act 
     FEW_TYPE(Q5)                                                                                                       \
     FEW_TYPE(Q6)                                                                                                       \
     FEW_TYPE(I4)                                                                                                       \
-    FEW_TYPE(I4G64) static few_fn *const few[][3] = {FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4),   FEW_ROW(Q5),             \
-                                                     FEW_ROW(Q6), FEW_ROW(I4), FEW_ROW(I4G64)};
+    FEW_TYPE(I4G64)                                                                                                    \
+    static few_fn *const few[][3] = {FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4),   FEW_ROW(Q5),                             \
+                                     FEW_ROW(Q6), FEW_ROW(I4), FEW_ROW(I4G64)};
+
+/* From an INLINE gemm(type, w, a, token, n, first, last, y, stride) for many tokens: a function for one type. */
+typedef void many_fn(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
+                     uint32_t last, float *y, size_t stride);
+
+#define MANY_STAMP(TYPE)                                                                                               \
+    static void gemm_##TYPE(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,    \
+                            uint32_t last, float *y, size_t stride)                                                    \
+    {                                                                                                                  \
+        gemm(HS_##TYPE, w, a, token, n, first, last, y, stride);                                                       \
+    }
 
 #endif
