@@ -6,9 +6,8 @@
  * bits that it has alone, whoever shares the machine.
  */
 #define _GNU_SOURCE
-#include "app/serve.h"
+#include "app/serve_answer.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,233 +16,6 @@ enum {
     GRID = 64,            /* positions at which a prompt may be cut */
     BACKLOG_MAX = 1 << 20 /* bytes that a client may leave unread before its text waits */
 };
-
-typedef struct slot {
-    hlwq_session *session;
-    serve_unit *unit; /* NULL = free */
-    bool ready;       /* the prompt has been read */
-    bool stalled;     /* the client does not read */
-    uint32_t call;    /* the latest call that was looked at */
-    bool strict;      /* its arguments are held to a schema now */
-    int32_t next;     /* chosen, to be appended by the next step */
-    uint64_t used;    /* when it was last taken: the longest unused is taken first */
-} slot;
-
-struct serve_loop {
-    serve *server;
-    slot slot[SERVE_SLOTS];
-    uint32_t turn;  /* whose prompt is read next */
-    hs_text out;    /* of the step, for one request */
-    uint64_t seats; /* taken so far */
-    serve_histogram gap;
-};
-
-/* ---- one answer ------------------------------------------------------------------------------ */
-
-static bool streams(const serve_unit *u)
-{
-    return u->request->params.stream;
-}
-
-/* Hands what was written to the client. */
-static void send_out(serve_loop *l, serve_unit *u, bool done)
-{
-    serve *s = l->server;
-    serve_request *r = u->request;
-    pthread_mutex_lock(&s->lock);
-    if (r->out.bytes == r->out_sent)
-        r->moved = serve_now(); /* from now on there is something to read */
-    if (!r->cancelled && l->out.bytes)
-        hs_text_add(&r->out, l->out.data, l->out.bytes);
-    if (l->out.failed || r->out.failed)
-        r->cancelled = true;
-    if (l->out.bytes)
-        r->said = serve_now();
-    r->done |= done;
-    if (l->out.bytes || done)
-        serve_wake(r);
-    pthread_mutex_unlock(&s->lock);
-    l->out.bytes = 0;
-}
-
-static void take_piece(void *user, serve_piece kind, const char *text, size_t bytes)
-{
-    serve_unit *u = user;
-    serve_write_piece(u, &u->text, kind, text, bytes);
-}
-
-static bool ends_answer(const serve *s, int32_t id)
-{
-    for (int i = 0; i < SERVE_ENDS; i++)
-        if (id == s->end[i])
-            return true;
-    return false;
-}
-
-/* Whether the prompt ends inside the block where a model thinks. */
-static bool opens_thinking(const serve *s, const serve_unit *u)
-{
-    size_t n = u->n_ids;
-    while (n-- > 0 && s->think_open >= 0 && u->ids[n] != s->think_close)
-        if (u->ids[n] == s->think_open)
-            return true;
-    return false;
-}
-
-/* From here on the answer is what was asked for; what a model thinks before it is free. */
-static void constrain(slot *k, bool on)
-{
-    serve_constraint *c = k->unit->request->constraint;
-    hlwq_session_set_constraint(k->session, on ? serve_constraint_inner(c) : NULL);
-}
-
-static void echo_prompt(const serve *s, serve_unit *u)
-{
-    char *text;
-    size_t bytes;
-    if (hlwq_detokenize(s->tokenizer, u->ids, u->n_ids, false, &text, &bytes, NULL) != HLWQ_OK)
-        return;
-    serve_write_piece(u, &u->text, SERVE_PIECE_TEXT, text, bytes);
-    hlwq_free(text);
-}
-
-static void begin(serve_loop *l, serve_unit *u)
-{
-    const serve_params *p = &u->request->params;
-    bool chat = p->kind == SERVE_CHAT;
-    u->split = (serve_split){.stop = p->stop,
-                             .stops = p->stops,
-                             .tools = chat ? p->tools : NULL,
-                             .one_call = p->one_call || p->choice == SERVE_TOOLS_NAMED,
-                             .take = take_piece,
-                             .user = u};
-    if (streams(u))
-        serve_write_begin(u, &u->text);
-    if (u->opening && *u->opening) {
-        const char *call = strstr(u->opening, "<tool_call>");
-        serve_split_text(&u->split, call, strlen(call));
-    } else if (chat && opens_thinking(l->server, u)) {
-        serve_split_think(&u->split, true);
-    }
-    if (p->echo && !chat)
-        echo_prompt(l->server, u);
-}
-
-/* Text that is streamed is collected in u->text, too: sent and emptied here. */
-static void flush(serve_loop *l, serve_unit *u, bool done)
-{
-    if (streams(u)) {
-        hs_text_add(&l->out, u->text.data ? u->text.data : "", u->text.bytes);
-        l->out.failed |= u->text.failed;
-        u->text.bytes = 0;
-    }
-    send_out(l, u, done);
-}
-
-static void count_end(serve *s, const serve_unit *u)
-{
-    pthread_mutex_lock(&s->lock);
-    s->counts.running--;
-    s->counts.made_tokens += u->made;
-    s->counts.cached_tokens += u->cached;
-    if (u->first > 0) {
-        s->counts.prompt_tokens += u->n_ids - u->cached;
-        s->counts.prompt_seconds += u->first - u->begun;
-        s->counts.made_seconds += u->last - u->first;
-        if (u->made)
-            serve_histogram_add(&s->counts.first_token, u->first - u->request->asked);
-        if (u->made > 1 && u->last > u->first)
-            serve_histogram_add(&s->counts.speed, (double)(u->made - 1) / (u->last - u->first));
-    }
-    if (u->request->cancelled)
-        s->counts.cancelled++;
-    else if (u->request->fault.status)
-        s->counts.refused++;
-    else
-        s->counts.finished++;
-    pthread_mutex_unlock(&s->lock);
-}
-
-/* The unit is done with; `finish` NULL where it failed or is not wanted any more. */
-static void end(serve_loop *l, slot *k, const char *finish)
-{
-    serve *s = l->server;
-    serve_unit *u = k->unit;
-    serve_request *r = u->request;
-    u->finish = finish;
-    constrain(k, false);
-    if (finish) {
-        serve_split_end(&u->split);
-        if (u->split.calls && strcmp(finish, "stop") == 0)
-            u->finish = "tool_calls";
-        serve_write_end(u, &u->text);
-    }
-    count_end(s, u);
-    k->unit = NULL;
-    r->units_done++;
-    bool last = r->units_done == r->units;
-    if (last) {
-        if (streams(u) && u->text.bytes)
-            hs_text_add(&l->out, u->text.data, u->text.bytes);
-        serve_write_rest(r, &l->out);
-    }
-    send_out(l, u, last);
-    if (last) {
-        pthread_mutex_lock(&s->lock);
-        serve_request_release(r);
-        pthread_cond_broadcast(&s->idle);
-        pthread_mutex_unlock(&s->lock);
-    }
-}
-
-static void fail(serve_loop *l, slot *k, const hlwq_error *err)
-{
-    serve_refuse_error(&k->unit->request->fault, err);
-    app_error(err);
-    serve_constraint_forget(&l->server->constraints, k->unit->request->constraint);
-    end(l, k, NULL);
-}
-
-/* ---- calls whose arguments have a schema ------------------------------------------------------ */
-
-static serve_constraint *schema_of_call(const serve_unit *u)
-{
-    const serve_request *r = u->request;
-    for (size_t i = 0; r->strict && i < hs_json_count(r->params.tools); i++) {
-        const hs_json *tool = hs_json_at(r->params.tools, i);
-        const hs_json *name = hs_json_get(hs_json_get(tool, "function"), "name");
-        if (r->strict[i] && u->split.name.data && strcmp(hs_json_string(name, NULL), u->split.name.data) == 0)
-            return r->strict[i];
-    }
-    return NULL;
-}
-
-/* From its name to its end a call of a strict tool has arguments of its schema. False: that failed, and the answer. */
-static bool watch_call(serve_loop *l, slot *k)
-{
-    serve_unit *u = k->unit;
-    hlwq_error err;
-    bool inside = u->split.call == SERVE_CALL_PARAMETERS;
-    if (k->strict && !inside) {
-        hlwq_session_set_constraint(k->session, NULL);
-        k->strict = false;
-    }
-    if (k->call == u->split.calls || !u->request->strict)
-        return true;
-    k->call = u->split.calls;
-    serve_constraint *c = schema_of_call(u);
-    if (!c)
-        return true;
-    hlwq_session_set_constraint(k->session, serve_constraint_inner(c));
-    k->strict = true;
-    hlwq_status st = hlwq_session_follow(k->session, u->split.held.data, u->split.held.bytes, &err);
-    if (st == HLWQ_OK && inside)
-        return true;
-    serve_refuse(&u->request->fault, 500, "tools",
-                 "the model began a call of \"%.100s\" in a way that its schema cannot follow", u->split.name.data);
-    end(l, k, NULL);
-    return false;
-}
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
@@ -272,7 +44,7 @@ static bool scores_prompt(const serve_unit *u)
  * The last place of a prompt from which another may go on: chats send what was said before again.  What is read in
  * pieces from there has the bits of a prompt read from its beginning, so what was kept never shows in an answer.
  */
-static void keep_place(slot *k)
+static void keep_place(serve_slot *k)
 {
     const serve_unit *u = k->unit;
     if (u->read == (u->n_ids - 1) / GRID * GRID)
@@ -280,7 +52,7 @@ static void keep_place(slot *k)
 }
 
 /* One piece of a prompt. */
-static void read_piece(serve_loop *l, slot *k, bool alone)
+static void read_piece(serve_loop *l, serve_slot *k, bool alone)
 {
     serve_unit *u = k->unit;
     hlwq_error err;
@@ -299,7 +71,7 @@ static void read_piece(serve_loop *l, slot *k, bool alone)
         st = hlwq_session_eval(k->session, u->ids + u->read, n, NULL, &err);
     }
     if (st != HLWQ_OK) {
-        fail(l, k, &err);
+        serve_fail(l, k, &err);
         return;
     }
     u->read += n;
@@ -308,15 +80,15 @@ static void read_piece(serve_loop *l, slot *k, bool alone)
         return;
     k->ready = true;
     u->first = u->last = serve_now();
-    begin(l, u);
-    constrain(k, !u->split.thinking);
-    if (watch_call(l, k))
-        flush(l, u, false);
+    serve_begin(l, u);
+    serve_constrain(k, !u->split.thinking);
+    if (serve_watch_call(l, k))
+        serve_flush(l, u, false);
 }
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
-static void take_token(serve_loop *l, slot *k, int32_t id)
+static void take_token(serve_loop *l, serve_slot *k, int32_t id)
 {
     serve *s = l->server;
     serve_unit *u = k->unit;
@@ -326,25 +98,25 @@ static void take_token(serve_loop *l, slot *k, int32_t id)
         serve_split_think(&u->split, true);
     } else if (chat && id == s->think_close && u->split.thinking) {
         serve_split_think(&u->split, false);
-        constrain(k, true);
+        serve_constrain(k, true);
     } else {
         serve_split_text(&u->split, text, strlen(text));
     }
 }
 
 /* Chooses the next token of a slot; true if it is to be appended. */
-static bool choose(serve_loop *l, slot *k)
+static bool choose(serve_loop *l, serve_slot *k)
 {
     serve_unit *u = k->unit;
     const serve_params *p = &u->request->params;
     hlwq_error err;
     bool ends;
     if (u->limit >= 0 && u->made >= (uint64_t)u->limit) {
-        end(l, k, "length");
+        serve_end(l, k, "length");
         return false;
     }
     if (hlwq_session_sample(k->session, &k->next, &ends, &err) != HLWQ_OK) {
-        fail(l, k, &err);
+        serve_fail(l, k, &err);
         return false;
     }
     if (p->logprobs && k->next >= 0) /* a model without an end token ends where its constraint leaves nothing */
@@ -355,19 +127,19 @@ static bool choose(serve_loop *l, slot *k)
     else
         u->first = now;
     u->last = now;
-    if (ends || ends_answer(l->server, k->next)) {
+    if (ends || serve_ends_answer(l->server, k->next)) {
         const char *rest = hlwq_session_text(k->session, -1);
         serve_split_text(&u->split, rest, strlen(rest));
-        end(l, k, "stop");
+        serve_end(l, k, "stop");
         return false;
     }
     take_token(l, k, k->next);
     if (u->split.failed) {
         err = (hlwq_error){HLWQ_ERR_NOMEM, "no memory for the answer"};
-        fail(l, k, &err);
+        serve_fail(l, k, &err);
         return false;
     }
-    if (!u->split.stopped && !watch_call(l, k))
+    if (!u->split.stopped && !serve_watch_call(l, k))
         return false;
     bool full = hlwq_session_position(k->session) + 1 >= l->server->defaults.context;
     if (u->split.stopped || full || (u->limit >= 0 && u->made >= (uint64_t)u->limit)) {
@@ -375,11 +147,11 @@ static bool choose(serve_loop *l, slot *k)
             const char *rest = hlwq_session_text(k->session, -1);
             serve_split_text(&u->split, rest, strlen(rest));
         }
-        end(l, k, u->split.stopped ? "stop" : "length");
+        serve_end(l, k, u->split.stopped ? "stop" : "length");
         return false;
     }
-    if (streams(u) && u->text.bytes)
-        flush(l, u, false);
+    if (serve_streams(u) && u->text.bytes)
+        serve_flush(l, u, false);
     return true;
 }
 
@@ -389,11 +161,11 @@ static void step(serve_loop *l)
     serve *s = l->server;
     hlwq_session *session[SERVE_SLOTS];
     int32_t id[SERVE_SLOTS];
-    slot *row[SERVE_SLOTS];
+    serve_slot *row[SERVE_SLOTS];
     uint32_t n = 0;
     hlwq_error err;
     for (uint32_t i = 0; i < s->slots; i++) {
-        slot *k = &l->slot[i];
+        serve_slot *k = &l->slot[i];
         if (!k->unit || !k->ready || k->stalled || !choose(l, k))
             continue;
         row[n] = k;
@@ -402,7 +174,7 @@ static void step(serve_loop *l)
     }
     if (n && hlwq_sessions_step(session, id, n, &err) != HLWQ_OK)
         for (uint32_t i = 0; i < n; i++)
-            fail(l, row[i], &err);
+            serve_fail(l, row[i], &err);
     pthread_mutex_lock(&s->lock);
     s->counts.steps += n > 0;
     s->counts.rows += n;
@@ -464,7 +236,7 @@ typedef struct known {
     size_t marked, own;
 } known;
 
-static known knows(const slot *k, const serve_unit *u)
+static known knows(const serve_slot *k, const serve_unit *u)
 {
     known has = {0};
     const int32_t *ids = hlwq_session_tokens(k->session);
@@ -486,12 +258,12 @@ static bool knows_more(known a, known b)
  * The free slot that knows most of a prompt, for another would have to copy; of those that know as much, the longest
  * unused; NULL = none is free.
  */
-static slot *free_slot(serve_loop *l, const serve_unit *u)
+static serve_slot *free_slot(serve_loop *l, const serve_unit *u)
 {
-    slot *best = NULL;
+    serve_slot *best = NULL;
     known most = {0};
     for (uint32_t i = 0; i < l->server->slots; i++) {
-        slot *k = &l->slot[i];
+        serve_slot *k = &l->slot[i];
         if (k->unit)
             continue;
         known has = knows(k, u);
@@ -503,7 +275,7 @@ static slot *free_slot(serve_loop *l, const serve_unit *u)
     return best;
 }
 
-static void seat(serve_loop *l, slot *k, serve_unit *u)
+static void seat(serve_loop *l, serve_slot *k, serve_unit *u)
 {
     hlwq_error err;
     k->unit = u;
@@ -518,7 +290,7 @@ static void seat(serve_loop *l, slot *k, serve_unit *u)
         (void)hlwq_session_seek(k->session, u->ids, u->n_ids, &u->cached, NULL);
     u->read = u->cached;
     if (hlwq_session_set_sampling(k->session, &u->request->params.sampling, &err) != HLWQ_OK)
-        fail(l, k, &err);
+        serve_fail(l, k, &err);
 }
 
 /* Free slots are filled, slots and places in the queue that nobody wants are freed. True if there is work. */
@@ -528,10 +300,10 @@ static bool look_around(serve_loop *l)
     bool work = false;
     pthread_mutex_lock(&s->lock);
     for (uint32_t i = 0; i < s->slots; i++) {
-        slot *k = &l->slot[i];
+        serve_slot *k = &l->slot[i];
         if (k->unit && k->unit->request->cancelled) {
             pthread_mutex_unlock(&s->lock);
-            end(l, k, NULL);
+            serve_end(l, k, NULL);
             pthread_mutex_lock(&s->lock);
         }
     }
@@ -541,7 +313,7 @@ static bool look_around(serve_loop *l)
         pthread_mutex_lock(&s->lock);
     }
     for (uint32_t i = 0; i < s->slots; i++) {
-        slot *k = &l->slot[i];
+        serve_slot *k = &l->slot[i];
         if (k->unit) {
             const serve_request *r = k->unit->request;
             k->stalled = r->out.bytes - r->out_sent > BACKLOG_MAX;
@@ -577,10 +349,10 @@ static void publish(serve_loop *l)
 }
 
 /* The next slot whose prompt is not read, in turn; NULL = none. */
-static slot *next_reader(serve_loop *l)
+static serve_slot *next_reader(serve_loop *l)
 {
     for (uint32_t i = 0; i < l->server->slots; i++) {
-        slot *k = &l->slot[(l->turn + i) % l->server->slots];
+        serve_slot *k = &l->slot[(l->turn + i) % l->server->slots];
         if (k->unit && !k->ready) {
             l->turn = (l->turn + i + 1) % l->server->slots;
             return k;
@@ -611,7 +383,7 @@ void *serve_loop_run(void *user)
         uint32_t making = 0;
         for (uint32_t i = 0; i < l->server->slots; i++)
             making += l->slot[i].unit && l->slot[i].ready;
-        slot *reader = next_reader(l);
+        serve_slot *reader = next_reader(l);
         if (reader)
             read_piece(l, reader, !making);
         step(l);
