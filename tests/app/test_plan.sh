@@ -3,6 +3,7 @@
 #   tests/app/test_plan.sh PROGRAM
 set -u
 . tests/app/shell.sh
+[ "${HLWQ_DEVICE:-}" != cpu ] || { echo "skipped: HLWQ_DEVICE=cpu plans for no card"; exit 77; }
 
 # number NAME TEXT: the value of a JSON member, the last one of that name (the card's).
 number() { printf '%s' "$2" | tr ',{}' '\n\n\n' | sed -n "s/^ *\"$1\": *\([0-9]*\)$/\1/p" | tail -n 1; }
