@@ -14,6 +14,7 @@
 #include <stdio.h>
 
 #define PIECE (4u << 20) /* bytes of fp32 rows of either side */
+enum { ROWS = 32 };      /* of which there is a multiple: what fields of packed integers ask for */
 
 typedef struct kind {
     uint64_t tensors, weights, different;
@@ -51,7 +52,7 @@ static bool is_exact(const hs_part *a, const hs_part *b)
 static hlwq_status compare_rows(comparison *c, uint32_t g, uint32_t e, uint32_t part, kind *k, hlwq_error *err)
 {
     const hs_part *p = &hs_store_table(c->a)->group[g].part[part], *q = &hs_store_table(c->b)->group[g].part[part];
-    const uint64_t step = hs_max_u64(1, PIECE / ((uint64_t)p->cols * sizeof(float)));
+    const uint64_t step = hs_max_u64(1, PIECE / ((uint64_t)p->cols * sizeof(float)) / ROWS) * ROWS;
     for (uint64_t first = 0; first < p->rows; first += step) {
         const uint64_t rows = hs_min_u64(step, p->rows - first);
         HS_TRY(hs_store_rows(c->a, g, e, p, first, rows, c->pool, c->x, err));
@@ -177,7 +178,7 @@ hlwq_status hs_convert_compare(const hlwq_convert_options *o, hs_mem *mem, hs_po
     if (st == HLWQ_OK)
         st = hs_store_open(&c.b, mem, o->output, NULL, &quiet, err);
     if (st == HLWQ_OK) {
-        uint64_t bytes = hs_max_u64(PIECE, widest(hs_store_table(c.a)) * sizeof(float));
+        uint64_t bytes = hs_max_u64(PIECE, widest(hs_store_table(c.a)) * ROWS * sizeof(float));
         st = hs_mem_alloc(mem, HS_MEM_IO, 2 * bytes, "rows to compare", &p, err);
         c.x = p;
         c.y = c.x + (st == HLWQ_OK ? bytes / sizeof(float) : 0);

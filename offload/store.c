@@ -386,8 +386,8 @@ static hlwq_status make_from(hs_store *s, const hs_source *source, const hs_part
 {
     const hs_tensor *t = source->tensor;
     if (t->encoding == HS_ENC_GPTQ || t->encoding == HS_ENC_COMPRESSED)
-        return hs_store_ints(&s->hf, s->mem, t, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL, pool,
-                             out, err);
+        return hs_store_ints(&s->hf, s->mem, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
+                             pool, out, err);
     if (hs_tensor_widened(t))
         return hs_store_wide(&s->hf, s->mem, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
                              pool, out, err);
@@ -463,15 +463,6 @@ static hlwq_status rows_of_directory(hs_store *s, const hs_group *group, uint32_
     hs_source source;
     hs_part want = {.role = part->role, .rows = part->rows, .cols = part->cols, .dtype = HS_F32};
     HS_TRY(hs_hf_source(&s->hf, group, extent, part, &source, err));
-    if (source.tensor->encoding == HS_ENC_GPTQ || source.tensor->encoding == HS_ENC_COMPRESSED) {
-        void *all;
-        HS_TRY(hs_mem_alloc(s->mem, HS_MEM_IO, (uint64_t)part->rows * part->cols * sizeof(float), "rows", &all, err));
-        hlwq_status st = make_from(s, &source, &want, pool, all, err);
-        if (st == HLWQ_OK)
-            memcpy(out, (float *)all + first * part->cols, rows * part->cols * sizeof(float));
-        hs_mem_free(s->mem, all);
-        return st;
-    }
     source.first_row += first;
     source.rows = rows;
     want.rows = (uint32_t)rows;

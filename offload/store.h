@@ -61,7 +61,7 @@ void hs_store_ahead(const hs_store *store, uint32_t group, uint32_t extent);
 
 /*
  * Rows first..first + rows - 1 of a part as fp32 [rows][cols], inputs in their own order and factors applied.  `part`
- * is one of the table's.  What is not decoded row by row (GPTQ, compressed-tensors) takes room for the whole part.
+ * is one of the table's.  Of GPTQ and compressed-tensors directories `first` is a multiple of 32.
  */
 hlwq_status hs_store_rows(hs_store *store, uint32_t group, uint32_t extent, const hs_part *part, uint64_t first,
                           uint64_t rows, hs_pool *pool, float *out, hlwq_error *err);

@@ -106,12 +106,13 @@ static void sort_columns(const hs_tensor *t, const uint32_t *group_of, uint32_t 
         order[start[group_of[c]]++] = c;
 }
 
-static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t step, void *buffer, hs_pool *pool, hlwq_error *err)
+static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t from, uint64_t step, void *buffer, hs_pool *pool,
+                               hlwq_error *err)
 {
     for (uint64_t first = 0; first < j->part->rows; first += step) {
         uint64_t rows = hs_min_u64(step, j->part->rows - first);
         j->first = first;
-        HS_TRY(hs_hf_read_ints(hf, j->t, first, rows, buffer, &j->rows, err));
+        HS_TRY(hs_hf_read_ints(hf, j->t, from + first, rows, buffer, &j->rows, err));
         hlwq_status st = hs_store_run(pool, rows, make_some, j, j->status);
         if (st != HLWQ_OK)
             return hs_fail(err, st, "%s: %s cannot be coded as %s: a weight is not finite or too large", hf->dir,
@@ -120,10 +121,11 @@ static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t step, void *buf
     return HLWQ_OK;
 }
 
-hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_tensor *t, const hs_part *part,
+hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_source *source, const hs_part *part,
                           const hs_codebook *book, hs_pool *pool, uint8_t *out, hlwq_error *err)
 {
-    assert(t->dim[0] == part->rows && t->dim[1] == part->cols);
+    const hs_tensor *t = source->tensor;
+    assert(source->first_row + part->rows <= t->dim[0] && t->dim[1] == part->cols);
     assert(!hs_dtype_int4(t->dtype) || !t->ints.ordered || part->ordered || !hs_dtype_int4(part->dtype));
     const uint64_t cols = part->cols, threads = pool ? hs_pool_threads(pool) : 1;
     uint64_t step = hs_max_u64(1, PIECE / hs_hf_ints_bytes(t, 32)) * 32;
@@ -146,7 +148,7 @@ hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_tensor *t, cons
             memcpy(out + part->planes.order, order, part->planes.order_bytes);
             j->order = order;
         }
-        st = make_pieces(hf, j, step, p, pool, err);
+        st = make_pieces(hf, j, source->first_row, step, p, pool, err);
     }
     free(j);
     hs_mem_free(mem, p);

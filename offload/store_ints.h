@@ -9,10 +9,11 @@
 #include "loader/hf.h"
 
 /*
- * The whole part at `out`: the same integers where its dtype is INT4, sorted by group where it is ordered; otherwise
- * dequantised to F32, or coded anew in its packed type.  `book` for rotated types; `pool` may be NULL.
+ * The whole part at `out`, from the source's first row on, a multiple of 32: the same integers where its dtype is INT4,
+ * sorted by group where it is ordered; otherwise dequantised to F32, or coded anew in its packed type.  `book` for
+ * rotated types; `pool` may be NULL.
  */
-hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_tensor *t, const hs_part *part,
+hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_source *source, const hs_part *part,
                           const hs_codebook *book, hs_pool *pool, uint8_t *out, hlwq_error *err);
 
 #endif

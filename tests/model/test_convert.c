@@ -205,6 +205,45 @@ static void a_weight_that_differs_is_named(void **state)
     unlink(file);
 }
 
+/* What --verify reads a large tensor by. */
+static void rows_of_integers_come_in_pieces(void **state)
+{
+    (void)state;
+    static const char *const source[] = {"gptq/dense-g128-actorder-sym", "gptq/dense-g64-asym-v1",
+                                         "compressed-tensors/dense-g128-asym"};
+    uint32_t compared = 0;
+    for (size_t i = 0; i < sizeof source / sizeof *source; i++) {
+        const char *path = golden(source[i]);
+        const hs_log quiet = {0};
+        hs_mem *mem = hs_mem_open(0);
+        hs_store *store;
+        if (!path)
+            skip();
+        CHECK_OK(hs_store_open(&store, mem, path, NULL, &quiet, &err), err);
+        const hs_table *t = hs_store_table(store);
+        for (uint32_t g = 0; g < t->n_groups; g++)
+            for (uint32_t k = 0; k < t->group[g].n_parts; k++) {
+                const hs_part *p = &t->group[g].part[k];
+                if (hs_role_class_of(p->role) == HS_CLASS_VECTOR || p->rows <= 64)
+                    continue;
+                const size_t cols = p->cols, bytes = p->rows * cols * sizeof(float);
+                float *all = malloc(bytes), *pieces = malloc(bytes);
+                CHECK_OK(hs_store_rows(store, g, 0, p, 0, p->rows, NULL, all, &err), err);
+                for (uint32_t r = 0; r < p->rows; r += 64)
+                    CHECK_OK(hs_store_rows(store, g, 0, p, r, p->rows - r < 64 ? p->rows - r : 64, NULL,
+                                           pieces + r * cols, &err),
+                             err);
+                assert_memory_equal(pieces, all, bytes);
+                compared++;
+                free(all);
+                free(pieces);
+            }
+        hs_store_close(store);
+        hs_mem_close(mem);
+    }
+    assert_true(compared > 10);
+}
+
 static void an_error_beyond_its_bound_is_told(void **state)
 {
     (void)state;
@@ -335,6 +374,7 @@ int main(void)
         cmocka_unit_test(a_full_disk_is_a_sentence_and_it_goes_on),
         cmocka_unit_test(two_do_not_write_the_same_file),
         cmocka_unit_test(a_weight_that_differs_is_named),
+        cmocka_unit_test(rows_of_integers_come_in_pieces),
         cmocka_unit_test(an_error_beyond_its_bound_is_told),
         cmocka_unit_test(odd_numbers_in_an_extent_are_named),
         cmocka_unit_test(factors_must_be_above_zero),
