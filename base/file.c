@@ -220,7 +220,6 @@ static hlwq_status open_temporary(hs_output *out, int flags, hlwq_error *err)
         return st;
     }
     out->fd = fd;
-    out->direct = open(out->temporary, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_DIRECT);
     return HLWQ_OK;
 }
 
@@ -248,12 +247,15 @@ hlwq_status hs_output_resume(hs_output *out, const char *path, const char *tempo
 static ssize_t write_some(hs_output *out, uint64_t offset, const uint8_t *p, uint64_t bytes)
 {
     const size_t n = bytes < (1u << 30) ? bytes : (1u << 30);
-    if (out->direct > 0 && (((uintptr_t)p | offset | bytes) & 4095) == 0) {
-        ssize_t done = pwrite(out->direct, p, n, (off_t)offset);
+    if (out->direct >= 0 && (((uintptr_t)p | offset | bytes) & 4095) == 0) {
+        if (!out->direct)
+            out->direct = open(out->temporary, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_DIRECT);
+        ssize_t done = out->direct > 0 ? pwrite(out->direct, p, n, (off_t)offset) : 0;
         if (done > 0 || (done < 0 && errno != EINVAL))
             return done;
-        close(out->direct); /* an alignment that this file system does not take */
-        out->direct = 0;
+        if (out->direct > 0)
+            close(out->direct); /* an alignment that this file system does not take */
+        out->direct = -1;
     }
     return pwrite(out->fd, p, n, (off_t)offset);
 }

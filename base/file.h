@@ -55,7 +55,7 @@ hlwq_status hs_path_join(hs_arena *arena, const char *dir, const char *name, cha
  */
 typedef struct hs_output {
     int fd;
-    int direct;     /* the same file, past the page cache; 0 or below = it cannot be had */
+    int direct;     /* the same file, past the page cache; 0 = not needed so far, below = it cannot be had */
     uint64_t bytes; /* written so far by hs_output_write */
     char *path, *temporary;
 } hs_output;
