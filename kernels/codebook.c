@@ -6,6 +6,7 @@
  * sign is a bit complement.  The step keeps 16 bits of mantissa, so that another libm's last digits cannot move it.
  */
 #include "kernels/hlwq.h"
+#include "kernels/numeric.h"
 
 #include <assert.h>
 #include <math.h>
@@ -163,16 +164,12 @@ static hlwq_status check_levels(uint32_t bits, const float *level, hlwq_error *e
 /* fp32 numbers by their rank: neighbours are neighbours. */
 static float of_rank(int32_t rank)
 {
-    uint32_t bits = rank < 0 ? 0x80000000u | (uint32_t)-rank : (uint32_t)rank;
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
+    return hs_bits_float(rank < 0 ? 0x80000000u | (uint32_t)-rank : (uint32_t)rank);
 }
 
 static int32_t rank_of(float f)
 {
-    uint32_t bits;
-    memcpy(&bits, &f, 4);
+    uint32_t bits = hs_float_bits(f);
     return bits >> 31 ? -(int32_t)(bits & 0x7FFFFFFFu) : (int32_t)bits;
 }
 
