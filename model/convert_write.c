@@ -20,9 +20,7 @@
 
 #define WAITING_MAX (96ull << 20) /* bytes that are made and not written, unless one extent is larger */
 #define AHEAD_MAX (48ull << 20)   /* bytes of extents whose sources are asked for */
-#define KEEP_EVERY                                                                                                     \
-    (256ull << 20) /* bytes between two notes: little work is lost, and the disk is seldom waited for                  \
-                    */
+#define KEEP_EVERY (256ull << 20) /* bytes between two notes: little work is lost, the disk is seldom waited for */
 enum { SLOTS = 64 };
 
 typedef struct line {
