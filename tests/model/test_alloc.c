@@ -1,6 +1,7 @@
 /* Decoding allocates nothing: every call of the allocator is counted while tokens are made. */
 #include "include/hlwq_stream.h"
 #include "tests/support/check.h"
+#include "tests/support/demo.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -45,15 +46,10 @@ void *aligned_alloc(size_t align, size_t n)
 
 static void decode(hlwq_draft draft)
 {
-    static const char model[] = "models/demo-q5.hlwq";
     hlwq_error err;
     hlwq_engine *e;
     hlwq_session *s;
-    if (access(model, R_OK) != 0)
-        skip();
-    hlwq_engine_options o = hlwq_engine_options_default();
-    o.device = test_device();
-    o.model = model;
+    hlwq_engine_options o = demo_options(test_device());
     o.threads = 2;
     o.draft = draft;
     o.draft_always = true;

@@ -1,20 +1,15 @@
 /* One hash of all logits for every thread count and every cut on the grid; and sessions that fail cleanly. */
 #include "include/hlwq_stream.h"
 #include "tests/support/check.h"
+#include "tests/support/demo.h"
 
 #include <unistd.h>
-
-static const char model[] = "models/demo-q5.hlwq";
 
 static hlwq_engine *open_engine(uint32_t threads, uint64_t ram)
 {
     hlwq_error err;
     hlwq_engine *e;
-    if (access(model, R_OK) != 0)
-        skip();
-    hlwq_engine_options o = hlwq_engine_options_default();
-    o.device = test_device();
-    o.model = model;
+    hlwq_engine_options o = demo_options(test_device());
     o.threads = threads;
     o.ram_bytes = ram;
     CHECK_OK(hlwq_engine_open(&o, &e, &err), err);
@@ -183,9 +178,9 @@ static void a_budget_is_a_budget(void **state)
     hlwq_session *s;
     hlwq_engine_options o = hlwq_engine_options_default();
     o.device = test_device();
-    if (access(model, R_OK) != 0)
+    if (access(demo_model, R_OK) != 0)
         skip();
-    o.model = model;
+    o.model = demo_model;
     o.ram_bytes = 10u << 20;
     CHECK_FAILS(hlwq_engine_open(&o, &e, &err), HLWQ_ERR_BUDGET, err, "smallest");
     uint64_t now, peak;

@@ -3,11 +3,11 @@
 #define _POSIX_C_SOURCE 200809L
 #include "model/session.h"
 #include "tests/support/check.h"
+#include "tests/support/demo.h"
 #include "tests/support/tiny_model.h"
 
 #include <unistd.h>
 
-static const char model[] = "models/demo-q5.hlwq";
 static const hlwq_kv modes[] = {HLWQ_KV_Q8, HLWQ_KV_Q4, HLWQ_KV_K4V3, HLWQ_KV_Q3, HLWQ_KV_Q2, (hlwq_kv)0x84};
 
 enum { TOKENS = 700 };
@@ -17,11 +17,7 @@ static hlwq_engine *open_engine(uint32_t threads, hlwq_kv kv, const char *isa, b
 {
     hlwq_error err;
     hlwq_engine *e;
-    if (access(model, R_OK) != 0)
-        skip();
-    hlwq_engine_options o = hlwq_engine_options_default();
-    o.device = HLWQ_DEVICE_CPU;
-    o.model = model;
+    hlwq_engine_options o = demo_options(HLWQ_DEVICE_CPU);
     o.threads = threads;
     o.context = 1024;
     o.kv = kv;
@@ -230,11 +226,7 @@ static void keys_and_values_take_back_what_was_lent(void **state)
     uint64_t hash[2];
     int32_t id[PIECE];
     for (uint32_t lent = 0; lent < 2; lent++) {
-        hlwq_engine_options o = hlwq_engine_options_default();
-        if (access(model, R_OK) != 0)
-            skip();
-        o.device = HLWQ_DEVICE_CPU;
-        o.model = model;
+        hlwq_engine_options o = demo_options(HLWQ_DEVICE_CPU);
         o.context = CTX;
         o.batch = PIECE;
         CHECK_OK(hlwq_make_plan(&o, &plan, &err), err);

@@ -2,10 +2,9 @@
  * their budget. */
 #include "model/prefix.h"
 #include "tests/support/check.h"
+#include "tests/support/demo.h"
 
 #include <unistd.h>
-
-static const char model[] = "models/demo-q5.hlwq";
 
 enum { VOCAB = 4096, CONTEXT = 1024 };
 
@@ -13,11 +12,7 @@ static hlwq_engine *open_engine(hlwq_kv kv, uint64_t prefix_bytes)
 {
     hlwq_error err;
     hlwq_engine *e;
-    if (access(model, R_OK) != 0)
-        skip();
-    hlwq_engine_options o = hlwq_engine_options_default();
-    o.device = HLWQ_DEVICE_CPU;
-    o.model = model;
+    hlwq_engine_options o = demo_options(HLWQ_DEVICE_CPU);
     o.threads = 1;
     o.context = CONTEXT;
     o.kv = kv;

@@ -1,12 +1,12 @@
 /* Several sessions that step together: each has the bits that it has alone. */
 #include "include/hlwq_stream.h"
 #include "tests/support/check.h"
+#include "tests/support/demo.h"
 
 #include <unistd.h>
 
 enum { TEXTS = 8, TOKENS = 30, PROMPT = 104, CONTEXT = 192 };
 
-static const char model[] = "models/demo-q5.hlwq";
 /* Ends short of the position at which pages are coded, so that decoding passes it. */
 static void read_prompt(hlwq_session *s, uint32_t text)
 {
@@ -21,11 +21,7 @@ static hlwq_engine *open_drafting(hlwq_kv kv, uint64_t ram, uint32_t sessions, h
 {
     hlwq_error err;
     hlwq_engine *e;
-    if (access(model, R_OK) != 0)
-        skip();
-    hlwq_engine_options o = hlwq_engine_options_default();
-    o.device = test_device();
-    o.model = model;
+    hlwq_engine_options o = demo_options(test_device());
     o.threads = 2;
     o.kv = kv;
     o.ram_bytes = ram;
@@ -160,7 +156,7 @@ static void and_when_experts_are_streamed(void **state)
     hlwq_error err;
     hlwq_engine_options o = hlwq_engine_options_default();
     o.device = HLWQ_DEVICE_CPU;
-    o.model = model;
+    o.model = demo_model;
     o.context = CONTEXT;
     o.sessions = TEXTS;
     o.ram_bytes = 1ull << 30;

@@ -4,11 +4,10 @@
  */
 #include "model/engine.h"
 #include "tests/support/check.h"
+#include "tests/support/demo.h"
 
 #include <math.h>
 #include <unistd.h>
-
-static const char model[] = "models/demo-q5.hlwq";
 
 static const char prompt[] =
     "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals, when it was checked by "
@@ -24,11 +23,7 @@ static hlwq_engine *open_engine(hlwq_draft draft, uint32_t depth, bool always, u
 {
     hlwq_error err;
     hlwq_engine *e;
-    hlwq_engine_options o = hlwq_engine_options_default();
-    if (access(model, R_OK) != 0)
-        skip();
-    o.device = HLWQ_DEVICE_CPU;
-    o.model = model;
+    hlwq_engine_options o = demo_options(HLWQ_DEVICE_CPU);
     o.context = 256;
     o.threads = 1; /* the machine may be busy: workers that spin would only be in the way */
     o.draft = draft;
@@ -396,10 +391,10 @@ static void refused_allocations_leave_nothing_behind(void **state)
     hlwq_error err;
     hlwq_engine_options o = hlwq_engine_options_default();
     uint64_t n = 0;
-    if (access(model, R_OK) != 0)
+    if (access(demo_model, R_OK) != 0)
         skip();
     o.device = HLWQ_DEVICE_CPU;
-    o.model = model;
+    o.model = demo_model;
     o.context = 128;
     o.threads = 1;
     o.verify = HLWQ_VERIFY_OFF;
@@ -425,11 +420,7 @@ static void refuses_what_cannot_be(void **state)
     (void)state;
     hlwq_error err;
     hlwq_engine *e;
-    hlwq_engine_options o = hlwq_engine_options_default();
-    if (access(model, R_OK) != 0)
-        skip();
-    o.device = HLWQ_DEVICE_CPU;
-    o.model = model;
+    hlwq_engine_options o = demo_options(HLWQ_DEVICE_CPU);
     o.draft = HLWQ_DRAFT_AUTO;
     o.draft_depth = 8;
     CHECK_FAILS(hlwq_engine_open(&o, &e, &err), HLWQ_ERR_ARG, err, "most is 7");

@@ -4,20 +4,15 @@
  */
 #include "model/session.h"
 #include "tests/support/check.h"
+#include "tests/support/demo.h"
 
 #include <unistd.h>
-
-static const char model[] = "models/demo-q5.hlwq";
 
 enum { CTX = 4096, N = 1900, MARK = 733, SAME = 760, NEXT = 5, OTHER = 860 };
 
 static hlwq_engine_options options(hlwq_kv kv)
 {
-    hlwq_engine_options o = hlwq_engine_options_default();
-    if (access(model, R_OK) != 0)
-        skip();
-    o.device = HLWQ_DEVICE_CPU;
-    o.model = model;
+    hlwq_engine_options o = demo_options(HLWQ_DEVICE_CPU);
     o.context = CTX;
     o.kv = kv;
     o.prefix_bytes = 4u << 20;
