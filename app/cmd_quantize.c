@@ -4,9 +4,27 @@
 #include "app/commands.h"
 #include "app/console.h"
 
+#include <stdlib.h>
+
 static double real(const app_args *args, app_option_id id, double fallback)
 {
     return args->value[id].set ? args->value[id].real : fallback;
+}
+
+/* --bits: a number, or an INT4 format. */
+static hlwq_status width(const app_args *args, hlwq_quantize_options *o, hlwq_error *err)
+{
+    const char *text = app_text(args, OPT_RATE, NULL);
+    char *end = NULL;
+    if (!text)
+        return HLWQ_OK;
+    if (*text == 'i' || *text == 'I') {
+        o->format = text;
+        return HLWQ_OK;
+    }
+    o->bits = strtod(text, &end);
+    return end == text || *end ? hs_fail(err, HLWQ_ERR_ARG, "--bits: \"%.40s\" is neither 2 to 6 nor i4 or i4g64", text)
+                               : HLWQ_OK;
 }
 
 static hlwq_status quantize(const app_args *args, hlwq_error *err)
@@ -20,7 +38,7 @@ static hlwq_status quantize(const app_args *args, hlwq_error *err)
         return hs_fail(err, HLWQ_ERR_ARG, "quantize needs the file to write: -o FILE");
     if (!o.calibration)
         return hs_fail(err, HLWQ_ERR_ARG, "quantize needs a text like what the model will read: --calib FILE");
-    o.bits = real(args, OPT_RATE, o.bits);
+    HS_TRY(width(args, &o, err));
     if (args->value[OPT_TARGET_BYTES].set)
         o.target_bytes = args->value[OPT_TARGET_BYTES].bytes;
     o.head_bits = (uint32_t)app_number(args, OPT_HEAD_BITS, o.head_bits);

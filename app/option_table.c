@@ -136,9 +136,9 @@ const app_option app_option_table[OPT_COUNT] = {
                   "with zero points",
                   ON(CONVERT) | ON(SYNTH), false},
     [OPT_RATE] =
-        {"bits", NULL, 0, APP_REAL, "N", 2, 6, "5",
-         "bits of a weight, norms included; not whole: each kind of matrix of each layer gets its own width, by measured "
-         "sensitivity",
+        {"bits", NULL, 0, APP_TEXT, "N", 0, 0, "5",
+         "bits of a weight, norms included, 2 to 6; not whole: each kind of matrix of each layer gets its own width, by "
+         "measured sensitivity; i4 or i4g64: integers of 4 in groups of 128 or 64, as GPTQ has them",
          ON(QUANTIZE), true},
     [OPT_TARGET_BYTES] = {"target-bytes", NULL, 0, APP_SIZE, "SIZE", 0, 0, NULL,
                           "size of the file, instead of --bits: widths are chosen to fill it", ON(QUANTIZE), true},

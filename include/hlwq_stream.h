@@ -569,6 +569,7 @@ typedef struct hlwq_quantize_options {
     const char *output;             /* the .hlwq file to write; appears only when complete */
     const char *calibration;        /* a text file like what the model will read */
     double bits;                    /* of a weight, 2..6; not whole: each kind of matrix gets its own width */
+    const char *format;             /* "I4" or "I4G64" instead: integers, in the matrices' own basis; NULL = HLWQ */
     uint64_t target_bytes;          /* instead: of the file, about; 0 = as `bits` says */
     uint32_t head_bits, embed_bits; /* as for convert */
     uint32_t tokens;                /* of the text to use; 0 = 65536 */

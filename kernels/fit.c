@@ -8,6 +8,7 @@
 #include "kernels/fit.h"
 
 #include "kernels/gram.h"
+#include "kernels/int4.h"
 #include "kernels/lanes.h"
 #include "kernels/numeric.h"
 
@@ -16,21 +17,25 @@
 
 #define INVERSE_SQRT_128 0x1.6a09e6p-4f
 
-enum { BLOCK_TRIES = 4, WORKERS = 256 };
+enum { NORM_TRIES = 4, WORKERS = 256 };
 
 /* Of one worker: sixteen rows in hand. */
 typedef struct rows16 {
     hs_lanes *w;    /* [n] what to come near to */
     hs_lanes *e;    /* [n] what is left */
     hs_lanes *g;    /* [n] e H; before that, room */
-    hs_lanes *norm; /* [blocks] as fp16 holds them, times 1 / sqrt(128) */
+    hs_lanes *norm; /* [groups] as fp16 holds them; weights are levels times it and job.unit */
     uint8_t *code;  /* [n][16] */
     float *row;     /* [n] */
 } rows16;
 
 typedef struct job {
     const hs_fit *fit;
+    const hs_codebook *book;
+    hs_codebook integers; /* -8..7 */
+    float unit;           /* 1 / sqrt(128) of the rotation, or 1 */
     uint32_t n, blocks;
+    uint32_t group, groups; /* weights that share a norm; how many such a row has */
     hs_planes planes;
     uint8_t *scratch;
     uint64_t worker_bytes;
@@ -45,7 +50,7 @@ static uint32_t padded(uint32_t cols)
 
 static uint64_t worker_bytes(uint32_t n)
 {
-    uint64_t bytes = (uint64_t)n * (3 * sizeof(hs_lanes) + HS_LANES + sizeof(float)) + n / HS_BLOCK * sizeof(hs_lanes);
+    uint64_t bytes = (uint64_t)n * (3 * sizeof(hs_lanes) + HS_LANES + sizeof(float)) + n / 64 * sizeof(hs_lanes);
     return (bytes + 63) / 64 * 64;
 }
 
@@ -67,14 +72,14 @@ static rows16 rows_of(const job *j, uint32_t worker)
     r.e = r.w + j->n;
     r.g = r.e + j->n;
     r.norm = r.g + j->n;
-    r.row = (float *)(void *)(r.norm + j->blocks);
+    r.row = (float *)(void *)(r.norm + j->groups);
     r.code = (uint8_t *)(r.row + j->n);
     return r;
 }
 
 /* ---- reading and writing -------------------------------------------------------------------- */
 
-/* Rotated weights of rows first.., zero past the last row. */
+/* Weights of rows first.. in the basis of their codes, zero past the last row. */
 static hlwq_status load(const job *j, rows16 *r, uint32_t first)
 {
     const hs_matrix *m = j->fit->source;
@@ -88,7 +93,10 @@ static hlwq_status load(const job *j, rows16 *r, uint32_t first)
             if (j->fit->column)
                 plain[i] *= j->fit->column[i];
         }
-        hs_gram_rotate(plain, m->cols, 1.0f, r->row);
+        if (hs_dtype_rotated(j->fit->dtype))
+            hs_gram_rotate(plain, m->cols, 1.0f, r->row);
+        else
+            hs_gram_pad(plain, m->cols, 1.0f, r->row);
         for (uint32_t i = 0; i < j->n; i++)
             r->w[i][lane] = r->row[i];
     }
@@ -105,11 +113,18 @@ static hlwq_status store(const job *j, const rows16 *r, uint32_t first)
             uint64_t at = (uint64_t)(first + lane) * j->blocks + b;
             for (uint32_t i = 0; i < HS_BLOCK; i++)
                 code[i] = r->code[((size_t)b * HS_BLOCK + i) * HS_LANES + lane];
-            uint16_t norm = hs_f32_to_f16(r->norm[b][lane]);
+            if (hs_dtype_rotated(j->fit->dtype))
+                hs_pack_block(j->fit->dtype, code, part + p->low + at * p->low_block,
+                              part + p->high + at * p->high_block);
+            else
+                hs_int4_pack_block(code, part + p->low + at * p->low_block);
+        }
+    for (uint32_t lane = 0; lane < HS_LANES && first + lane < j->fit->source->rows; lane++)
+        for (uint32_t g = 0; g < j->groups; g++) {
+            uint16_t norm = hs_f32_to_f16(r->norm[g][lane]);
             if ((norm & 0x7c00) == 0x7c00)
                 return HLWQ_ERR_FORMAT;
-            hs_pack_block(j->fit->dtype, code, part + p->low + at * p->low_block, part + p->high + at * p->high_block);
-            memcpy(part + p->norms + at * 2, &norm, 2);
+            memcpy(part + p->norms + ((uint64_t)(first + lane) * j->groups + g) * 2, &norm, 2);
         }
     return HLWQ_OK;
 }
@@ -154,46 +169,81 @@ static float storable(float norm)
     return hs_half(hs_f32_to_f16(norm));
 }
 
-/* Norm of one lane's block v: least squares for the nearest codes, some times over. */
-static float first_norm(const hs_codebook *book, const hs_lanes *v, const float *weight, uint32_t lane)
+/* The value of the norm that is best for the nearest codes at s, and what their errors then cost. */
+static double improved(const job *j, const hs_lanes *v, const float *weight, uint32_t lane, float *s)
+{
+    double vv = 0, vc = 0, cc = 0;
+    for (uint32_t i = 0; i < j->group; i++) {
+        double c = j->book->level[hs_nearest_level(j->book, v[i][lane] / *s)];
+        vv += (double)weight[i] * v[i][lane] * v[i][lane];
+        vc += weight[i] * v[i][lane] * c;
+        cc += weight[i] * c * c;
+    }
+    if (!(vc > 0))
+        return vv;
+    *s = (float)(vc / cc);
+    return vv - vc * vc / cc;
+}
+
+/* Levels that reach further down than up: the side with the largest weight is down, as far as that is, or less. */
+static float integer_norm(const job *j, const hs_lanes *v, const float *weight, uint32_t lane)
+{
+    float low = 0, high = 0, best = 0;
+    double least = INFINITY;
+    for (uint32_t i = 0; i < j->group; i++) {
+        low = fminf(low, v[i][lane]);
+        high = fmaxf(high, v[i][lane]);
+    }
+    float full = (-low >= high ? low : high) / -HS_INT4_ZERO;
+    for (int part = 16; part >= 10 && fabsf(full) > 1e-12f; part--) { /* cutting off a few may serve the others */
+        float s = full * (float)part / 16.0f;
+        double cost = INFINITY;
+        for (int turn = 0; turn < 2; turn++)
+            cost = improved(j, v, weight, lane, &s);
+        if (cost < least) {
+            least = cost;
+            best = s;
+        }
+    }
+    return best;
+}
+
+/* Norm of one lane's group v: least squares for the nearest codes, some times over. */
+static float first_norm(const job *j, const hs_lanes *v, const float *weight, uint32_t lane)
 {
     double square = 0;
-    for (uint32_t i = 0; i < HS_BLOCK; i++)
-        square += (double)v[i][lane] * v[i][lane];
-    float s = (float)sqrt(square / HS_BLOCK);
-    for (int turn = 0; turn < BLOCK_TRIES && s > 1e-12f; turn++) {
-        double vc = 0, cc = 0;
-        for (uint32_t i = 0; i < HS_BLOCK; i++) {
-            double c = book->level[hs_nearest_level(book, v[i][lane] / s)];
-            vc += weight[i] * v[i][lane] * c;
-            cc += weight[i] * c * c;
-        }
-        if (!(vc > 0))
-            break;
-        s = (float)(vc / cc);
+    float s;
+    if (j->book == &j->integers)
+        s = integer_norm(j, v, weight, lane);
+    else {
+        for (uint32_t i = 0; i < j->group; i++)
+            square += (double)v[i][lane] * v[i][lane];
+        s = (float)sqrt(square / j->group);
+        for (int turn = 0; turn < NORM_TRIES && s > 1e-12f; turn++)
+            improved(j, v, weight, lane, &s);
     }
-    s = storable(s / INVERSE_SQRT_128);
-    return s > 1e-6f ? s : storable(1e-6f);
+    s = storable(s / j->unit);
+    return fabsf(s) > 1e-6f ? s : storable(1e-6f);
 }
 
 HS_WIDE_CLONES static void first_pass(const job *j, rows16 *r)
 {
     const hs_fit *f = j->fit;
-    const hs_codebook *book = f->book;
-    for (uint32_t b = 0; b < j->blocks; b++) {
-        uint32_t from = b * HS_BLOCK;
-        for (uint32_t k = from; k < from + HS_BLOCK; k++) {
+    const hs_codebook *book = j->book;
+    for (uint32_t g = 0; g < j->groups; g++) {
+        uint32_t from = g * j->group;
+        for (uint32_t k = from; k < from + j->group; k++) {
             hs_lanes t = r->w[k];
             hs_lanes_dot(&t, f->t + (size_t)k * j->n, r->e, 0, from);
             r->g[k] = t;
         }
         for (uint32_t lane = 0; lane < HS_LANES; lane++)
-            r->norm[b][lane] = first_norm(book, r->g + from, f->d + from, lane);
-        for (uint32_t k = from; k < from + HS_BLOCK; k++) {
+            r->norm[g][lane] = first_norm(j, r->g + from, f->d + from, lane);
+        for (uint32_t k = from; k < from + j->group; k++) {
             hs_lanes t = r->g[k];
             hs_lanes_dot(&t, f->t + (size_t)k * j->n, r->e, from, k);
             for (uint32_t lane = 0; lane < HS_LANES; lane++) {
-                float s = r->norm[b][lane] * INVERSE_SQRT_128;
+                float s = r->norm[g][lane] * j->unit;
                 uint8_t code = hs_nearest_level(book, t[lane] / s);
                 r->code[(size_t)k * HS_LANES + lane] = code;
                 r->e[k][lane] = r->w[k][lane] - book->level[code] * s;
@@ -217,20 +267,20 @@ HS_WIDE_CLONES static void gradient(const job *j, rows16 *r, hs_lanes *out)
     *out = cost;
 }
 
-/* Block by block, the norm that is best for its codes. */
+/* Group by group, the norm that is best for its codes. */
 HS_WIDE_CLONES static void refit_norms(const job *j, rows16 *r)
 {
-    uint32_t n = j->n;
+    uint32_t n = j->n, group = j->group;
     hs_lanes c[HS_BLOCK];
-    for (uint32_t b = 0; b < j->blocks; b++) {
-        uint32_t from = b * HS_BLOCK;
-        for (uint32_t i = 0; i < HS_BLOCK; i++)
+    for (uint32_t b = 0; b < j->groups; b++) {
+        uint32_t from = b * group;
+        for (uint32_t i = 0; i < group; i++)
             for (uint32_t lane = 0; lane < HS_LANES; lane++)
-                c[i][lane] = j->fit->book->level[r->code[(size_t)(from + i) * HS_LANES + lane]] * INVERSE_SQRT_128;
+                c[i][lane] = j->book->level[r->code[(size_t)(from + i) * HS_LANES + lane]] * j->unit;
         hs_lanes gc = {0}, chc = {0}, move;
-        for (uint32_t i = 0; i < HS_BLOCK; i++) {
+        for (uint32_t i = 0; i < group; i++) {
             hs_lanes hc = {0};
-            hs_lanes_dot(&hc, j->fit->h + (size_t)(from + i) * n + from, c, 0, HS_BLOCK);
+            hs_lanes_dot(&hc, j->fit->h + (size_t)(from + i) * n + from, c, 0, group);
             gc += r->g[from + i] * c[i];
             chc += hc * c[i];
         }
@@ -238,12 +288,12 @@ HS_WIDE_CLONES static void refit_norms(const job *j, rows16 *r)
             float was = r->norm[b][lane], want = was;
             if (chc[lane] > 0)
                 want = storable(was + gc[lane] / chc[lane]);
-            if (!(want > was * 0.5f && want < was * 2.0f))
+            if (!(want / was > 0.5f && want / was < 2.0f))
                 want = was;
             r->norm[b][lane] = want;
             move[lane] = want - was;
         }
-        for (uint32_t i = 0; i < HS_BLOCK; i++) {
+        for (uint32_t i = 0; i < group; i++) {
             hs_lanes step = move * c[i];
             r->e[from + i] -= step;
             hs_lanes_subtract(r->g, j->fit->h + (size_t)(from + i) * n, &step, 0, n);
@@ -255,13 +305,13 @@ HS_WIDE_CLONES static void refit_norms(const job *j, rows16 *r)
 HS_WIDE_CLONES static void change_codes(const job *j, rows16 *r)
 {
     uint32_t n = j->n;
-    const hs_codebook *book = j->fit->book;
+    const hs_codebook *book = j->book;
     for (uint32_t k = 0; k < n; k++) {
         float hkk = j->fit->h[(size_t)k * n + k];
         hs_lanes step = {0};
         bool any = false;
         for (uint32_t lane = 0; lane < HS_LANES; lane++) {
-            float s = r->norm[k / HS_BLOCK][lane] * INVERSE_SQRT_128;
+            float s = r->norm[k / j->group][lane] * j->unit;
             uint8_t *code = &r->code[(size_t)k * HS_LANES + lane];
             float now = book->level[*code];
             uint8_t want = hs_nearest_level(book, now + r->g[k][lane] / (hkk * s));
@@ -326,6 +376,19 @@ static void fit_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
         j->status[worker] = fit_sixteen(j, group, worker);
 }
 
+/* The levels -8..7 as if they were a codebook's. */
+static void integer_levels(hs_codebook *book)
+{
+    *book = (hs_codebook){.bits = 4, .reach = 16.0f};
+    for (int i = 0; i < 16; i++) {
+        book->level[i] = (float)(i - HS_INT4_ZERO);
+        book->bound[i] = i < 15 ? book->level[i] + 0.5f : NAN;
+    }
+    for (int cell = 0; cell < 256; cell++)
+        while (book->bound[book->start[cell]] < ((float)cell / 128.0f - 1.0f) * book->reach)
+            book->start[cell]++;
+}
+
 hlwq_status hs_fit_matrix(const hs_fit *fit, hs_pool *pool, void *scratch, hs_fit_error *error, hlwq_error *err)
 {
     const hs_matrix *m = fit->source;
@@ -336,6 +399,11 @@ hlwq_status hs_fit_matrix(const hs_fit *fit, hs_pool *pool, void *scratch, hs_fi
     if (st == HLWQ_OK) {
         uint32_t n = padded(m->cols);
         *j = (job){.fit = fit, .n = n, .blocks = n / HS_BLOCK, .scratch = scratch, .worker_bytes = worker_bytes(n)};
+        j->group = hs_dtype_rotated(fit->dtype) ? HS_BLOCK : hs_dtype_group(fit->dtype);
+        j->groups = n / j->group;
+        j->unit = hs_dtype_rotated(fit->dtype) ? INVERSE_SQRT_128 : 1.0f;
+        j->book = hs_dtype_rotated(fit->dtype) ? fit->book : &j->integers;
+        integer_levels(&j->integers);
         j->left = sums;
         j->whole = sums + groups;
         bool fits = hs_planes_of(fit->dtype, m->rows, m->cols, &j->planes);

@@ -27,13 +27,21 @@ static void spread(hs_pool *pool, uint32_t n, uint32_t band, double work, hs_poo
         hs_pool_run(pool, n, band, fn, job);
 }
 
+static uint32_t padded(uint32_t cols)
+{
+    return (cols + HS_BLOCK - 1) / HS_BLOCK * HS_BLOCK;
+}
+
+void hs_gram_pad(const float *x, uint32_t cols, float scale, float *out)
+{
+    for (uint32_t i = 0; i < padded(cols); i++)
+        out[i] = i < cols ? x[i] * scale : 0.0f;
+}
+
 void hs_gram_rotate(const float *x, uint32_t cols, float scale, float *out)
 {
-    uint32_t n = (cols + HS_BLOCK - 1) / HS_BLOCK * HS_BLOCK;
-    float factor = scale * INVERSE_SQRT_128;
-    for (uint32_t i = 0; i < n; i++)
-        out[i] = i < cols ? x[i] * factor : 0.0f;
-    for (uint32_t i = 0; i < n; i += HS_BLOCK)
+    hs_gram_pad(x, cols, scale * INVERSE_SQRT_128, out);
+    for (uint32_t i = 0; i < padded(cols); i += HS_BLOCK)
         hs_wht(out + i, HS_BLOCK);
 }
 

@@ -2,9 +2,9 @@
  * kernels/gram.h - what the inputs of a matrix are like: sums of products over many of them, and their factor.
  *
  * An error e in a row of weights costs e H e', H = sum x x' over the inputs x that the matrix will see, in the basis in
- * which it is stored: blocks of 128 rotated.  H = M D M', M unit upper triangular, so the cost is a sum of squares in
- * which weight k sees the errors of those before it: what error feedback works with (kernels/fit.h). All results are
- * the same for any number of threads.
+ * which it is stored: blocks of 128 rotated, or plain.  H = M D M', M unit upper triangular, so the cost is a sum of
+ * squares in which weight k sees the errors of those before it: what error feedback works with (kernels/fit.h). All
+ * results are the same for any number of threads.
  */
 #ifndef HS_KERNELS_GRAM_H
 #define HS_KERNELS_GRAM_H
@@ -14,6 +14,9 @@
 
 /* out [blocks of 128] = x [cols] times `scale`, padded with zeros and rotated (orthonormal). */
 void hs_gram_rotate(const float *x, uint32_t cols, float scale, float *out);
+
+/* The same without the rotation. */
+void hs_gram_pad(const float *x, uint32_t cols, float scale, float *out);
 
 /* h [n][n] += sum over rows of a_i b_j; a, b [rows][n]. With a == b only j >= i is right until hs_gram_mirror. */
 void hs_gram_add(hs_pool *pool, float *h, uint32_t n, const float *a, const float *b, uint32_t rows);

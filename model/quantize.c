@@ -28,10 +28,23 @@ hlwq_quantize_options hlwq_quantize_options_default(void)
                                    .blend_tokens = 16.0f};
 }
 
+static hlwq_status check_format(const hlwq_quantize_options *o, hlwq_error *err)
+{
+    hs_dtype dtype;
+    HS_TRY(hs_matrix_format(&dtype, o->format, 0, err));
+    if (hs_dtype_zeros(dtype))
+        return hs_fail(err, HLWQ_ERR_ARG, "%s: only I4 and I4G64, without zero points, are fitted", o->format);
+    if (o->target_bytes)
+        return hs_fail(err, HLWQ_ERR_ARG, "--target-bytes chooses widths, %s has one", o->format);
+    return HLWQ_OK;
+}
+
 static hlwq_status check_options(const hlwq_quantize_options *o, hlwq_error *err)
 {
     if (!o->source || !o->output || !o->calibration)
         return hs_fail(err, HLWQ_ERR_ARG, "quantize needs a source, a text and an output");
+    if (o->format)
+        HS_TRY(check_format(o, err));
     if (!(o->bits >= 2 && o->bits <= 6))
         return hs_fail(err, HLWQ_ERR_ARG, "--bits is %g, but must be 2..6", o->bits);
     if (o->window < 16 || o->window > HS_BATCH_MAX)
@@ -219,6 +232,8 @@ static hlwq_status make_key(const hs_quantize *q, const int32_t *ids, uint64_t n
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory to quantize");
     XXH3_64bits_reset(state);
     XXH3_64bits_update(state, setting, sizeof setting);
+    if (o->format)
+        XXH3_64bits_update(state, &q->dtype, sizeof q->dtype);
     XXH3_64bits_update(state, &source, sizeof source);
     XXH3_64bits_update(state, ids, n_ids * sizeof *ids);
     const char *config = hs_store_blob(q->source, HS_BLOB_CONFIG, &bytes);
@@ -234,8 +249,9 @@ static hlwq_status run(hs_quantize *q, const int32_t *ids, uint32_t windows, hlw
     hs_precision p;
     const hlwq_quantize_options *o = q->o;
     hlwq_convert_options like = {
-        .bits = (uint32_t)(o->bits + 0.5), .head_bits = o->head_bits, .embed_bits = o->embed_bits};
+        .format = o->format, .bits = (uint32_t)(o->bits + 0.5), .head_bits = o->head_bits, .embed_bits = o->embed_bits};
     HS_TRY(hs_plan_precision(&p, &like, err));
+    q->dtype = p.matrix;
     HS_TRY(make_key(q, ids, (uint64_t)windows * o->window, &key, err));
     HS_TRY(hs_work_open(&q->saved, o->output, key, err));
     HS_TRY(hs_quantize_widths(q, &p, ids, windows, err));

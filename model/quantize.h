@@ -38,6 +38,7 @@ typedef struct hs_quantize {
     hs_log log;
     hs_store *source;
     float *inv_freq;
+    hs_dtype dtype;  /* of matrices, where their widths are alike */
     hs_network from; /* config, store and frequencies for binding */
     uint8_t *width;  /* [layers * HS_KIND_COUNT] bits, where they differ; NULL = all alike */
     hs_work saved;

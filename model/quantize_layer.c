@@ -31,6 +31,15 @@ static void begin_reads(hs_quantize *q, uint32_t cols)
     memset(r->wanted, 0, (size_t)q->calib.config->hidden * r->n * sizeof(float));
 }
 
+/* One row in the basis of the codes. */
+static void to_basis(const hs_quantize *q, const float *x, uint32_t cols, float weight, float *out)
+{
+    if (hs_dtype_int4(q->dtype))
+        hs_gram_pad(x, cols, weight, out);
+    else
+        hs_gram_rotate(x, cols, weight, out);
+}
+
 /* `count` rows of either way; each counts weight^2, NULL = 1. */
 static void add_reads(hs_quantize *q, const float *source, const float *result, uint32_t cols, const float *weight,
                       uint32_t count)
@@ -38,8 +47,8 @@ static void add_reads(hs_quantize *q, const float *source, const float *result, 
     hs_reads *r = &q->reads;
     for (uint32_t i = 0; i < count; i++) {
         float w = weight ? weight[i] : 1.0f;
-        hs_gram_rotate(source + (size_t)i * cols, cols, w, r->rows[HS_WAY_SOURCE] + (size_t)i * r->n);
-        hs_gram_rotate(result + (size_t)i * cols, cols, w, r->rows[HS_WAY_RESULT] + (size_t)i * r->n);
+        to_basis(q, source + (size_t)i * cols, cols, w, r->rows[HS_WAY_SOURCE] + (size_t)i * r->n);
+        to_basis(q, result + (size_t)i * cols, cols, w, r->rows[HS_WAY_RESULT] + (size_t)i * r->n);
     }
     hs_gram_add(q->pool, r->h, r->n, r->rows[HS_WAY_RESULT], r->rows[HS_WAY_RESULT], count);
     hs_gram_add(q->pool, r->shift, r->n, r->rows[HS_WAY_RESULT], r->rows[HS_WAY_SOURCE], count);
@@ -70,7 +79,7 @@ static hlwq_status fit(hs_quantize *q, const hs_matrix *source, const hs_group *
     const hs_reads *r = &q->reads;
     const hs_part *part = hs_group_find(group, role);
     hs_fit_error e;
-    if (!hs_dtype_rotated(part->dtype) || hs_dtype_packed(source->dtype))
+    if (!hs_dtype_packed(part->dtype) || hs_dtype_packed(source->dtype))
         return HLWQ_OK; /* stays as it was stored */
     hs_fit f = {.source = source,
                 .h = r->h,
@@ -80,7 +89,7 @@ static hlwq_status fit(hs_quantize *q, const hs_matrix *source, const hs_group *
                 .wanted = lags && q->o->catch_up > 0 ? r->wanted : NULL,
                 .sweeps = q->o->sweeps,
                 .dtype = part->dtype,
-                .book = hs_store_book(q->result, part->book),
+                .book = hs_dtype_rotated(part->dtype) ? hs_store_book(q->result, part->book) : NULL,
                 .part = extent + part->offset};
     hlwq_status st = hs_fit_matrix(&f, q->pool, q->scratch, &e, err);
     if (st != HLWQ_OK) {

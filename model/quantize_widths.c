@@ -161,7 +161,7 @@ static hlwq_status choose(hs_quantize *q, const hs_precision *p, const double *k
 hlwq_status hs_quantize_widths(hs_quantize *q, hs_precision *p, const int32_t *ids, uint32_t windows, hlwq_error *err)
 {
     uint32_t n = q->from.config->layers * HS_KIND_COUNT;
-    if (q->o->bits == (uint32_t)q->o->bits && !q->o->target_bytes)
+    if (q->o->format || (q->o->bits == (uint32_t)q->o->bits && !q->o->target_bytes))
         return HLWQ_OK;
     double *kl = calloc(n, sizeof *kl);
     q->width = calloc(n, 1);

@@ -24,6 +24,7 @@ static float gauss(void)
 
 typedef struct setting {
     hs_pool *pool;
+    hs_dtype dtype;
     hs_codebook book;
     hs_planes planes;
     float w[ROWS * COLS], x[TOKENS * COLS], other[TOKENS * COLS]; /* other: what the source would have read */
@@ -32,15 +33,17 @@ typedef struct setting {
     void *scratch;
 } setting;
 
-static setting *open_setting(uint32_t threads, uint32_t bits)
+static setting *open_setting(uint32_t threads, hs_dtype dtype)
 {
+    const uint32_t bits = hs_dtype_rotated(dtype) ? hs_dtype_bits(dtype) : 4;
     setting *s = calloc(1, sizeof *s);
     float level[64];
     state = 7;
     assert_int_equal(hs_pool_open(threads, &s->pool, NULL), HLWQ_OK);
     hs_book_levels(HS_BOOK_CONVERGED, bits, level);
     assert_int_equal(hs_codebook_init(&s->book, bits, level, NULL), HLWQ_OK);
-    assert_true(hs_planes_of(hs_dtype_of_bits(bits), ROWS, COLS, &s->planes));
+    assert_true(hs_planes_of(dtype, ROWS, COLS, &s->planes));
+    s->dtype = dtype;
     for (int i = 0; i < ROWS * COLS; i++)
         s->w[i] = gauss();
     for (int t = 0; t < TOKENS; t++) { /* inputs that go together, as activations do */
@@ -78,8 +81,8 @@ static void gather(setting *s)
     memset(s->h, 0, COLS * COLS * 4);
     memset(s->shift, 0, COLS * COLS * 4);
     for (int t = 0; t < TOKENS; t++) {
-        hs_gram_rotate(s->x + t * COLS, COLS, 1.0f, a + t * COLS);
-        hs_gram_rotate(s->other + t * COLS, COLS, 1.0f, b + t * COLS);
+        (hs_dtype_rotated(s->dtype) ? hs_gram_rotate : hs_gram_pad)(s->x + t * COLS, COLS, 1.0f, a + t * COLS);
+        (hs_dtype_rotated(s->dtype) ? hs_gram_rotate : hs_gram_pad)(s->other + t * COLS, COLS, 1.0f, b + t * COLS);
     }
     hs_gram_add(s->pool, s->h, COLS, a, a, TOKENS);
     hs_gram_add(s->pool, s->shift, COLS, a, b, TOKENS);
@@ -92,12 +95,12 @@ static void gather(setting *s)
 }
 
 /* Squared error of the packed matrix's outputs on x, the wanted ones being w times `target`. */
-static double left(const setting *s, const float *target, hs_dtype dtype)
+static double left(const setting *s, const float *target)
 {
     double sum = 0;
     float row[COLS];
     for (int r = 0; r < ROWS; r++) {
-        hs_decode_row(dtype, &s->book, s->part, ROWS, COLS, (uint64_t)r, row);
+        hs_decode_row(s->dtype, &s->book, s->part, ROWS, COLS, (uint64_t)r, row);
         for (int t = 0; t < TOKENS; t++) {
             double y = 0;
             for (int i = 0; i < COLS; i++)
@@ -108,7 +111,7 @@ static double left(const setting *s, const float *target, hs_dtype dtype)
     return sum;
 }
 
-static double fitted(setting *s, uint32_t sweeps, bool follow, hs_dtype dtype, hs_fit_error *e)
+static double fitted(setting *s, uint32_t sweeps, bool follow, hs_fit_error *e)
 {
     hs_matrix source = {.dtype = HS_F32, .rows = ROWS, .cols = COLS, .low = (const uint8_t *)s->w};
     hs_fit f = {.source = &source,
@@ -117,25 +120,26 @@ static double fitted(setting *s, uint32_t sweeps, bool follow, hs_dtype dtype, h
                 .d = s->d,
                 .shift = follow ? s->shift : NULL,
                 .sweeps = sweeps,
-                .dtype = dtype,
+                .dtype = s->dtype,
                 .book = &s->book,
                 .part = s->part};
     assert_int_equal(hs_fit_matrix(&f, s->pool, s->scratch, e, NULL), HLWQ_OK);
-    return left(s, follow ? s->other : s->x, dtype);
+    return left(s, follow ? s->other : s->x);
 }
 
 static void leaves_less_than_rounding(void **unused)
 {
+    static const hs_dtype dtype[] = {HS_Q2, HS_Q3, HS_Q4, HS_Q5, HS_I4, HS_I4G64};
     (void)unused;
-    for (uint32_t bits = 2; bits <= 5; bits++) {
-        setting *s = open_setting(2, bits);
-        hs_dtype dtype = hs_dtype_of_bits(bits);
+    for (size_t i = 0; i < sizeof dtype / sizeof *dtype; i++) {
+        setting *s = open_setting(2, dtype[i]);
         hs_fit_error e;
         gather(s);
-        assert_int_equal(hs_encode_rows(dtype, &s->book, s->w, 0, ROWS, ROWS, COLS, s->part, NULL), HLWQ_OK);
-        double rounded = left(s, s->x, dtype);
-        double once = fitted(s, 0, false, dtype, &e), more = fitted(s, 3, false, dtype, &e);
-        print_message("Q%u: rounded %.4g, one pass %.4g, with sweeps %.4g\n", bits, rounded, once, more);
+        assert_int_equal(hs_encode_rows(dtype[i], &s->book, s->w, 0, ROWS, ROWS, COLS, s->part, NULL), HLWQ_OK);
+        double rounded = left(s, s->x);
+        double once = fitted(s, 0, false, &e), more = fitted(s, 3, false, &e);
+        print_message("%s: rounded %.4g, one pass %.4g, with sweeps %.4g\n", hs_dtype_name(dtype[i]), rounded, once,
+                      more);
         assert_true(once < 0.7 * rounded);
         assert_true(more < once);
         assert_true(fabs(e.left / more - 1) < 0.1); /* e.left counts the damping too */
@@ -146,11 +150,11 @@ static void leaves_less_than_rounding(void **unused)
 static void makes_up_for_other_inputs(void **unused)
 {
     (void)unused;
-    setting *s = open_setting(2, 4);
+    setting *s = open_setting(2, HS_Q4);
     hs_fit_error e;
     gather(s);
-    fitted(s, 2, false, HS_Q4, &e);
-    double without = left(s, s->other, HS_Q4), with = fitted(s, 2, true, HS_Q4, &e);
+    fitted(s, 2, false, &e);
+    double without = left(s, s->other), with = fitted(s, 2, true, &e);
     print_message("without %.4g, with %.4g\n", without, with);
     assert_true(with < 0.5 * without);
     close_setting(s);
@@ -159,13 +163,13 @@ static void makes_up_for_other_inputs(void **unused)
 static void threads_do_not_show(void **unused)
 {
     (void)unused;
-    setting *a = open_setting(1, 3), *b = open_setting(3, 3);
+    setting *a = open_setting(1, HS_Q3), *b = open_setting(3, HS_Q3);
     hs_fit_error e;
     gather(a);
     gather(b);
     assert_memory_equal(a->t, b->t, COLS * COLS * 4);
-    fitted(a, 2, true, HS_Q3, &e);
-    fitted(b, 2, true, HS_Q3, &e);
+    fitted(a, 2, true, &e);
+    fitted(b, 2, true, &e);
     assert_memory_equal(a->part, b->part, a->planes.bytes);
     close_setting(a);
     close_setting(b);
@@ -174,7 +178,7 @@ static void threads_do_not_show(void **unused)
 static void factor_is_of_the_matrix(void **unused)
 {
     (void)unused;
-    setting *s = open_setting(2, 2);
+    setting *s = open_setting(2, HS_Q2);
     gather(s);
     for (int i = 0; i < COLS; i += 17)
         for (int j = i; j < COLS; j += 13) { /* (M D M')_ij, M_ik = t[k][i] for i < k */
@@ -190,7 +194,7 @@ static void factor_is_of_the_matrix(void **unused)
 static void refuses_what_is_not_finite(void **unused)
 {
     (void)unused;
-    setting *s = open_setting(1, 4);
+    setting *s = open_setting(1, HS_Q4);
     hs_fit_error e;
     hlwq_error err;
     gather(s);

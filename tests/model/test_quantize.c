@@ -151,6 +151,38 @@ static void is_closer_than_rounding(void **unused)
     }
 }
 
+/* Integers, as GPTQ would choose them: the widths are those of the format, and the codes are nearer than rounded ones.
+ */
+static void fits_integers(void **unused)
+{
+    (void)unused;
+    hlwq_error err;
+    char fitted[64], rounded[64];
+    in_dir(fitted, "fitted-i4.hlwq");
+    in_dir(rounded, "rounded-i4.hlwq");
+    for (int i = 0; i < 2; i++) {
+        hlwq_quantize_options q = options(0, fitted, 4);
+        q.format = i ? "i4g64" : "i4";
+        CHECK_OK(hlwq_quantize(&q, &err), err);
+        hlwq_convert_options c = hlwq_convert_options_default();
+        c.source = source[0];
+        c.output = rounded;
+        c.format = q.format;
+        c.head_bits = c.embed_bits = 16;
+        c.overwrite = true;
+        CHECK_OK(hlwq_convert(&c, &err), err);
+        double f = distance(source[0], fitted), r = distance(source[0], rounded);
+        print_message("%s: fitted %.4g, rounded %.4g\n", q.format, f, r);
+        assert_true(f < 0.95 * r); /* uniform weights, as these are, suit integers rounded or not */
+    }
+    hlwq_quantize_options q = options(0, fitted, 4);
+    q.format = "i4z";
+    CHECK_FAILS(hlwq_quantize(&q, &err), HLWQ_ERR_ARG, err, "without zero points");
+    q.format = "i4";
+    q.target_bytes = 1 << 20;
+    CHECK_FAILS(hlwq_quantize(&q, &err), HLWQ_ERR_ARG, err, "target-bytes");
+}
+
 static void threads_do_not_show(void **unused)
 {
     (void)unused;
@@ -267,8 +299,11 @@ static void refuses_with_a_sentence(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(is_closer_than_rounding),  cmocka_unit_test(threads_do_not_show),
-        cmocka_unit_test(goes_on_where_it_stopped), cmocka_unit_test(budgets_hold),
+        cmocka_unit_test(is_closer_than_rounding),
+        cmocka_unit_test(fits_integers),
+        cmocka_unit_test(threads_do_not_show),
+        cmocka_unit_test(goes_on_where_it_stopped),
+        cmocka_unit_test(budgets_hold),
         cmocka_unit_test(refuses_with_a_sentence),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
