@@ -363,6 +363,23 @@ static hlwq_status arrivals(hs_residency *r, hlwq_error *err)
     }
 }
 
+/* Where reads on a guess hold every slot: waits for one of them to come in, which frees it. */
+static hlwq_status outlast_guesses(hs_residency *r, hlwq_error *err)
+{
+    hlwq_status st = HLWQ_OK;
+    while (r->n_missing && r->n_waiting + r->n_ready + r->n_here == 0) {
+        uint64_t mark = hs_now_ns();
+        hs_transfer *t = hs_stream_next(r->stream, true);
+        r->wait_ns += hs_now_ns() - mark;
+        if (!t)
+            return HLWQ_OK;
+        hs_residency_collect(r, t, &st, err);
+        HS_TRY(st);
+        ask_for_missing(r);
+    }
+    return HLWQ_OK;
+}
+
 /* The next ones above: those found there, then those that come up, some at a time. */
 static hlwq_status next_above(hs_residency *r, hlwq_error *err)
 {
@@ -396,8 +413,10 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
             *err = r->change;
         return r->changed;
     }
-    if (r->slots)
+    if (r->slots) {
         ask_for_missing(r);
+        HS_TRY(outlast_guesses(r, err));
+    }
     if (r->slots && r->dense)
         read_ahead(r);
     if (r->n_ready == 0)
