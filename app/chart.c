@@ -137,8 +137,8 @@ size_t app_chart_ticks(const app_axis *a, app_tick *tick, size_t most)
         for (int k = 0; k < 3; k++)
             if ((a->high - a->low) / (steps[k] * decade) >= 4)
                 step = steps[k] * decade;
-        for (double at = ceil(a->low / step - 1e-9) * step; at <= a->high + step * 1e-9 && n < most; at += step)
-            tick[n++].at = at;
+        for (double k = ceil(a->low / step - 1e-9); k * step <= a->high + step * 1e-9 && n < most; k++)
+            tick[n++].at = k * step + 0.0; /* no -0 */
     }
     for (size_t i = 0; i < n; i++)
         snprintf(tick[i].label, sizeof tick[i].label, "%.6g", tick[i].at);

@@ -10,7 +10,7 @@
 static void ticks_are_round_and_inside(void **unused)
 {
     (void)unused;
-    static const double ranges[][2] = {{2.1, 5.9}, {0, 1}, {-3, 7}, {1000, 1003}, {1e-4, 3e-4}};
+    static const double ranges[][2] = {{2.1, 5.9}, {0, 1}, {-3, 7}, {-0.8, 17.2}, {1000, 1003}, {1e-4, 3e-4}};
     for (size_t r = 0; r < sizeof ranges / sizeof *ranges; r++) {
         app_tick tick[32];
         app_axis a = {.low = ranges[r][0], .high = ranges[r][1]};
@@ -18,6 +18,7 @@ static void ticks_are_round_and_inside(void **unused)
         assert_in_range(n, 4, 12);
         for (size_t i = 0; i < n; i++) {
             assert_true(tick[i].at >= a.low - 1e-9 && tick[i].at <= a.high * (1 + 1e-9));
+            assert_true(strcmp(tick[i].label, "-0") != 0);
             assert_true(fabs(strtod(tick[i].label, NULL) - tick[i].at) <= 1e-5 * fabs(tick[i].at));
         }
     }
