@@ -172,8 +172,12 @@ static hlwq_status make(answer *a, bool *stopped, hlwq_error *err)
         if (st == HLWQ_ERR_CANCELLED)
             continue; /* by an interrupt that came when nothing was running */
         HS_TRY(st);
-        if (ends_answer(c, id))
-            return HLWQ_OK;
+        if (ends_answer(c, id)) {
+            if (!a->thinking || !c->constraint || c->think_close < 0)
+                return HLWQ_OK;
+            id = c->think_close; /* it has thought enough, and owes an answer */
+            HS_TRY(hlwq_session_eval(c->session, &id, 1, NULL, err));
+        }
         a->tokens++;
         HS_TRY(take_token(a, id, err));
     }

@@ -48,7 +48,7 @@ struct serve_request {
     serve *server;
     serve_params params;          /* lent by body */
     serve_constraint *constraint; /* what the answers may be; NULL = anything */
-    serve_constraint **strict;    /* [tools] what their arguments may be; NULL = anything, of all or of one */
+    serve_constraint *calls;      /* what a call may be where the text around it is free; NULL = anything */
     hs_json *body;
     serve_unit *unit; /* [units] */
     uint32_t units, units_done, refs;

@@ -55,10 +55,20 @@ static bool opens_thinking(const serve *s, const serve_unit *u)
     return false;
 }
 
+/* What the prompt has begun of the answer, from the first tag on; NULL = nothing. */
+static const char *begun(const serve_unit *u)
+{
+    return u->opening ? strstr(u->opening, "<tool_call>") : NULL;
+}
+
 void serve_constrain(serve_slot *k, bool on)
 {
-    serve_constraint *c = k->unit->request->constraint;
-    hlwq_session_set_constraint(k->session, on ? serve_constraint_inner(c) : NULL);
+    serve_unit *u = k->unit;
+    const char *text = begun(u);
+    hlwq_error err;
+    hlwq_session_set_constraint(k->session, on ? serve_constraint_inner(u->request->constraint) : NULL);
+    if (on && text && hlwq_session_follow(k->session, text, strlen(text), &err) != HLWQ_OK)
+        app_error(&err); /* the answer is one all the same, but for its beginning */
 }
 
 static void echo_prompt(const serve *s, serve_unit *u)
@@ -83,12 +93,10 @@ void serve_begin(serve_loop *l, serve_unit *u)
                              .user = u};
     if (serve_streams(u))
         serve_write_begin(u, &u->text);
-    if (u->opening && *u->opening) {
-        const char *call = strstr(u->opening, "<tool_call>");
-        serve_split_text(&u->split, call, strlen(call));
-    } else if (chat && opens_thinking(l->server, u)) {
+    if (begun(u))
+        serve_split_text(&u->split, begun(u), strlen(begun(u)));
+    else if (chat && opens_thinking(l->server, u))
         serve_split_think(&u->split, true);
-    }
     if (p->echo && !chat)
         echo_prompt(l->server, u);
 }
@@ -167,40 +175,45 @@ void serve_fail(serve_loop *l, serve_slot *k, const hlwq_error *err)
     serve_end(l, k, NULL);
 }
 
-/* ---- calls whose arguments have a schema ------------------------------------------------------ */
+/* ---- calls amid free text --------------------------------------------------------------------- */
 
-static serve_constraint *schema_of_call(const serve_unit *u)
+/* The constraint from the tag of a call on, whose text so far is in the splitter; false where that cannot be. */
+static bool follow_call(serve_slot *k)
 {
-    const serve_request *r = u->request;
-    for (size_t i = 0; r->strict && i < hs_json_count(r->params.tools); i++) {
-        const hs_json *tool = hs_json_at(r->params.tools, i);
-        const hs_json *name = hs_json_get(hs_json_get(tool, "function"), "name");
-        if (r->strict[i] && u->split.name.data && strcmp(hs_json_string(name, NULL), u->split.name.data) == 0)
-            return r->strict[i];
-    }
-    return NULL;
+    const serve_split *s = &k->unit->split;
+    bool named = s->call == SERVE_CALL_PARAMETERS;
+    hs_text text = {0};
+    if ((!named && s->call != SERVE_CALL_NAME) || (named && s->parameters))
+        return false;
+    hs_text_format(&text, "<tool_call>");
+    if (named)
+        hs_text_format(&text, "\n<function=%s>", s->name.data);
+    if (s->held.bytes)
+        hs_text_add(&text, s->held.data, s->held.bytes);
+    hlwq_session_set_constraint(k->session, serve_constraint_inner(k->unit->request->calls));
+    k->held = !text.failed && hlwq_session_follow(k->session, text.data, text.bytes, NULL) == HLWQ_OK;
+    if (!k->held)
+        hlwq_session_set_constraint(k->session, NULL);
+    hs_text_close(&text);
+    return k->held;
 }
 
 bool serve_watch_call(serve_loop *l, serve_slot *k)
 {
     serve_unit *u = k->unit;
-    hlwq_error err;
-    bool inside = u->split.call == SERVE_CALL_PARAMETERS;
-    if (k->strict && !inside) {
-        hlwq_session_set_constraint(k->session, NULL);
-        k->strict = false;
-    }
-    if (k->call == u->split.calls || !u->request->strict)
+    bool inside = u->split.call == SERVE_CALL_NAME || u->split.call == SERVE_CALL_PARAMETERS;
+    bool fresh = u->split.calls != k->call, held = k->held; /* fresh: named since the last look */
+    if (!u->request->calls)
         return true;
     k->call = u->split.calls;
-    serve_constraint *c = schema_of_call(u);
-    if (!c)
+    if (held && !inside) {
+        hlwq_session_set_constraint(k->session, NULL);
+        k->held = false;
+    }
+    if (held || ((fresh || u->split.call == SERVE_CALL_NAME) && follow_call(k)))
         return true;
-    hlwq_session_set_constraint(k->session, serve_constraint_inner(c));
-    k->strict = true;
-    hlwq_status st = hlwq_session_follow(k->session, u->split.held.data, u->split.held.bytes, &err);
-    if (st == HLWQ_OK && inside)
-        return true;
+    if (!fresh || !serve_strict_schema_of(u->request->params.tools, u->split.name.data))
+        return true; /* it may be no call after all, or one that is free */
     serve_refuse(&u->request->fault, 500, "tools",
                  "the model began a call of \"%.100s\" in a way that its schema cannot follow", u->split.name.data);
     serve_end(l, k, NULL);

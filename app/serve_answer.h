@@ -12,7 +12,7 @@ typedef struct serve_slot {
     bool ready;       /* the prompt has been read */
     bool stalled;     /* the client does not read */
     uint32_t call;    /* the latest call that was looked at */
-    bool strict;      /* its arguments are held to a schema now */
+    bool held;        /* to what a call may be, until it ends */
     int32_t next;     /* chosen, to be appended by the next step */
     uint64_t used;    /* when it was last taken: the longest unused is taken first */
 } serve_slot;
@@ -34,7 +34,7 @@ void serve_fail(serve_loop *l, serve_slot *k, const hlwq_error *err);
 bool serve_ends_answer(const serve *s, int32_t id);
 void serve_constrain(serve_slot *k, bool on); /* to what was asked for; what a model thinks before it is free */
 
-/* From its name to its end a call of a strict tool has arguments of its schema. False: that failed, and the answer. */
+/* From its tag to its end a call is one that may be made. False: that failed, and the answer. */
 bool serve_watch_call(serve_loop *l, serve_slot *k);
 
 #endif

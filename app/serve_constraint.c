@@ -73,7 +73,7 @@ static bool compile(const hlwq_tokenizer *tokenizer, serve_constraint *c, const 
 {
     static const hlwq_constraint_kind kinds[] = {[SERVE_JSON_OBJECT] = HLWQ_CONSTRAINT_JSON_OBJECT,
                                                  [SERVE_JSON_SCHEMA] = HLWQ_CONSTRAINT_JSON_SCHEMA,
-                                                 [SERVE_CALL_SCHEMA] = HLWQ_CONSTRAINT_CALL};
+                                                 [SERVE_CALLS] = HLWQ_CONSTRAINT_TOOLS};
     hlwq_error err;
     hlwq_status st = hlwq_constraint_open(tokenizer, kinds[c->format], c->schema, c->schema ? strlen(c->schema) : 0,
                                           &c->inner, &err);
@@ -82,20 +82,14 @@ static bool compile(const hlwq_tokenizer *tokenizer, serve_constraint *c, const 
     return serve_refuse(fault, st == HLWQ_ERR_NOMEM ? 500 : 400, param, "%s", err.message);
 }
 
-bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenizer, serve_format format,
-                          const hs_json *node, const char *param, serve_constraint **out, serve_fault *fault)
+bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenizer, serve_format format, hs_text *text,
+                          const char *param, serve_constraint **out, serve_fault *fault)
 {
-    char *schema = NULL;
+    bool bare = !text->data && !text->failed;
+    char *schema = hs_text_take(text);
     *out = NULL;
-    if (format == SERVE_TEXT)
-        return true;
-    if (format != SERVE_JSON_OBJECT) {
-        hs_text text = {0};
-        hs_json_write(&text, node);
-        schema = hs_text_take(&text);
-        if (!schema)
-            return serve_refuse(fault, 500, NULL, "no memory for the schema");
-    }
+    if (!schema && !bare)
+        return serve_refuse(fault, 500, NULL, "no memory for the schema");
     pthread_mutex_lock(&all->lock);
     *out = find(all, format, schema);
     pthread_mutex_unlock(&all->lock);

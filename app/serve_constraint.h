@@ -1,5 +1,5 @@
 /*
- * app/serve_constraint.h - what "response_format" and tools with "strict" ask for, compiled once for all requests that
+ * app/serve_constraint.h - what "response_format" and tools ask for, compiled once for all requests that
  * ask for the same.
  *
  * Compiling happens on the thread of the request; what was compiled is followed by the engine thread alone.  Any
@@ -25,11 +25,11 @@ void serve_constraints_open(serve_constraints *all);
 void serve_constraints_close(serve_constraints *all); /* no request has one any more; before the tokenizer goes */
 
 /*
- * *out is NULL where any text will do (SERVE_TEXT); else it is released. False and a refusal, which names the member
- * `param`, where the schema is none of ours.
+ * `text` is what the format needs beyond its name, taken over.  *out is released.  False and a refusal, which names the
+ * member `param`, where the schema is none of ours.
  */
-bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenizer, serve_format format,
-                          const hs_json *schema, const char *param, serve_constraint **out, serve_fault *fault);
+bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenizer, serve_format format, hs_text *text,
+                          const char *param, serve_constraint **out, serve_fault *fault);
 void serve_constraint_release(serve_constraints *all, serve_constraint *c); /* NULL is fine */
 
 /* It failed while it was followed, maybe for what others have made it remember: the next request gets a fresh one. */

@@ -119,6 +119,11 @@ static bool choose(serve_loop *l, serve_slot *k)
         serve_fail(l, k, &err);
         return false;
     }
+    bool enough = ends || serve_ends_answer(l->server, k->next);
+    if (enough && u->split.thinking && u->request->constraint && l->server->think_close >= 0) {
+        k->next = l->server->think_close; /* it has thought enough, and owes an answer */
+        enough = false;
+    }
     if (p->logprobs && k->next >= 0) /* a model without an end token ends where its constraint leaves nothing */
         serve_write_token(u, k->next, hlwq_session_logits(k->session));
     double now = serve_now();
@@ -127,7 +132,7 @@ static bool choose(serve_loop *l, serve_slot *k)
     else
         u->first = now;
     u->last = now;
-    if (ends || serve_ends_answer(l->server, k->next)) {
+    if (enough) {
         const char *rest = hlwq_session_text(k->session, -1);
         serve_split_text(&u->split, rest, strlen(rest));
         serve_end(l, k, "stop");
@@ -279,7 +284,7 @@ static void seat(serve_loop *l, serve_slot *k, serve_unit *u)
 {
     hlwq_error err;
     k->unit = u;
-    k->ready = k->stalled = k->strict = false;
+    k->ready = k->stalled = k->held = false;
     k->call = 0;
     k->used = ++l->seats;
     u->begun = serve_now();

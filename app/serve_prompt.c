@@ -357,13 +357,13 @@ static bool ends_thinking(const hs_text *text)
 /* A call that must be made is begun for the model. */
 static bool open_call(const serve_params *p, const hs_text *text, hs_text *opening)
 {
-    if (p->choice != SERVE_TOOLS_REQUIRED && p->choice != SERVE_TOOLS_NAMED)
+    if (!serve_must_call(p))
         return true;
     if (ends_thinking(text))
         hs_text_format(opening, "\n</think>\n\n");
-    hs_text_format(opening, "<tool_call>\n<function=");
+    hs_text_format(opening, "<tool_call>\n"); /* the rest is sampled: a text that ends with a line ends with a token */
     if (p->choice == SERVE_TOOLS_NAMED)
-        hs_text_format(opening, "%s>\n", p->tool);
+        hs_text_format(opening, "<function=%s>\n", p->tool);
     return !opening->failed;
 }
 

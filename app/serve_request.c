@@ -303,6 +303,49 @@ const hs_json *serve_strict_schema(const hs_json *tools, size_t i)
     return hs_json_type_of(strict) == HS_JSON_BOOL && hs_json_bool(strict) ? hs_json_get(f, "parameters") : NULL;
 }
 
+const hs_json *serve_strict_schema_of(const hs_json *tools, const char *name)
+{
+    const hs_json *schema = NULL;
+    for (size_t i = 0; !schema && i < hs_json_count(tools); i++)
+        if (strcmp(tool_name(hs_json_at(tools, i)), name) == 0)
+            schema = serve_strict_schema(tools, i);
+    return schema;
+}
+
+bool serve_must_call(const serve_params *p)
+{
+    return p->choice == SERVE_TOOLS_REQUIRED || p->choice == SERVE_TOOLS_NAMED;
+}
+
+void serve_write_calls(const serve_params *p, hs_text *out)
+{
+    bool some = false;
+    hs_text_format(out, "{\"tools\":[");
+    for (size_t i = 0; i < hs_json_count(p->tools); i++) {
+        const char *name = tool_name(hs_json_at(p->tools, i));
+        const hs_json *schema = serve_strict_schema(p->tools, i);
+        if (p->choice == SERVE_TOOLS_NAMED && strcmp(name, p->tool) != 0)
+            continue;
+        hs_text_format(out, "%s{\"name\":", some ? "," : "");
+        hs_text_json(out, name, strlen(name));
+        if (schema) {
+            hs_text_format(out, ",\"parameters\":");
+            hs_json_write(out, schema);
+        }
+        hs_text_format(out, "}");
+        some = true;
+    }
+    hs_text_format(out, "]");
+    if (p->format != SERVE_TEXT && !serve_must_call(p)) {
+        hs_text_format(out, ",\"answer\":");
+        if (p->format == SERVE_JSON_SCHEMA)
+            hs_json_write(out, p->schema);
+        else
+            hs_text_format(out, "true");
+    }
+    hs_text_format(out, "}");
+}
+
 static bool take_choice(const hs_json *o, serve_params *p, serve_fault *f)
 {
     const hs_json *choice = member(o, "tool_choice");

@@ -42,7 +42,7 @@ typedef enum serve_format {
     SERVE_TEXT,
     SERVE_JSON_OBJECT,
     SERVE_JSON_SCHEMA,
-    SERVE_CALL_SCHEMA /* arguments of a tool with "strict", never of "response_format" */
+    SERVE_CALLS /* of tools, never of "response_format" */
 } serve_format;
 
 /* Texts and nodes are lent by the parsed body. */
@@ -70,8 +70,15 @@ typedef struct serve_params {
     const hs_json *schema;
 } serve_params;
 
-/* The schema that the arguments of tool `i` must be of; NULL = it is not strict. */
+/* The schema that the arguments of tool `i` must be of; NULL = it is not strict.  With a name, of that tool. */
 const hs_json *serve_strict_schema(const hs_json *tools, size_t i);
+const hs_json *serve_strict_schema_of(const hs_json *tools, const char *name);
+
+/* Whether the answer must begin with a call. */
+bool serve_must_call(const serve_params *p);
+
+/* What calls may be made, as the library asks for it (HLWQ_CONSTRAINT_TOOLS), and what else the answer may be. */
+void serve_write_calls(const serve_params *p, hs_text *out);
 
 /* `defaults` are the server's own. */
 bool serve_parse(const hs_json *body, serve_kind kind, const hlwq_sampling *defaults, serve_params *params,

@@ -33,9 +33,7 @@ static void free_request(serve_request *r)
     }
     free(r->unit);
     serve_constraint_release(&r->server->constraints, r->constraint);
-    for (size_t i = 0; r->strict && i < hs_json_count(r->params.tools); i++)
-        serve_constraint_release(&r->server->constraints, r->strict[i]);
-    free(r->strict);
+    serve_constraint_release(&r->server->constraints, r->calls);
     hs_json_free(r->body);
     hs_text_close(&r->out);
     free(r);
@@ -90,18 +88,38 @@ static bool fill_units(serve *s, serve_request *r, serve_fault *f)
     return true;
 }
 
-/* What the arguments of tools with "strict" may be. */
-static bool hold_to_schemas(serve *s, serve_request *r, serve_fault *f)
+static bool is_strict(const serve_params *p)
 {
-    size_t n = hs_json_count(r->params.tools);
-    for (size_t i = 0; i < n; i++) {
-        const hs_json *schema = serve_strict_schema(r->params.tools, i);
-        if (!schema)
-            continue;
-        if (!r->strict && !(r->strict = calloc(n, sizeof *r->strict)))
-            return serve_refuse(f, 500, NULL, "no memory for the tools");
-        if (!serve_constraint_get(&s->constraints, s->tokenizer, SERVE_CALL_SCHEMA, schema, "tools", &r->strict[i], f))
-            return false;
+    for (size_t i = 0; i < hs_json_count(p->tools); i++)
+        if (serve_strict_schema(p->tools, i))
+            return true;
+    return false;
+}
+
+/*
+ * What the answer may be: of its format; where a call must be made, only calls; where one may be made instead, either.
+ * Without a format the text around calls is free, and a call alone is held to what tools with "strict" say.
+ */
+static bool hold(serve *s, serve_request *r, serve_fault *f)
+{
+    const serve_params *p = &r->params;
+    serve_constraint *calls = NULL;
+    hs_text text = {0};
+    if (p->format == SERVE_JSON_SCHEMA)
+        hs_json_write(&text, p->schema);
+    if (p->format != SERVE_TEXT &&
+        !serve_constraint_get(&s->constraints, s->tokenizer, p->format, &text, "response_format", &r->constraint, f))
+        return false;
+    if (!p->tools || (!serve_must_call(p) && p->format == SERVE_TEXT && !is_strict(p)))
+        return true;
+    serve_write_calls(p, &text);
+    if (!serve_constraint_get(&s->constraints, s->tokenizer, SERVE_CALLS, &text, "tools", &calls, f))
+        return false;
+    if (!serve_must_call(p) && p->format == SERVE_TEXT) {
+        r->calls = calls;
+    } else {
+        serve_constraint_release(&s->constraints, r->constraint);
+        r->constraint = calls;
     }
     return true;
 }
@@ -116,13 +134,7 @@ static bool make_request(serve *s, serve_kind kind, const char *body, size_t byt
         return serve_refuse(f, 400, NULL, "%s", err.message);
     if (!serve_parse(r->body, kind, &s->defaults.sampling, &r->params, f))
         return false;
-    if (r->params.format != SERVE_TEXT && r->params.tools)
-        return serve_refuse(f, 400, "response_format",
-                            "\"response_format\" and \"tools\" together are not offered; \"tool_choice\": \"none\" "
-                            "leaves the tools out");
-    if (!serve_constraint_get(&s->constraints, s->tokenizer, r->params.format, r->params.schema, "response_format",
-                              &r->constraint, f) ||
-        !hold_to_schemas(s, r, f))
+    if (!hold(s, r, f))
         return false;
     unsigned id = atomic_fetch_add(&s->ids, 1);
     if (!r->params.seeded)

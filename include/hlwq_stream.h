@@ -320,8 +320,11 @@ typedef enum hlwq_constraint_kind {
     HLWQ_CONSTRAINT_JSON_OBJECT, /* any JSON object; there is no text */
     HLWQ_CONSTRAINT_JSON_SCHEMA, /* values of a JSON Schema */
     HLWQ_CONSTRAINT_GRAMMAR,     /* a grammar written as JSON */
-    HLWQ_CONSTRAINT_CALL /* what follows "<function=NAME>" in a call of a tool, up to and with "</function>"; the text
-                            is the JSON Schema of its arguments */
+    HLWQ_CONSTRAINT_CALL, /* what follows "<function=NAME>" in a call of a tool, up to and with "</function>"; the text
+                             is the JSON Schema of its arguments */
+    HLWQ_CONSTRAINT_TOOLS /* a whole answer that calls tools, one after the other, of {"tools": [{"name": ...,
+                             "parameters": schema}, ...], "answer": schema}: arguments without "parameters" are free;
+                             "answer" is what else it may be, a schema or true for any object; absent: only calls */
 } hlwq_constraint_kind;
 
 /*

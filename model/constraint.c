@@ -23,7 +23,11 @@ struct hlwq_constraint {
     hs_grammar grammar;
     hs_matcher *matcher;
     uint64_t *allowed;
+    int32_t tag[2]; /* tokens that stand for the bytes of tag_byte; -1 = none */
 };
+
+static const uint8_t tag_byte[2] = {HS_CALL_OPEN_BYTE, HS_CALL_CLOSE_BYTE};
+static const char *const tag_text[2] = {HS_CALL_OPEN, HS_CALL_CLOSE};
 
 /* The tokenizer's vocabulary as a tree, made when it is first asked for; constraints may be opened on several threads.
  */
@@ -52,12 +56,27 @@ void hs_forget_vocab(hlwq_tokenizer *t)
     t->vocab_mem = NULL;
 }
 
+/* Whether there are tokens for the tags of a call; else they are written as text. */
+static bool find_tags(hlwq_constraint *c)
+{
+    for (int i = 0; i < 2; i++)
+        c->tag[i] = hs_tokenizer_id(c->tokenizer, tag_text[i]);
+    if (c->tag[0] >= 0 && c->tag[1] >= 0)
+        return true;
+    c->tag[0] = c->tag[1] = -1;
+    return false;
+}
+
 static hlwq_status build(hlwq_constraint *c, hlwq_constraint_kind kind, const char *text, size_t bytes, hlwq_error *err)
 {
     hs_json *root = NULL;
-    const char *what = kind == HLWQ_CONSTRAINT_GRAMMAR ? "grammar" : "JSON schema";
-    hs_grammar_init(&c->grammar, c->mem, kind == HLWQ_CONSTRAINT_GRAMMAR ? HS_GRAMMAR_JSON_DEPTH : HS_SCHEMA_DEPTH,
-                    c->vocab->longest, err);
+    const char *what = kind == HLWQ_CONSTRAINT_GRAMMAR ? "grammar"
+                       : kind == HLWQ_CONSTRAINT_TOOLS ? "tools"
+                                                       : "JSON schema";
+    uint32_t depth = kind == HLWQ_CONSTRAINT_GRAMMAR ? HS_GRAMMAR_JSON_DEPTH
+                     : kind == HLWQ_CONSTRAINT_TOOLS ? HS_TOOLS_DEPTH
+                                                     : HS_SCHEMA_DEPTH;
+    hs_grammar_init(&c->grammar, c->mem, depth, c->vocab->longest, err);
     if (kind == HLWQ_CONSTRAINT_JSON_OBJECT) {
         hs_json_object(&c->grammar);
     } else {
@@ -69,6 +88,8 @@ static hlwq_status build(hlwq_constraint *c, hlwq_constraint_kind kind, const ch
             hs_grammar_json(&c->grammar, root);
         else if (kind == HLWQ_CONSTRAINT_CALL)
             hs_json_call(&c->grammar, root);
+        else if (kind == HLWQ_CONSTRAINT_TOOLS)
+            hs_json_tools(&c->grammar, root, find_tags(c));
         else
             hs_json_schema(&c->grammar, root);
         hs_json_free(root);
@@ -90,6 +111,7 @@ hlwq_status hlwq_constraint_open(const hlwq_tokenizer *tokenizer, hlwq_constrain
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a constraint");
     }
     c->tokenizer = tokenizer->inner;
+    c->tag[0] = c->tag[1] = -1;
     hlwq_status st = find_vocab(tokenizer, &c->vocab, err);
     if (st == HLWQ_OK)
         st = build(c, kind, text, bytes, err ? err : &unused);
@@ -138,22 +160,58 @@ uint32_t hs_constraint_tokens(const hlwq_constraint *c)
     return c->vocab->n_tokens;
 }
 
+static void allow(hlwq_constraint *c, int32_t id)
+{
+    if (id >= 0 && (uint32_t)id < c->vocab->n_tokens)
+        c->allowed[id / 64] |= UINT64_C(1) << id % 64;
+}
+
+/* After the byte that stands for a tag; HS_MATCH_DEAD if that may not come. */
+static hlwq_status feed_tag(hlwq_constraint *c, int i, uint32_t *place, hlwq_error *err)
+{
+    return hs_matcher_feed(c->matcher, place, (const char *)&tag_byte[i], 1, err);
+}
+
 hlwq_status hs_constraint_allowed(hlwq_constraint *c, uint32_t place, const int32_t *stop, uint32_t n_stop,
                                   const uint64_t **allowed, hlwq_error *err)
 {
     HS_TRY(hs_matcher_mask(c->matcher, place, c->allowed, err));
-    if (hs_constraint_complete(c, place))
-        for (uint32_t i = 0; i < n_stop; i++)
-            if (stop[i] >= 0 && (uint32_t)stop[i] < c->vocab->n_tokens)
-                c->allowed[stop[i] / 64] |= UINT64_C(1) << stop[i] % 64;
+    for (int i = 0; i < 2 && c->tag[i] >= 0; i++) {
+        uint32_t next = place;
+        HS_TRY(feed_tag(c, i, &next, err));
+        if (next != HS_MATCH_DEAD)
+            allow(c, c->tag[i]);
+    }
+    for (uint32_t i = 0; i < n_stop && hs_constraint_complete(c, place); i++)
+        allow(c, stop[i]);
     *allowed = c->allowed;
     return HLWQ_OK;
+}
+
+/* The tag that `text` begins with, where one is a token; -1. */
+static int tag_at(const hlwq_constraint *c, const char *text, size_t bytes)
+{
+    for (int i = 0; i < 2 && c->tag[i] >= 0; i++)
+        if (bytes >= strlen(tag_text[i]) && memcmp(text, tag_text[i], strlen(tag_text[i])) == 0)
+            return i;
+    return -1;
 }
 
 hlwq_status hs_constraint_follow(hlwq_constraint *c, uint32_t *place, const char *text, size_t bytes, hlwq_error *err)
 {
     uint32_t next = *place;
-    HS_TRY(hs_matcher_feed(c->matcher, &next, text, bytes, err));
+    for (size_t i = 0; i < bytes && next != HS_MATCH_DEAD;) {
+        uint32_t after = next;
+        int tag = tag_at(c, text + i, bytes - i);
+        if (tag >= 0)
+            HS_TRY(feed_tag(c, tag, &after, err));
+        if (tag < 0 || after == HS_MATCH_DEAD) { /* text like any other, such as within an argument */
+            HS_TRY(hs_matcher_feed(c->matcher, &next, text + i++, 1, err));
+            continue;
+        }
+        next = after;
+        i += strlen(tag_text[tag]);
+    }
     if (next == HS_MATCH_DEAD)
         return hs_fail(err, HLWQ_ERR_ARG, "no text of the constraint goes on with the %zu bytes that are there", bytes);
     *place = next;
@@ -165,7 +223,9 @@ hlwq_status hs_constraint_advance(hlwq_constraint *c, uint32_t *place, int32_t i
     size_t bytes;
     uint32_t next = *place;
     const char *text = hs_tokenizer_bytes(c->tokenizer, id, &bytes);
-    if (id < 0 || (uint32_t)id >= c->vocab->n_tokens || !(c->vocab->present[id / 64] >> id % 64 & 1))
+    if (id >= 0 && (id == c->tag[0] || id == c->tag[1]))
+        HS_TRY(feed_tag(c, id == c->tag[1], &next, err));
+    else if (id < 0 || (uint32_t)id >= c->vocab->n_tokens || !(c->vocab->present[id / 64] >> id % 64 & 1))
         next = HS_MATCH_DEAD;
     else
         HS_TRY(hs_matcher_feed(c->matcher, &next, text, bytes, err));

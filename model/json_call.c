@@ -9,11 +9,14 @@
 #include "model/json_schema_private.h"
 #include "model/pattern.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define PARAMETER "<parameter="
 #define PARAMETER_END "</parameter>"
 #define FUNCTION_END "</function>"
+
+enum { NAME_CHARACTERS = 64 }; /* of a parameter that no schema names */
 
 /* How an argument is written: a rule of its own, or a text that anything but its end may be in. */
 typedef struct argument {
@@ -26,11 +29,11 @@ static bool failed(const schema_build *b)
     return b->g->status != HLWQ_OK;
 }
 
-/* Takes `byte` out of what all edges so far read. */
-static void leave_out(hs_grammar *g, uint8_t byte)
+/* Takes `byte` out of what the edges from `first` on read. */
+static void leave_out(hs_grammar *g, uint32_t first, uint8_t byte)
 {
     uint32_t end = g->n_edges;
-    for (uint32_t i = 1; i < end && g->status == HLWQ_OK; i++) {
+    for (uint32_t i = first; i < end && g->status == HLWQ_OK; i++) {
         hs_edge *e = &g->edge[i];
         if (e->kind != HS_EDGE_BYTES || e->lo > byte || e->hi < byte)
             continue;
@@ -221,14 +224,12 @@ static argument build_argument(schema_build *b, const schema_property *p)
 
 /* ---- the call ---------------------------------------------------------------------------------- */
 
-/* One parameter, from the line that it begins on to the next line. */
-static void build_parameter(hs_grammar *g, const schema_property *p, const argument *a, uint32_t from, uint32_t to)
+/* One parameter, from the line that it begins on to the next line; `name` reads its name. */
+static void build_parameter(hs_grammar *g, uint32_t name, uint32_t named, const argument *a, uint32_t from, uint32_t to)
 {
-    uint32_t name = hs_grammar_node(g), close = hs_grammar_node(g), value = hs_grammar_node(g),
-             after = hs_grammar_node(g);
+    uint32_t value = hs_grammar_node(g), after = hs_grammar_node(g);
     hs_grammar_text(g, from, PARAMETER, sizeof PARAMETER - 1, name);
-    hs_grammar_text(g, name, p->name, strlen(p->name), close);
-    hs_grammar_text(g, close, ">\n", 2, value);
+    hs_grammar_text(g, named, ">\n", 2, value);
     if (a->has_rule)
         hs_grammar_call(g, value, a->rule, after);
     if (a->has_text)
@@ -236,30 +237,39 @@ static void build_parameter(hs_grammar *g, const schema_property *p, const argum
     hs_grammar_text(g, after, "\n" PARAMETER_END "\n", sizeof "\n" PARAMETER_END "\n" - 1, to);
 }
 
-static void build_call(schema_build *b, const schema_view *v, const argument *list, uint32_t root)
+/* What follows the last parameter. */
+static void build_end(hs_grammar *g, uint32_t from, uint32_t root)
 {
-    hs_grammar *g = b->g;
-    hs_grammar_build(g, root);
-    uint32_t at = hs_grammar_node(g), last = hs_grammar_node(g), i = 0;
-    hs_grammar_bytes(g, hs_grammar_start(g, root), '\n', '\n', at);
-    for (const schema_property *p = v->properties; p && !failed(b); p = p->next, i++) {
-        uint32_t next = hs_grammar_node(g);
-        build_parameter(g, p, &list[i], at, next);
-        if (!p->required)
-            hs_grammar_empty(g, at, next);
-        at = next;
-    }
-    hs_grammar_text(g, at, FUNCTION_END, sizeof FUNCTION_END - 1, last);
+    uint32_t last = hs_grammar_node(g);
+    hs_grammar_text(g, from, FUNCTION_END, sizeof FUNCTION_END - 1, last);
     hs_grammar_empty(g, last, hs_grammar_end(g, root));
     hs_grammar_bytes(g, last, '\n', '\n', hs_grammar_end(g, root));
 }
 
-void hs_json_call(hs_grammar *g, const hs_json *schema)
+static void build_call(schema_build *b, const schema_view *v, const argument *list, uint32_t root)
 {
-    schema_build b = {.g = g, .root = schema, .path = "#"};
+    hs_grammar *g = b->g;
+    hs_grammar_build(g, root);
+    uint32_t at = hs_grammar_node(g), i = 0;
+    hs_grammar_bytes(g, hs_grammar_start(g, root), '\n', '\n', at);
+    for (const schema_property *p = v->properties; p && !failed(b); p = p->next, i++) {
+        uint32_t name = hs_grammar_node(g), named = hs_grammar_node(g), next = hs_grammar_node(g);
+        hs_grammar_text(g, name, p->name, strlen(p->name), named);
+        build_parameter(g, name, named, &list[i], at, next);
+        if (!p->required)
+            hs_grammar_empty(g, at, next);
+        at = next;
+    }
+    build_end(g, at, root);
+}
+
+void json_call_arguments(hs_grammar *g, const char *tool, const hs_json *schema, uint32_t root)
+{
+    schema_build b = {.g = g, .root = schema};
     schema_view v;
+    uint32_t n = 0, first = g->n_edges;
     hs_arena_init(&b.arena, g->mem, HS_MEM_OTHER);
-    uint32_t root = hs_grammar_rule(g, "the call"), n = 0;
+    snprintf(b.path, sizeof b.path, "%.128s#", tool);
     hs_json_rules_init(&b.rules, g);
     schema_view_init(&v);
     schema_absorb(&b, &v, schema);
@@ -273,9 +283,33 @@ void hs_json_call(hs_grammar *g, const hs_json *schema)
     for (const schema_property *p = v.properties; list && p && !failed(&b); p = p->next)
         list[n++] = build_argument(&b, p);
     schema_build_named(&b);
-    leave_out(g, '<');
-    leave_out(g, 0);
+    leave_out(g, first, '<');
+    leave_out(g, first, 0);
     if (!failed(&b))
         build_call(&b, &v, list, root);
     hs_arena_close(&b.arena);
+}
+
+void json_call_any(hs_grammar *g, uint32_t root)
+{
+    static const argument text = {.has_text = true};
+    hs_grammar_build(g, root);
+    uint32_t at = hs_grammar_node(g), name = hs_grammar_node(g), named = hs_grammar_node(g), from = name;
+    hs_grammar_bytes(g, hs_grammar_start(g, root), '\n', '\n', at);
+    for (int i = 0; i < NAME_CHARACTERS; i++) {
+        uint32_t next = hs_grammar_node(g);
+        hs_grammar_bytes(g, from, ' ', '<' - 1, next);
+        hs_grammar_bytes(g, from, '=', '=', next);
+        hs_grammar_bytes(g, from, '?', '~', next);
+        hs_grammar_characters(g, from, 0xA0, 0x10FFFF, next);
+        hs_grammar_empty(g, next, named);
+        from = next;
+    }
+    build_parameter(g, name, named, &text, at, at);
+    build_end(g, at, root);
+}
+
+void hs_json_call(hs_grammar *g, const hs_json *schema)
+{
+    json_call_arguments(g, "", schema, hs_grammar_rule(g, "the call"));
 }

@@ -25,4 +25,15 @@ void hs_json_object(hs_grammar *g);
  */
 void hs_json_call(hs_grammar *g, const hs_json *schema);
 
+/*
+ * A whole answer that calls tools, of {"tools": [{"name": ..., "parameters": schema}, ...], "answer": schema}.  Without
+ * "parameters" the arguments are free.  "answer" is what else it may be: a schema, or true for any object.  Without it
+ * at least one call is made.  The tags of a call are bytes that no text has where the vocabulary has tokens for them.
+ * (json_tools.c)
+ */
+#define HS_CALL_OPEN "<tool_call>"
+#define HS_CALL_CLOSE "</tool_call>"
+enum { HS_CALL_OPEN_BYTE = 0xFF, HS_CALL_CLOSE_BYTE = 0xFE, HS_TOOLS_DEPTH = HS_SCHEMA_DEPTH + 3 };
+void hs_json_tools(hs_grammar *g, const hs_json *root, bool tokens);
+
 #endif

@@ -95,6 +95,12 @@ void schema_build_list(schema_build *b, const schema_list *list, uint32_t from, 
 /* The rules of schemas that were referred to, until there are no more of them. */
 void schema_build_named(schema_build *b);
 
+/* ---- json_call.c ----------------------------------------------------------------------------- */
+
+/* The arguments of a call as rule `root`, with their end: of a schema (`tool` is for sentences), and any. */
+void json_call_arguments(hs_grammar *g, const char *tool, const hs_json *schema, uint32_t root);
+void json_call_any(hs_grammar *g, uint32_t root);
+
 /* ---- json_schema_view.c ---------------------------------------------------------------------- */
 
 void schema_view_init(schema_view *v);

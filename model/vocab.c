@@ -34,13 +34,19 @@ static uint32_t shared_bytes(const entry *a, const entry *b)
     return n;
 }
 
+/* Bytes that no text has: constraints have other uses for them (model/json_schema.h). */
+static bool never_text(const hs_token *k)
+{
+    return memchr(k->text, 0xFE, k->bytes) || memchr(k->text, 0xFF, k->bytes);
+}
+
 /* The texts in order, each once; of equal ones the lowest id. `list` has room for every id. */
 static uint32_t collect(entry *list, const hs_tokenizer *t)
 {
     uint32_t n = 0, kept = 0;
     for (uint32_t id = 0; id < t->n_tokens; id++) {
         const hs_token *k = &t->token[id];
-        bool usable = k->text && !k->special && k->bytes <= HS_VOCAB_TOKEN_MAX;
+        bool usable = k->text && !k->special && k->bytes <= HS_VOCAB_TOKEN_MAX && !never_text(k);
         list[id] = (entry){k->text, usable ? k->bytes : 0, (int32_t)id};
     }
     for (uint32_t i = 0; i < t->n_added; i++)

@@ -1,4 +1,5 @@
 # What a server of answers promises, asked of a running one: python3 serve.py PROGRAM MODEL
+import atexit
 import http.client
 import json
 import os
@@ -20,10 +21,17 @@ def check(what, ok, seen=""):
         print(f"FAILED: {what}: {str(seen)[:600]}")
 
 
+def end(process):
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
 class Server:
     def __init__(self, *options, env=None):
         command = [PROGRAM, "serve", "-m", MODEL, "--port", "0", "--ctx", "1024", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+        atexit.register(end, self.process)  # also where a check raises
         self.said = []
         for line in self.process.stderr:
             self.said.append(line)
@@ -201,6 +209,70 @@ def strict_tools(s):
               and r["error"]["param"] == "tools", r)
 
 
+CLOCK = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 50}}, "required": ["n"]}
+TWO = [TOOLS[0], {"type": "function", "function": {"name": "get_time", "strict": True, "parameters": CLOCK}}]
+
+
+def calls_of(r, most=99):
+    """The names that were called, each with arguments that may be; an answer in text has none."""
+    names = []
+    for call in r["choices"][0]["message"].get("tool_calls", []):
+        f = call["function"]
+        names.append(f["name"])
+        a = json.loads(f["arguments"])
+        check("only the tools there are", f["name"] in ("get_weather", "get_time") and isinstance(a, dict), r)
+        cut = r["choices"][0]["finish_reason"] == "length"
+        check("strict arguments", cut or f["name"] != "get_time" or (list(a) == ["n"] and 1 <= a["n"] <= 50), r)
+    check("not more calls than asked for", len(names) <= most, r)
+    return names
+
+
+def must_call(s):
+    """What must be called is called, by one of its names; with a format, the answer is a call or of the format."""
+    fmt = {"type": "json_schema", "json_schema": {"name": "p", "schema": CLOCK}}
+    quick = {"chat_template_kwargs": {"enable_thinking": False}, "temperature": 3, "max_tokens": 60}
+    called, told = set(), 0
+    for seed in range(4):
+        for more in ({}, {"response_format": fmt}):
+            status, r = s.ask("/v1/chat/completions", chat("Weather?", tools=TWO, tool_choice="required", seed=seed,
+                                                           parallel_tool_calls=False, **{**quick, **more}))
+            names = calls_of(r, 1)
+            check("required is a call", status == 200 and (len(names) == 1 or r["choices"][0]["finish_reason"] == "length"), r)
+            called.update(names)
+    check("either tool is called", called == {"get_weather", "get_time"}, called)
+    called = 0
+    for seed in range(10):
+        body = chat("Weather?", tools=TWO, response_format=fmt, seed=seed, **{**quick, "temperature": 30})
+        status, r = s.ask("/v1/chat/completions", body)
+        names, text = calls_of(r), r["choices"][0]["message"]["content"]
+        called += bool(names)
+        if r["choices"][0]["finish_reason"] == "stop":
+            told += 1
+            check("no call, so of the format", not names and 1 <= json.loads(text)["n"] <= 50, r)
+        else:
+            check("a call and no text", r["choices"][0]["finish_reason"] == "length" or (names and not text), r)
+    check("both were seen", called and told, (called, told))
+    chunks, ended = events(s.raw("POST", "/v1/chat/completions", {**body, "stream": True})[1])
+    check("the same in a stream", ended and joined(chunks, "content") == (text or ""), (chunks[-2:], text))
+
+
+def thoughts_first(s):
+    """A schema holds from </think> on: thoughts are free, and a model that ends its text among them answers still."""
+    fmt = {"type": "json_schema", "json_schema": {"name": "p", "schema": CLOCK}}
+    answered = 0
+    for seed in range(30):
+        status, r = s.ask("/v1/chat/completions", chat("Hm?", response_format=fmt, seed=seed, temperature=8, max_tokens=120,
+                                                       chat_template_kwargs={"enable_thinking": True}))
+        message, end = r["choices"][0]["message"], r["choices"][0]["finish_reason"]
+        check("thoughts are free", status == 200 and message["reasoning_content"].strip()[:1] != "{", r)
+        if end == "stop":
+            answered += 1
+            check("then the schema holds", list(json.loads(message["content"])) == ["n"], r)
+        if answered == 2:
+            break
+    check("there were answers after thoughts", answered == 2, answered)
+
+
 PERSON = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^[A-Z][a-z]{1,8}$"},
                                            "age": {"type": "integer", "minimum": 1, "maximum": 99}},
           "required": ["name", "age"], "additionalProperties": False}
@@ -325,7 +397,8 @@ MALFORMED = [
         "schema": {"type": "string", "pattern": "((((((a{9999}){9999}){9999})))"}}}), "this constraint needs more than"),
     ("/v1/chat/completions", chat("x", response_format={"type": "json_schema", "json_schema": {
         "schema": {"type": "array", "minItems": 5, "maxItems": 4}}}), "schema"),
-    ("/v1/chat/completions", chat("x", response_format={"type": "json_object"}, tools=TOOLS), "together"),
+    ("/v1/chat/completions", chat("x", response_format={"type": "json_schema", "json_schema": {"schema": {"not": {}}}},
+                                  tools=TOOLS), '"not"'),
     ("/v1/completions", {"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {
         "schema": {"type": "integer", "multipleOf": 3}}}}, "multipleOf"),
     ("/v1/chat/completions", chat("x", chat_template_kwargs=[]), "chat_template_kwargs"),
@@ -528,7 +601,7 @@ DRAFTED = {"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0}
 server = Server()
 without = server.ask("/v1/completions", DRAFTED)[1]["choices"][0]["text"]
 check("no drafts without --draft", server.metric("drafted_tokens_total") == 0)
-for part in (pages, answers, known, tools, strict_tools, schemas, injection, hostile, leaving, together, ending):
+for part in (pages, answers, known, tools, strict_tools, must_call, thoughts_first, schemas, injection, hostile, leaving, together, ending):
     start = time.time()
     part(server)
     print(f"{part.__name__}: {time.time() - start:.1f} s", flush=True)

@@ -1,5 +1,5 @@
 /* A schema; after a zero byte a text that is followed through it. With a first byte of '!', a grammar instead;
- * of '(', the arguments of a call. */
+ * of '(', the arguments of a call; of '<', an answer that calls tools. */
 #include "model/grammar_json.h"
 #include "model/json_schema.h"
 #include "model/matcher.h"
@@ -24,9 +24,9 @@ static void follow(hs_grammar *g, hs_mem *mem, const char *text, size_t bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    bool grammar = size && data[0] == '!', call = size && data[0] == '(';
-    data += grammar || call;
-    size -= grammar || call;
+    bool grammar = size && data[0] == '!', call = size && data[0] == '(', tools = size && data[0] == '<';
+    data += grammar || call || tools;
+    size -= grammar || call || tools;
     const uint8_t *zero = size ? memchr(data, 0, size) : NULL;
     size_t n = zero ? (size_t)(zero - data) : size;
     hlwq_error err = {0};
@@ -35,11 +35,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     hs_mem *mem = hs_mem_open(0);
     hs_grammar g;
-    hs_grammar_init(&g, mem, grammar ? HS_GRAMMAR_JSON_DEPTH : HS_SCHEMA_DEPTH, 16, &err);
+    hs_grammar_init(&g, mem, grammar ? HS_GRAMMAR_JSON_DEPTH : HS_TOOLS_DEPTH, 16, &err);
     if (grammar)
         hs_grammar_json(&g, root);
     else if (call)
         hs_json_call(&g, root);
+    else if (tools)
+        hs_json_tools(&g, root, n % 2);
     else
         hs_json_schema(&g, root);
     if (hs_grammar_close_off(&g, "fuzz") == HLWQ_OK)

@@ -641,6 +641,81 @@ static void arguments_of_a_call_are_of_their_schema(void **state)
     }
 }
 
+/* The text, in which tags are tokens, from its beginning; and every token's bit on the way. */
+static bool tools_accept(hlwq_constraint *c, const char *text)
+{
+    hlwq_error err;
+    int32_t *ids;
+    size_t n;
+    uint32_t place = hs_constraint_start(c);
+    bool good = true;
+    CHECK_OK(hlwq_tokenize(tokenizer, text, strlen(text), true, &ids, &n, &err), err);
+    for (size_t i = 0; i < n && good; i++) {
+        const uint64_t *allowed;
+        CHECK_OK(hs_constraint_allowed(c, place, NULL, 0, &allowed, &err), err);
+        good = allowed[ids[i] / 64] >> ids[i] % 64 & 1;
+        assert_int_equal(good, hs_constraint_advance(c, &place, ids[i], &err) == HLWQ_OK);
+    }
+    hlwq_free(ids);
+    return good && hs_constraint_complete(c, place);
+}
+
+static void answers_that_call_tools(void **state)
+{
+    (void)state;
+#define TWO "{\"tools\":[{\"name\":\"get\",\"parameters\":" ONE("{\"type\":\"integer\"}") "},{\"name\":\"get_all\"}]"
+#define CALL(name, rest) "<tool_call>\n<function=" name ">" rest "</tool_call>"
+    static const struct {
+        const char *tools, *text;
+        bool good;
+    } rows[] = {
+        {TWO "}", CALL("get", X("5") "\n"), true},
+        {TWO "}", CALL("get", X("5")), true},
+        {TWO "}", CALL("get", X("five") "\n"), false},
+        {TWO "}", CALL("get", "\n</function>\n"), false},
+        {TWO "}", CALL("get_all", "\n</function>\n"), true},
+        {TWO "}", CALL("get_all", X("five\nor <so>") "\n"), true},
+        {TWO "}", CALL("get_all", X("<tool_call>") "\n"), false}, /* there is no text for the token */
+        {TWO "}", CALL("get_any", "\n</function>\n"), false},
+        {TWO "}", CALL("get_all", "\n<parameter=a<b>\nx\n</parameter>\n</function>\n"), false},
+        {TWO "}", CALL("get", X("5") "\n") "\n" CALL("get_all", "\n</function>\n"), true},
+        {TWO "}", CALL("get", X("5") "\n") "\n", false},
+        {TWO "}", "Well, " CALL("get", X("5") "\n"), false},
+        {TWO "}", "true", false},
+        {TWO ",\"answer\":{\"type\":\"boolean\"}}", "true", true},
+        {TWO ",\"answer\":{\"type\":\"boolean\"}}", CALL("get", X("5") "\n"), true},
+        {TWO ",\"answer\":{\"type\":\"string\"}}", "\"a < b\"", true},
+        {TWO ",\"answer\":true}", "{\"a\": 1}", true},
+        {TWO ",\"answer\":true}", "[]", false},
+    };
+    hlwq_error err;
+    hlwq_constraint *c;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        CHECK_OK(hlwq_constraint_open(tokenizer, HLWQ_CONSTRAINT_TOOLS, rows[i].tools, strlen(rows[i].tools), &c, &err),
+                 err);
+        if (tools_accept(c, rows[i].text) != rows[i].good)
+            fail_msg("%s: %s: %d", rows[i].tools, rows[i].text, rows[i].good);
+        uint32_t place = hs_constraint_start(c);
+        bool follows = hs_constraint_follow(c, &place, rows[i].text, strlen(rows[i].text), &err) == HLWQ_OK;
+        if (rows[i].good && !(follows && hs_constraint_complete(c, place)))
+            fail_msg("%s: %s is not followed", rows[i].tools, rows[i].text);
+        hlwq_constraint_close(c);
+    }
+    static const char *const bad[][2] = {
+        {"{}", "no tools"},
+        {"{\"tools\":[]}", "no tools"},
+        {"{\"tools\":[{}]}", "tool 1 has no"},
+        {"{\"tools\":[{\"name\":\"a\"},{\"name\":\"b>\"}]}", "tool 2 has no"},
+        {"{\"tools\":[{\"name\":\"a\",\"parameters\":{\"properties\":{\"x\":{\"not\":{}}}}}]}", "a#/properties/x"},
+        {"{\"tools\":[{\"name\":\"a\"}],\"answer\":{\"not\":{}}}", "\"not\""},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        hlwq_status st = hlwq_constraint_open(tokenizer, HLWQ_CONSTRAINT_TOOLS, bad[i][0], strlen(bad[i][0]), &c, &err);
+        if (st == HLWQ_OK || !strstr(err.message, bad[i][1]))
+            fail_msg("%s: %d, %s", bad[i][0], st, st ? err.message : "");
+    }
+}
+
 static int open_tokenizer(void **state)
 {
     hlwq_error err;
@@ -667,6 +742,7 @@ int main(void)
         cmocka_unit_test(grammars_in_json),
         cmocka_unit_test(json_object_is_any_object),
         cmocka_unit_test(arguments_of_a_call_are_of_their_schema),
+        cmocka_unit_test(answers_that_call_tools),
         cmocka_unit_test(masks_equal_a_walk_over_every_token),
         cmocka_unit_test(random_schemas_let_through_what_satisfies_them),
     };
