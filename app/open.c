@@ -85,6 +85,8 @@ hlwq_status app_engine_options(const app_args *args, const char *path, hlwq_engi
         o.prefix_bytes = args->value[OPT_PREFIX].bytes;
     else if (args->command == APP_CHAT || args->command == APP_SERVE)
         o.prefix_bytes = HLWQ_PREFIX_AUTO;
+    o.constraints =
+        args->command == APP_SERVE || app_text(args, OPT_JSON_SCHEMA, NULL) || app_text(args, OPT_GRAMMAR_JSON, NULL);
     o.admit = (uint32_t)app_number(args, OPT_ADMIT, 0);
     o.adapt = !args->value[OPT_ADAPT].set || args->value[OPT_ADAPT].number == 0;
     if (args->value[OPT_POLICY].set)

@@ -69,7 +69,19 @@ static void keep(serve_constraints *all, serve_constraint *c)
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-static bool compile(const hlwq_tokenizer *tokenizer, serve_constraint *c, const char *param, serve_fault *fault)
+/* Those that no request has make room. */
+static void empty(serve_constraints *all)
+{
+    pthread_mutex_lock(&all->lock);
+    for (size_t i = 0; i < SERVE_CONSTRAINTS; i++) {
+        let_go(all->kept[i]);
+        all->kept[i] = NULL;
+    }
+    pthread_mutex_unlock(&all->lock);
+}
+
+static bool compile(serve_constraints *all, const hlwq_tokenizer *tokenizer, serve_constraint *c, const char *param,
+                    serve_fault *fault)
 {
     static const hlwq_constraint_kind kinds[] = {[SERVE_JSON_OBJECT] = HLWQ_CONSTRAINT_JSON_OBJECT,
                                                  [SERVE_JSON_SCHEMA] = HLWQ_CONSTRAINT_JSON_SCHEMA,
@@ -77,6 +89,11 @@ static bool compile(const hlwq_tokenizer *tokenizer, serve_constraint *c, const 
     hlwq_error err;
     hlwq_status st = hlwq_constraint_open(tokenizer, kinds[c->format], c->schema, c->schema ? strlen(c->schema) : 0,
                                           &c->inner, &err);
+    if (st == HLWQ_ERR_BUDGET) { /* maybe of all together */
+        empty(all);
+        st = hlwq_constraint_open(tokenizer, kinds[c->format], c->schema, c->schema ? strlen(c->schema) : 0, &c->inner,
+                                  &err);
+    }
     if (st == HLWQ_OK)
         return true;
     return serve_refuse(fault, st == HLWQ_ERR_NOMEM ? 500 : 400, param, "%s", err.message);
@@ -103,7 +120,7 @@ bool serve_constraint_get(serve_constraints *all, const hlwq_tokenizer *tokenize
         return serve_refuse(fault, 500, NULL, "no memory for the schema");
     }
     *c = (serve_constraint){.format = format, .schema = schema, .refs = 1};
-    if (!compile(tokenizer, c, param, fault)) { /* without the lock: others need not wait */
+    if (!compile(all, tokenizer, c, param, fault)) { /* without the lock: others need not wait */
         let_go(c);
         return false;
     }

@@ -84,9 +84,10 @@ hlwq_status hs_mem_charge(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char 
         m->fail_in = UINT64_MAX;
         st = hs_fail(err, HLWQ_ERR_NOMEM, "no memory for %s (%" PRIu64 " bytes)", what, bytes);
     } else if (bytes > (m->cap > m->now ? m->cap - m->now : 0)) {
-        st = hs_fail(err, HLWQ_ERR_BUDGET, "%s needs %.1f MiB, but the budget of %.1f MiB has %.1f MiB left; raise %s",
-                     what, (double)bytes / 1048576.0, (double)m->cap / 1048576.0, (double)(m->cap - m->now) / 1048576.0,
-                     m->option);
+        st = hs_fail(err, HLWQ_ERR_BUDGET, "%s needs %.1f MiB, but the budget of %.1f MiB has %.1f MiB left%s%s", what,
+                     (double)bytes / 1048576.0, (double)m->cap / 1048576.0,
+                     (double)(m->cap > m->now ? m->cap - m->now : 0) / 1048576.0, m->option ? "; raise " : "",
+                     m->option ? m->option : "");
     } else {
         m->now += bytes;
         m->tag[tag] += bytes;

@@ -28,7 +28,7 @@ typedef struct hs_mem hs_mem;
 /* 0 = no cap. NULL when the system has no memory. */
 hs_mem *hs_mem_open(uint64_t cap_bytes);
 
-/* The option that raises the cap, for errors: "--ram" unless said. `option` is lent. */
+/* The option that raises the cap, for errors: "--ram" unless said, NULL = none. `option` is lent. */
 void hs_mem_set_option(hs_mem *mem, const char *option);
 
 /* Asserts that every block was freed. */

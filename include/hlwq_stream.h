@@ -124,6 +124,7 @@ typedef struct hlwq_engine_options {
     uint32_t admit;         /* tokens: an expert used once within so many makes room first; 0 = all are alike */
     bool adapt;             /* give memory up while the system runs short of it, and take it back */
     const char *kv_spill;   /* a folder for old keys and values where a full context does not fit; NULL = none */
+    bool constraints;       /* ram_bytes holds their memory too, some MiB set aside; false: it is beside the budget */
     uint64_t prefix_bytes;  /* for states of earlier texts to go back to, see hlwq_session_seek; 0 = none */
     hlwq_draft draft;       /* its sessions compute drafted tokens ahead; HLWQ_DRAFT_OFF by default */
     uint32_t draft_depth;   /* drafts at once, at most 7; 0 = 3 */
@@ -334,7 +335,8 @@ typedef enum hlwq_constraint_kind {
  * large.
  *
  * `tokenizer` must outlive the constraint.  One constraint may serve many sessions of an engine, by the engine's thread
- * rule; opening one is independent of the engine, so another thread may.  It holds some memory beside the budget.
+ * rule; opening one is independent of the engine, so another thread may.  All constraints of one engine share what its
+ * options set aside for them; HLWQ_ERR_BUDGET where that does not do.
  */
 HLWQ_API hlwq_status hlwq_constraint_open(const hlwq_tokenizer *tokenizer, hlwq_constraint_kind kind, const char *text,
                                           size_t bytes, hlwq_constraint **constraint, hlwq_error *err);

@@ -1,8 +1,8 @@
 /*
  * model/constraint.c - a grammar, what follows it, and the vocabulary that it is followed over.
  *
- * Constraints have memory of their own beside the engine's budget: how much one takes is known only while it is
- * followed, and its limits (model/grammar.h, model/matcher_private.h) keep it small.
+ * How much memory one takes is known only while it is followed.  All constraints of a tokenizer share one budget, which
+ * an engine may have set aside within its own; its limits (model/grammar.h, model/matcher_private.h) keep one small.
  */
 #include "model/constraint.h"
 
@@ -14,7 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 1 << 20 };
+enum {
+    TEXT_MAX = 1 << 20,
+    SHARE_BYTES = 6 << 20, /* grammars, states */
+    SHARE_PER_TOKEN = 192  /* the vocabulary as a tree, and what was found out about it for some hundred places */
+};
 
 struct hlwq_constraint {
     hs_mem *mem;
@@ -47,13 +51,29 @@ static hlwq_status find_vocab(const hlwq_tokenizer *lent, const hs_vocab **vocab
     return st;
 }
 
-void hs_forget_vocab(hlwq_tokenizer *t)
+hlwq_status hs_constraints_reserve(hlwq_tokenizer *t, hs_mem *budget, hlwq_error *err)
+{
+    uint64_t bytes = SHARE_BYTES + (uint64_t)SHARE_PER_TOKEN * hs_tokenizer_count(t->inner);
+    HS_TRY(hs_mem_charge(budget, HS_MEM_OTHER, bytes, "constraints", err));
+    t->vocab_mem = hs_mem_open(bytes);
+    if (!t->vocab_mem) {
+        hs_mem_discharge(budget, HS_MEM_OTHER, bytes);
+        return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for constraints");
+    }
+    hs_mem_set_option(t->vocab_mem, NULL);
+    t->vocab_budget = budget;
+    return HLWQ_OK;
+}
+
+void hs_constraints_forget(hlwq_tokenizer *t)
 {
     hs_vocab_close(t->vocab);
+    if (t->vocab_budget)
+        hs_mem_discharge(t->vocab_budget, HS_MEM_OTHER, hs_mem_cap_bytes(t->vocab_mem));
     if (t->vocab_mem)
         hs_mem_close(t->vocab_mem);
     t->vocab = NULL;
-    t->vocab_mem = NULL;
+    t->vocab_mem = t->vocab_budget = NULL;
 }
 
 /* Whether there are tokens for the tags of a call; else they are written as text. */
@@ -104,15 +124,12 @@ hlwq_status hlwq_constraint_open(const hlwq_tokenizer *tokenizer, hlwq_constrain
     *constraint = NULL;
     hlwq_constraint *c = calloc(1, sizeof *c);
     hlwq_error unused;
-    if (c)
-        c->mem = hs_mem_open(0);
-    if (!c || !c->mem) {
-        free(c);
+    if (!c)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a constraint");
-    }
     c->tokenizer = tokenizer->inner;
     c->tag[0] = c->tag[1] = -1;
     hlwq_status st = find_vocab(tokenizer, &c->vocab, err);
+    c->mem = tokenizer->vocab_mem;
     if (st == HLWQ_OK)
         st = build(c, kind, text, bytes, err ? err : &unused);
     if (st == HLWQ_OK) {
@@ -133,10 +150,10 @@ void hlwq_constraint_close(hlwq_constraint *c)
     if (!c)
         return;
     hs_matcher_close(c->matcher);
-    hs_mem_free(c->mem, c->allowed);
+    if (c->mem)
+        hs_mem_free(c->mem, c->allowed);
     if (c->grammar.mem)
         hs_grammar_free(&c->grammar);
-    hs_mem_close(c->mem);
     free(c);
 }
 

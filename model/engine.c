@@ -145,6 +145,8 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         return hs_fail(err, HLWQ_ERR_ARG, "%u sessions, at most %d", o->sessions, SESSIONS_MAX);
     e->context = context;
     e->planned = o->sessions ? o->sessions : 1;
+    if (o->constraints && e->text.inner)
+        HS_TRY(hs_constraints_reserve(&e->text, e->mem, err));
     hs_plan_input in = {.table = t,
                         .ram_bytes = o->ram_bytes,
                         .fixed_bytes = hs_mem_now_bytes(e->mem) + (o->io == HLWQ_IO_MMAP ? mapping_bytes(t) : 0),
@@ -365,7 +367,7 @@ void hlwq_engine_close(hlwq_engine *e)
         e->backend->ops->close(e->backend);
     if (e->cpu)
         e->cpu->ops->close(e->cpu);
-    hs_forget_vocab(&e->text);
+    hs_constraints_forget(&e->text);
     hs_tokenizer_free(e->text.inner);
     hs_store_close(e->store);
     hs_pool_close(e->pool);

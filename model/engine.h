@@ -14,13 +14,17 @@
 
 struct hlwq_tokenizer {
     hs_tokenizer *inner;
-    hs_mem *mem;     /* its own; NULL where the engine's is used */
-    hs_vocab *vocab; /* for constraints; NULL until there was one */
-    hs_mem *vocab_mem;
+    hs_mem *mem;          /* its own; NULL where the engine's is used */
+    hs_vocab *vocab;      /* for constraints; NULL until there was one */
+    hs_mem *vocab_mem;    /* theirs, the vocabulary's included; NULL likewise, unless it was set aside */
+    hs_mem *vocab_budget; /* of which all of it is charged; NULL = of none */
 };
 
+/* What constraints may need at most, charged to `budget` now. */
+hlwq_status hs_constraints_reserve(hlwq_tokenizer *t, hs_mem *budget, hlwq_error *err);
+
 /* What constraints needed. */
-void hs_forget_vocab(hlwq_tokenizer *t);
+void hs_constraints_forget(hlwq_tokenizer *t);
 
 /* What adapt.c knows. */
 typedef struct hs_adapt {

@@ -81,6 +81,17 @@ void match_forget_masks(hs_matcher *m)
     hs_mem_free(m->mem, m->leaving);
 }
 
+/* Masks are what can be made again: they leave a quarter of the budget to what cannot. */
+static void make_room(hs_matcher *m, uint64_t bytes)
+{
+    uint64_t cap = hs_mem_cap_bytes(m->mem);
+    if (!cap || hs_mem_now_bytes(m->mem) + bytes <= cap / 4 * 3)
+        return;
+    for (uint32_t i = 0; i < m->n_kept; i++)
+        forget(m, &m->kept[i]);
+    m->n_kept = m->oldest = 0;
+}
+
 /* The mask of a state above MATCH_UNKNOWN: kept, or made and kept. */
 static hlwq_status group_mask(hs_matcher *m, uint32_t state, const match_mask **out)
 {
@@ -90,6 +101,7 @@ static hlwq_status group_mask(hs_matcher *m, uint32_t state, const match_mask **
         return HLWQ_OK;
     }
     void *p;
+    make_room(m, 2 * words * sizeof(uint64_t));
     HS_TRY(hs_mem_alloc(m->mem, HS_MEM_OTHER, words * sizeof(uint64_t), "constraint", &p, m->err));
     uint64_t *bits = p;
     m->n_leaving = 0;

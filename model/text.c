@@ -71,7 +71,7 @@ void hlwq_tokenizer_close(hlwq_tokenizer *t)
 {
     if (!t)
         return;
-    hs_forget_vocab(t);
+    hs_constraints_forget(t);
     hs_tokenizer_free(t->inner);
     hs_mem_close(t->mem);
     free(t);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "model/constraint.h"
+#include "model/engine.h"
 #include "model/tokenizer.h"
 #include "tests/support/check.h"
 #include "tests/support/json_check.h"
@@ -716,6 +717,49 @@ static void answers_that_call_tools(void **state)
     }
 }
 
+/* What was set aside is charged at once and is all there is; masks go before a text does. */
+static void memory_is_what_was_set_aside(void **state)
+{
+    (void)state;
+    static const char schema[] = "{\"type\":\"array\",\"items\":{\"anyOf\":[{\"type\":\"string\",\"maxLength\":30},"
+                                 "{\"type\":\"object\"},{\"type\":\"number\"}]}}";
+    hlwq_error err;
+    hlwq_constraint *c;
+    hlwq_tokenizer *t;
+    CHECK_OK(hlwq_tokenizer_open("tests/golden/tokenizer/demo-tokenizer.json", &t, &err), err);
+    hs_mem *small = hs_mem_open(1 << 20), *budget = hs_mem_open(64 << 20);
+    CHECK_FAILS(hs_constraints_reserve(t, small, &err), HLWQ_ERR_BUDGET, err, "constraints needs");
+    assert_int_equal(hs_mem_now_bytes(small), 0);
+    CHECK_OK(hs_constraints_reserve(t, budget, &err), err);
+    uint64_t held = hs_mem_now_bytes(budget);
+    assert_true(held >= 6 << 20 && held == hs_mem_cap_bytes(t->vocab_mem));
+    CHECK_OK(hlwq_constraint_open(t, HLWQ_CONSTRAINT_JSON_SCHEMA, schema, strlen(schema), &c, &err), err);
+    char *free_text = NULL, *tight_text;
+    for (uint32_t i = 0; i < 12; i++) { /* the same texts with room for masks and without */
+        random_state = i;
+        free_text = random_text(c, PATIENCE);
+        hs_mem_set_cap(t->vocab_mem, hs_mem_now_bytes(t->vocab_mem) + (64 << 10));
+        random_state = i;
+        tight_text = random_text(c, PATIENCE);
+        assert_non_null(tight_text);
+        assert_string_equal(free_text, tight_text);
+        hlwq_free(free_text);
+        hlwq_free(tight_text);
+        hs_mem_set_cap(t->vocab_mem, held);
+        assert_true(hs_mem_now_bytes(t->vocab_mem) <= held && hs_mem_now_bytes(budget) == held);
+    }
+    hlwq_constraint_close(c);
+    hs_mem_set_cap(t->vocab_mem, hs_mem_now_bytes(t->vocab_mem) + 100);
+    CHECK_FAILS(hlwq_constraint_open(t, HLWQ_CONSTRAINT_JSON_SCHEMA, schema, strlen(schema), &c, &err), HLWQ_ERR_BUDGET,
+                err, "the budget of");
+    hs_mem_set_cap(t->vocab_mem, held);
+    hs_constraints_forget(t);
+    assert_int_equal(hs_mem_now_bytes(budget), 0);
+    hlwq_tokenizer_close(t);
+    hs_mem_close(small);
+    hs_mem_close(budget);
+}
+
 static int open_tokenizer(void **state)
 {
     hlwq_error err;
@@ -743,6 +787,7 @@ int main(void)
         cmocka_unit_test(json_object_is_any_object),
         cmocka_unit_test(arguments_of_a_call_are_of_their_schema),
         cmocka_unit_test(answers_that_call_tools),
+        cmocka_unit_test(memory_is_what_was_set_aside),
         cmocka_unit_test(masks_equal_a_walk_over_every_token),
         cmocka_unit_test(random_schemas_let_through_what_satisfies_them),
     };
