@@ -1,5 +1,5 @@
 /*
- * model/draft_vocab.c - counts tokens, and copies rows.
+ * model/draft_vocab.c - counts tokens, and copies rows; the first rows of a head are a head as they are.
  */
 #include "model/draft_vocab.h"
 
@@ -36,9 +36,7 @@ static hlwq_status choose(int32_t *id, uint32_t rows, uint32_t vocab, hs_mem *me
     ranked *rank = p;
     for (uint32_t i = 0; i < vocab; i++)
         rank[i].id = (int32_t)i;
-    hlwq_status st = HLWQ_OK;
-    if (text && tokenizer)
-        st = hs_tokenizer_encode(tokenizer, text, bytes, false, &ids, &n, err);
+    hlwq_status st = hs_tokenizer_encode(tokenizer, text, bytes, false, &ids, &n, err);
     if (st == HLWQ_OK) {
         for (size_t i = 0; i < n; i++)
             if ((uint32_t)ids[i] < vocab)
@@ -73,10 +71,10 @@ static bool layout(const hs_table *t, uint32_t rows, hs_planes *planes)
     return true;
 }
 
-uint64_t hs_draft_vocab_bytes(const hs_table *t, uint32_t rows)
+uint64_t hs_draft_vocab_bytes(const hs_table *t, uint32_t rows, bool counted)
 {
     hs_planes planes;
-    return layout(t, rows, &planes) ? planes.bytes + (uint64_t)rows * (sizeof(int32_t) + sizeof(float)) : 0;
+    return counted && layout(t, rows, &planes) ? planes.bytes + (uint64_t)rows * (sizeof(int32_t) + sizeof(float)) : 0;
 }
 
 /* Rows id[..], ascending, of a plane whose rows are all of one size; through `room`, which takes one at least. */
@@ -120,7 +118,11 @@ hlwq_status hs_draft_vocab_open(hs_network *net, hs_mem *mem, const hs_tokenizer
     hs_planes planes;
     const hs_matrix *head = &net->head;
     if (!layout(net->table, rows, &planes))
-        return HLWQ_OK; /* all of them */
+        return HLWQ_OK;        /* all of them */
+    if (!text || !tokenizer) { /* the lowest ids */
+        net->draft_head.rows = rows;
+        return HLWQ_OK;
+    }
     HS_TRY(hs_mem_alloc(mem, HS_MEM_TABLE, (uint64_t)rows * (sizeof(int32_t) + sizeof(float)), "draft head", &p, err));
     net->draft_id = p;
     net->draft_logits = (float *)(void *)(net->draft_id + rows);

@@ -171,8 +171,9 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         in.card_bytes = card_bytes;
     }
     if (e->draft.mtp) {
-        in.fixed_bytes += hs_draft_vocab_bytes(t, e->draft_vocab);
-        in.state_bytes += e->vram ? hs_draft_vocab_bytes(t, e->draft_vocab) : 0;
+        uint64_t copies = hs_draft_vocab_bytes(t, e->draft_vocab, o->draft_text != NULL);
+        in.fixed_bytes += copies;
+        in.state_bytes += e->vram ? copies : 0;
     }
     in.session_bytes += e->planned * hs_speculate_bytes(&e->draft, &t->config, e->kv, context, HS_GRID);
     in.session_bytes += e->prefix.budget_bytes;

@@ -34,7 +34,7 @@ typedef struct hs_network {
     bool drafts;     /* there is a draft head */
     hs_joint joint;
     hs_matrix draft_head; /* of all tokens, or of some */
-    int32_t *draft_id;    /* [draft_head.rows]: which; NULL = all */
+    int32_t *draft_id;    /* [draft_head.rows]: which; NULL = the first */
     float *draft_logits;  /* [draft_head.rows] of some */
     uint8_t *draft_rows;  /* what draft_head reads then */
     const float *draft_norm;

@@ -254,6 +254,19 @@ static void trimmed_rows_are_rows_of_the_head(void **state)
     free(words);
     close_head(&all);
     close_head(&some);
+    open_head(&all, demo, HS_F16, 24, 0, NULL);
+    open_head(&some, demo, HS_F16, 24, 300, NULL); /* without a text the first ones, which take no memory */
+    net = &some.e->net;
+    assert_int_equal(net->draft_head.rows, 300);
+    assert_null(net->draft_id);
+    assert_ptr_equal(net->draft_head.low, net->head.low);
+    assert_true(hs_mem_now_bytes(some.e->mem) <= hs_mem_now_bytes(all.e->mem));
+    feed(&all, ids, 24);
+    feed(&some, ids, 24);
+    for (uint32_t t = 0; t < 23; t++)
+        assert_memory_equal(some.logits + t * 300, all.logits + (size_t)t * vocab, 300 * sizeof(float));
+    close_head(&all);
+    close_head(&some);
     open_head(&all, demo, HS_F16, 24, vocab + 5, NULL); /* more than there are: all */
     assert_int_equal(all.e->net.draft_head.rows, vocab);
     assert_null(all.e->net.draft_id);
