@@ -4,11 +4,11 @@
 #include "model/price.h"
 
 static const double time_memory = 16, accept_memory = 32; /* observations that a mean remembers */
-static const double hope = 0.7, hope_weight = 2;          /* that a draft is right, counted like so many observations */
+static const double hope = 0.7, hope_weight = 4;          /* that a draft is right, counted like so many observations */
 static const double width_cost = 0.1;                     /* of a plain pass, for a token more, until measured */
 static const double margin = 1.03;                        /* what drafting must gain to be worth it */
 enum {
-    PLAIN_FIRST = 3, /* passes without drafts, to know what they cost */
+    PLAIN_FIRST = 4, /* passes without drafts, to know what they cost */
     PLAIN_SOON = 8,  /* passes until that is measured again; later twice as many, and so on up to: */
     PLAIN_LATE = 64,
     PAUSE_FIRST = 64, /* passes until a source that lost is tried again, for TRIES; later twice as many */
@@ -66,12 +66,21 @@ double hs_price_rate(const hs_price *p, hs_draft_source source, uint32_t depth)
     return ns > 0 ? tokens / ns : 0;
 }
 
+/* One draft first, then more than was ever measured: where a token more is dear, finding out should not be. */
+static uint32_t deepest(const hs_price *p)
+{
+    uint32_t known = p->depth_max;
+    while (known && !(p->pass[known].weight > 0))
+        known--;
+    return 2 * known + 1 < p->depth_max ? 2 * known + 1 : p->depth_max;
+}
+
 /* The depth of the best rate, 0 unless it pays. */
 static uint32_t best_depth(const hs_price *p, hs_draft_source source, double *rate)
 {
-    uint32_t best = 0;
+    uint32_t best = 0, most = deepest(p);
     *rate = hs_price_rate(p, source, 0) * margin;
-    for (uint32_t k = 1; k <= p->depth_max; k++) {
+    for (uint32_t k = 1; k <= most; k++) {
         double r = hs_price_rate(p, source, k);
         if (r > *rate) {
             best = k;
