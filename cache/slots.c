@@ -23,6 +23,7 @@ struct hs_slots {
     hs_slots_options o;
     uint32_t made, keys, next_free;
     uint64_t order, tick;
+    uint64_t step; /* calls of hs_slots_tick */
     hs_slots_stats stats;
     slot *slot;       /* [made] */
     int32_t *held;    /* [keys]: slot or -1 */
@@ -32,7 +33,11 @@ struct hs_slots {
     uint8_t *proven;  /* [keys]: it was used twice within `admit` ticks */
     uint32_t *first;  /* [groups]: key of extent 0 */
     uint32_t *in_use; /* [groups]: slots that hold one of the group */
+    uint64_t *seen;   /* [groups]: step of the last use */
 };
+
+/* A draft head that does not pay is not used for so long; layers always are. */
+enum { IDLE_STEPS = 16 };
 
 static const char *const name[HS_POLICY_COUNT] = {"lfru", "lru", "lfu", "fifo", "given"};
 
@@ -61,8 +66,8 @@ static uint32_t keys_of(const hs_slots_options *o)
 
 uint64_t hs_slots_bytes(const hs_slots_options *o)
 {
-    return sizeof(hs_slots) + o->capacity * sizeof(slot) + keys_of(o) * (uint64_t)(8 + 8 + 8 + 4 + 1) + o->groups * 8u +
-           256;
+    return sizeof(hs_slots) + o->capacity * sizeof(slot) + keys_of(o) * (uint64_t)(8 + 8 + 8 + 4 + 1) +
+           o->groups * 16u + 256;
 }
 
 static uint8_t *carve(uint8_t **at, uint64_t bytes)
@@ -91,6 +96,7 @@ hlwq_status hs_slots_open(hs_slots **out, hs_mem *mem, const hs_slots_options *o
     s->held = (int32_t *)(void *)carve(&at, s->keys * sizeof(int32_t));
     s->first = (uint32_t *)(void *)carve(&at, o->groups * sizeof(uint32_t));
     s->in_use = (uint32_t *)(void *)carve(&at, o->groups * sizeof(uint32_t));
+    s->seen = (uint64_t *)(void *)carve(&at, o->groups * sizeof(uint64_t));
     assert(at <= (uint8_t *)p + hs_slots_bytes(o));
     for (uint32_t g = 0, key = 0; g < o->groups; key += o->extents[g++])
         s->first[g] = key;
@@ -114,6 +120,7 @@ void hs_slots_close(hs_slots *s)
 void hs_slots_tick(hs_slots *s, uint32_t ticks)
 {
     s->tick += ticks;
+    s->step++;
 }
 
 static uint32_t key_of(const hs_slots *s, uint32_t group, uint32_t extent)
@@ -134,6 +141,7 @@ int32_t hs_slots_use(hs_slots *s, uint32_t group, uint32_t extent)
     uint32_t key = key_of(s, group, extent);
     int32_t at = s->held[key];
     s->stats.lookups++;
+    s->seen[group] = s->step;
     s->last[key] = ++s->order;
     s->proven[key] = s->o.admit && s->used[key] && s->tick + 1 - s->used[key] <= s->o.admit;
     s->used[key] = s->tick + 1;
@@ -171,12 +179,18 @@ static bool less(const hs_slots *s, const slot *a, const slot *b)
     }
 }
 
+/* Slots that others may not take from a group, now. */
+static uint32_t floor_of(const hs_slots *s, uint32_t group)
+{
+    return s->step - s->seen[group] > IDLE_STEPS ? 0 : s->o.floor;
+}
+
 static int32_t victim(const hs_slots *s, uint32_t group)
 {
     int32_t best = -1;
     for (uint32_t i = 0; i < s->o.capacity; i++) {
         const slot *c = &s->slot[i];
-        if (c->state != READY || c->pins || (c->group != group && s->in_use[c->group] <= s->o.floor))
+        if (c->state != READY || c->pins || (c->group != group && s->in_use[c->group] <= floor_of(s, c->group)))
             continue;
         if (best < 0 || less(s, c, &s->slot[best]))
             best = (int32_t)i;
@@ -197,8 +211,9 @@ static int32_t free_slot(hs_slots *s, uint32_t group)
     uint64_t kept = 0, used = 0;
     for (uint32_t g = 0; g < s->o.groups; g++) {
         used += s->in_use[g];
-        if (g != group && s->in_use[g] < s->o.floor)
-            kept += s->o.floor - s->in_use[g];
+        uint32_t floor = floor_of(s, g);
+        if (g != group && s->in_use[g] < floor)
+            kept += floor - s->in_use[g];
     }
     if (used + kept >= s->o.capacity)
         return -1;

@@ -267,13 +267,58 @@ static void floors_pins_and_sizes_hold(void **state)
     hs_mem_close(mem);
 }
 
+static void fill_slot(hs_slots *s, uint32_t group, uint32_t extent)
+{
+    if (hs_slots_use(s, group, extent) >= 0)
+        return;
+    int32_t at = hs_slots_claim(s, group, extent);
+    assert_true(at >= 0);
+    hs_slots_ready(s, at);
+    hs_slots_unpin(s, at);
+}
+
+/* What a group keeps is for others while it is idle, and its own again once it is used. */
+static void an_idle_group_keeps_nothing(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hs_mem *mem = hs_mem_open(0);
+    hs_slots *s;
+    const uint32_t extents[2] = {8, 8};
+    hs_slots_options o = {
+        .groups = 2, .extents = extents, .capacity = 6, .floor = 3, .policy = HS_POLICY_LRU, .half_life = 16};
+    CHECK_OK(hs_slots_open(&s, mem, &o, &err), err);
+    for (uint32_t e = 0; e < 3; e++)
+        fill_slot(s, 1, e);
+    uint32_t held[2] = {0};
+    for (int turn = 0; turn < 2; turn++) {
+        for (int step = 0; step < 16 + turn; step++)
+            hs_slots_tick(s, 1);
+        for (uint32_t e = 0; e < 8; e++)
+            fill_slot(s, 0, e);
+        for (uint32_t e = 0; e < 8; e++)
+            held[turn] += hs_slots_find(s, 0, e) >= 0;
+    }
+    assert_int_equal(held[0], 3);
+    assert_int_equal(held[1], 6);
+    for (int turn = 0; turn < 2; turn++)
+        for (uint32_t e = 0; e < 8; e++) {
+            fill_slot(s, 1, e);
+            fill_slot(s, 0, e);
+        }
+    for (uint32_t e = held[1] = 0; e < 8; e++)
+        held[1] += hs_slots_find(s, 1, e) >= 0;
+    assert_int_equal(held[1], 3);
+    hs_slots_close(s);
+    hs_mem_close(mem);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replay_equals_the_textbook),
-        cmocka_unit_test(published_rates_come_out),
-        cmocka_unit_test(traces_that_are_none_are_refused),
-        cmocka_unit_test(floors_pins_and_sizes_hold),
+        cmocka_unit_test(replay_equals_the_textbook),       cmocka_unit_test(published_rates_come_out),
+        cmocka_unit_test(traces_that_are_none_are_refused), cmocka_unit_test(floors_pins_and_sizes_hold),
+        cmocka_unit_test(an_idle_group_keeps_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
