@@ -6,6 +6,8 @@
 #include <assert.h>
 #include <string.h>
 
+enum { EXPERTS_FOR = 4 }; /* pairs at once, where each wants experts of its own: a window's, and not those of a pause */
+
 struct hs_mtp {
     hs_network *net;
     hs_mem *mem;
@@ -157,9 +159,10 @@ bool hs_mtp_ready(const hs_mtp *m)
 
 hlwq_status hs_mtp_draft(hs_mtp *m, const int32_t *tokens, uint32_t n, float *logits, hlwq_error *err)
 {
-    uint32_t pairs = m->waiting;
+    const hs_config *c = m->net->config;
+    uint32_t skip = c->experts && m->waiting > EXPERTS_FOR ? m->waiting - 1 : 0, pairs = m->waiting - skip;
     assert(pairs && pairs <= n);
-    HS_TRY(put_rows(m, m->row, 0, pairs, err));
+    HS_TRY(put_rows(m, m->row + (size_t)skip * c->hidden, 0, pairs, err));
     HS_TRY(hs_forward_draft(m->net, &m->view, tokens + n - pairs + 1, m->net->h, m->n, pairs, m->out, logits, err));
     m->n += pairs;
     m->waiting = m->chain = 0;
