@@ -4,6 +4,7 @@
 #include "app/chat.h"
 #include "app/chat_words.h"
 #include "app/commands.h"
+#include "app/plan_text.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -93,6 +94,9 @@ static void say_stats(const chat *c)
              app_rate(s.decoded_tokens, s.decode_seconds));
     app_note("the last prompt: %zu tokens, %zu of them read", c->prompt, c->prompt - c->kept);
     app_note("memory %s, at most %s", app_size_text(now_text, now), app_size_text(peak_text, peak));
+    hlwq_speculation a;
+    hlwq_engine_speculation(c->engine, &a);
+    app_note_drafts(&a);
     hlwq_engine_streaming(c->engine, &io);
     hlwq_engine_plan(c->engine, &p);
     if (io.slots)

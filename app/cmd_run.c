@@ -183,21 +183,6 @@ static hlwq_status generate(run *r, hlwq_error *err)
     return st;
 }
 
-/* What drafting did, and what it is worth now. */
-static void drafts(const run *r, uint64_t decoded)
-{
-    hlwq_speculation a;
-    char price[64] = "they do not pay now";
-    hlwq_session_speculation(r->session, &a);
-    if (a.depth_max == 0 || a.passes == 0)
-        return;
-    if (a.depth)
-        snprintf(price, sizeof price, "%u at once pay best: %.2f times as fast", a.depth, a.expected_gain);
-    app_note("drafts: %" PRIu64 " of %" PRIu64 " right (MTP), %" PRIu64 " of %" PRIu64
-             " (repetitions) | %.2f tokens a pass | %s",
-             a.accepted[0], a.drafted[0], a.accepted[1], a.drafted[1], (double)decoded / (double)a.passes, price);
-}
-
 static void summary(const run *r)
 {
     hlwq_session_stats s;
@@ -215,7 +200,9 @@ static void summary(const run *r)
     if (s.spilled_bytes)
         app_note("keys and values: %.2f GB to the file, %.2f GB read back, waited %.2f s for them",
                  (double)s.spilled_bytes * 1e-9, (double)s.spill_read_bytes * 1e-9, s.spill_wait_seconds);
-    drafts(r, s.decoded_tokens);
+    hlwq_speculation ahead;
+    hlwq_session_speculation(r->session, &ahead);
+    app_note_drafts(&ahead);
     hlwq_streaming io;
     hlwq_plan p;
     hlwq_engine_streaming(r->engine, &io);

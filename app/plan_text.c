@@ -3,6 +3,8 @@
  */
 #include "app/plan_text.h"
 
+#include "app/open.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -150,4 +152,18 @@ void app_speculation_json(hs_text *t, const hlwq_speculation *s)
                    "}, \"draft_seconds\": %.6f, \"pass_seconds\": %.6f, \"expected_gain\": %.4f}",
                    s->depth_max, s->depth, s->passes, s->plain, s->drafted[0], s->accepted[0], s->drafted[1],
                    s->accepted[1], s->draft_seconds, s->pass_seconds, s->expected_gain);
+}
+
+void app_note_drafts(const hlwq_speculation *s)
+{
+    char price[64] = "they do not pay now";
+    uint64_t right = s->accepted[0] + s->accepted[1];
+    if (s->depth_max == 0 || s->passes == 0)
+        return;
+    if (s->depth)
+        snprintf(price, sizeof price, "%u at once pay best: %.2f times as fast", s->depth, s->expected_gain);
+    app_note("drafts: %" PRIu64 " of %" PRIu64 " right (MTP), %" PRIu64 " of %" PRIu64
+             " (repetitions) | %.2f tokens a pass | %s",
+             s->accepted[0], s->drafted[0], s->accepted[1], s->drafted[1], 1 + app_rate(right, (double)s->passes),
+             price);
 }

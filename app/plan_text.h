@@ -17,5 +17,6 @@ void app_streaming_json(hs_text *t, const hlwq_streaming *s);
 
 /* `"drafts": {..}` */
 void app_speculation_json(hs_text *t, const hlwq_speculation *s);
+void app_note_drafts(const hlwq_speculation *s); /* and what they are worth now; nothing where there were none */
 
 #endif

@@ -44,6 +44,20 @@ export HLWQ_MODEL=models/demo-q5.hlwq HLWQ_TEMPERATURE=0 HLWQ_PREDICT=8 HLWQ_CTX
 chat 1 'hi\n' --template "$dir/none"
 says "$dir/none"
 
+# ---- drafts: another turn, another answer, a file, and the same text ----
+talk="The old man\\nThe sea was\\n/regen\\n/save $dir/talk.json\\n/undo\\nWho came?\\n/load $dir/talk.json\\nAnd then?\\n"
+for temperature in 0 0.9; do
+    chat 0 "$talk" --think off -n 24 --temp $temperature --seed 3
+    cp "$dir/out" "$dir/plain"
+    for draft in "auto --draft-always" "lookup --draft-depth 5"; do
+        # shellcheck disable=SC2086 # a list of options
+        chat 0 "$talk/stats\\n" --think off -n 24 --temp $temperature --seed 3 --draft $draft
+        cmp -s "$dir/out" "$dir/plain" || fail "--draft $draft at temperature $temperature says something else"
+    done
+    grep -Eq 'drafts: [0-9]+ of [0-9]+ right .MTP., [0-9]+ of [1-9][0-9]* .repetitions' "$dir/err" || fail "/stats counts no drafts"
+done
+[ "$(wc -l <"$dir/plain")" -ge 5 ] || fail "not five answers"
+
 # ---- turns ----
 chat 0 ''
 [ ! -s "$dir/out" ] || fail "nothing said, something answered"

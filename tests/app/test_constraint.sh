@@ -40,4 +40,16 @@ code=$?
 printf 'Who are you?\n' | "$program" chat -q -n 200 --think off --json-schema "$schema" >"$dir/out" 2>"$dir/err" || fail "chat: exit code"
 tr -s '\n\t ' '   ' <"$dir/out" | sed 's/^ *//; s/ *$//' | grep -Eq "$flat" || fail "chat: not of the schema"
 
+# What is thought is free, also by a model that would rather end its text: the schema holds from </think> on.
+answered=0
+for seed in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    printf 'Who are you?\n' | "$program" chat -q -n 150 --think on --temp 8 --seed $seed --json-schema "$schema" >"$dir/out" 2>"$dir/err" || fail "chat --think on: exit code"
+    grep -q 'not complete\|still thinking' "$dir/err" && continue
+    sed '1,/<.think>/d' "$dir/out" | tr -s '\n\t ' '   ' | sed 's/^ *//; s/ *$//' >"$dir/answer"
+    [ -s "$dir/answer" ] || continue
+    grep -Eq "$flat" "$dir/answer" || fail "chat, seed $seed: not of the schema after its thoughts"
+    [ $((answered += 1)) -lt 2 ] || break
+done
+[ $answered -ge 2 ] || fail "$answered chats came to an answer after their thoughts"
+
 [ $failures = 0 ]
