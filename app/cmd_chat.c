@@ -153,6 +153,7 @@ static hlwq_status undo(chat *c, hlwq_error *err)
     if (!n)
         return hs_fail(err, HLWQ_ERR_ARG, "there is nothing to take back");
     chat_talk_cut(&c->talk, n - 1);
+    app_note("taken back; %zu messages are left", c->talk.n);
     return HLWQ_OK;
 }
 
@@ -184,6 +185,7 @@ static hlwq_status obey(chat *c, char *line, bool *quit, hlwq_error *err)
         chat_talk_cut(&c->talk, c->talk.n && c->talk.message[0].role == CHAT_SYSTEM);
         c->again = 0;
         chat_forget(c);
+        app_note("forgotten%s", c->talk.n ? ", but not /system" : "");
         return HLWQ_OK;
     case CHAT_SAVE:
         st = is_session_name(rest) ? chat_keep(c, rest, err) : chat_talk_save(&c->talk, rest, err);
@@ -281,6 +283,7 @@ int app_cmd_chat(const app_args *args)
     if (st == HLWQ_OK) {
         if (c.interactive) {
             app_outlive_interrupts();
+            app_console_talk();
             app_note("%s; /help lists the commands", c.model);
         }
         st = talk(&c, &failed, &err);

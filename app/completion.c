@@ -18,14 +18,19 @@ static void print_words(FILE *out, int command)
     }
 }
 
+static void print_commands(FILE *out)
+{
+    for (int i = 0; i < APP_COMMAND_COUNT; i++)
+        fprintf(out, "%s ", app_command_table[i].name);
+}
+
 static void print_bash(FILE *out)
 {
     fputs("# bash completion for hlwq-stream, written from its option table\n_hlwq_stream()\n{\n"
           "    local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words=\n"
           "    COMPREPLY=()\n    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=\"",
           out);
-    for (int i = 0; i < APP_COMMAND_COUNT; i++)
-        fprintf(out, "%s ", app_command_table[i].name);
+    print_commands(out);
     fputs("--help --version --completion\"\n"
           "        COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n        return\n    fi\n"
           "    case $previous in\n",
@@ -54,7 +59,10 @@ static void print_bash(FILE *out)
         print_words(out, i);
         fputs("\"\n        ;;\n", out);
     }
-    fputs("    esac\n    case $word in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$word\")) ;;\n"
+    fputs("    esac\n    if [ \"${COMP_WORDS[1]}\" = help ]; then\n        words=\"$words ", out);
+    print_commands(out);
+    fputs("\"\n        COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n        return\n    fi\n"
+          "    case $word in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$word\")) ;;\n"
           "    *) COMPREPLY=($(compgen -f -- \"$word\")) ;;\n    esac\n}\n"
           "complete -o filenames -F _hlwq_stream hlwq-stream\n",
           out);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 static hlwq_log_level said = HLWQ_LOG_WARN;
+static bool talking;
 static bool reader_left;
 
 void app_console_init(void)
@@ -40,6 +41,11 @@ void app_console_level(const app_args *args)
            : verbose > 1             ? HLWQ_LOG_DEBUG
            : verbose == 1            ? HLWQ_LOG_INFO
                                      : HLWQ_LOG_WARN;
+}
+
+void app_console_talk(void)
+{
+    talking = true;
 }
 
 bool app_quiet(void)
@@ -64,7 +70,8 @@ static void say(const char *colour, const char *prefix, const char *line)
     hs_escape(clean, sizeof clean, line);
     bool on = *colour && app_coloured(STDERR_FILENO);
     char out[2304];
-    int n = snprintf(out, sizeof out, "hlwq-stream: %s%s%s%s\n", on ? colour : "", prefix, on ? "\033[0m" : "", clean);
+    int n = snprintf(out, sizeof out, "%s%s%s%s%s\n", talking ? "" : "hlwq-stream: ", on ? colour : "", prefix,
+                     on ? "\033[0m" : "", clean);
     if (n > 0)
         (void)!write(STDERR_FILENO, out, (size_t)n < sizeof out ? (size_t)n : sizeof out - 1);
 }

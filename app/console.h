@@ -20,6 +20,9 @@ void app_console_init(void);
 void app_console_level(const app_args *args);
 bool app_quiet(void);
 
+/* From now on lines are said without the program's name: a person is there, and talks to it. */
+void app_console_talk(void);
+
 void app_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void app_note(const char *format, ...) __attribute__((format(printf, 1, 2))); /* nothing with --quiet */
 void app_note_written(const char *path);                                      /* "PATH: SIZE" */

@@ -16,8 +16,8 @@
 
 enum {
     TEXT_MAX = 1 << 20,
-    SHARE_BYTES = 6 << 20, /* grammars, states */
-    SHARE_PER_TOKEN = 192  /* the vocabulary as a tree, and what was found out about it for some hundred places */
+    SHARE_BYTES = 16 << 20, /* grammars up to their limits, states */
+    SHARE_PER_TOKEN = 192   /* the vocabulary as a tree, and what was found out about it for some hundred places */
 };
 
 struct hlwq_constraint {

@@ -64,6 +64,9 @@ if command -v bash >/dev/null; then
     bash -c '. "$1"; COMP_WORDS=(hlwq-stream run --top-); COMP_CWORD=2; _hlwq_stream; echo "${COMPREPLY[*]}"' \
         x "$dir/out" >"$dir/words" 2>"$dir/err"
     [ "$(cat "$dir/words")" = "--top-k --top-p" ] || fail "completion of --top-: $(cat "$dir/words")"
+    bash -c '. "$1"; COMP_WORDS=(hlwq-stream help qu); COMP_CWORD=2; _hlwq_stream; echo "${COMPREPLY[*]}"' \
+        x "$dir/out" >"$dir/words" 2>"$dir/err"
+    [ "$(cat "$dir/words")" = quantize ] || fail "completion of help qu: $(cat "$dir/words")"
 fi
 
 # ---- files that are not there ----
