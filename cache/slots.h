@@ -3,7 +3,8 @@
  *
  * Bookkeeping only: no memory of weights, no I/O, no threads.  A slot goes EMPTY -> FILLING -> READY; a pinned slot
  * is in use and is never taken.  Every group (a layer) keeps `floor` slots that other groups may not take, unless it
- * was idle for 16 calls of hs_slots_tick; the rest is one pool.  Uses are counted for extents whether they are held or not, so that one which comes back is known.
+ * was idle for 16 calls of hs_slots_tick; the rest is one pool.  Uses are counted for extents whether they are held or
+ * not, so that one which comes back is known.
  *
  * Policies, by what a slot is worth: LFRU a sum of 2^(tick / half-life) over its uses, that is, frequency that halves
  * every half-life; LRU the last use; LFU the number of uses, then the last; FIFO when it was filled; GIVEN what
