@@ -3,6 +3,7 @@
  */
 #include "kernels/hlwq.h"
 
+#include "base/fields.h"
 #include "kernels/int4.h"
 #include "kernels/numeric.h"
 
@@ -62,37 +63,67 @@ void hs_decode_block(const hs_codebook *book, const uint8_t *code, uint16_t norm
         w[j] = w[j] * INVERSE_SQRT_128 * n;
 }
 
+#define EVERY UINT64_C(0x0101010101010101) /* byte of eight */
+
+static inline uint64_t load_eight(const uint8_t *p)
+{
+    uint64_t x;
+    memcpy(&x, p, 8);
+    return x;
+}
+
+static inline void store_eight(uint8_t *p, uint64_t x)
+{
+    memcpy(p, &x, 8);
+}
+
+/*
+ * Bit `bit` of the even bytes of x, then of those of y, into a byte, the first highest.  The product puts each of the
+ * eight bits at its place in the top byte; no two of its terms meet, as their shifts differ in their last three bits.
+ */
+static inline uint8_t bits_of_even(uint64_t x, uint64_t y, uint32_t bit)
+{
+    const uint64_t even = UINT64_C(0x0001000100010001);
+    return (uint8_t)((((x >> bit & even) | (y >> bit & even) << 8) * UINT64_C(0x8008400420021001)) >> 56);
+}
+
+/* A plane of bit number `bit`, in the chunk order of base/dtype.h. */
+static inline void pack_bits(const uint8_t *sm, uint32_t bit, uint8_t *out)
+{
+    for (uint32_t i = 0; i < 4; i++)
+        for (uint32_t upper = 0; upper < 2; upper++) {
+            uint64_t x = load_eight(sm + 64 * upper + 16 * i), y = load_eight(sm + 64 * upper + 16 * i + 8);
+            out[4 * i + upper] = bits_of_even(x, y, bit);
+            out[4 * i + 2 + upper] = bits_of_even(x >> 8, y >> 8, bit);
+        }
+}
+
 /* `bits` is a constant wherever this is called.  The sign, 1 = negative, stands above the magnitude. */
 static inline __attribute__((always_inline)) void pack(uint32_t bits, const uint8_t *code, uint8_t *low, uint8_t *high)
 {
-    const uint8_t half = (uint8_t)(1u << (bits - 1));
+    const uint64_t half = (uint64_t)1 << (bits - 1);
     uint8_t sm[HS_BLOCK];
-    for (uint32_t j = 0; j < HS_BLOCK; j++) {
-        assert(code[j] < 2 * half);
-        sm[j] = (uint8_t)(code[j] >= half ? code[j] - half : half | (half - 1 - code[j]));
+    for (uint32_t j = 0; j < HS_BLOCK; j += 8) {
+        const uint64_t x = load_eight(code + j), negative = ~(x >> (bits - 1)) & EVERY;
+        assert((x & ~(EVERY * (2 * half - 1))) == 0);
+        store_eight(sm + j, x ^ EVERY * half ^ negative * (half - 1)); /* below the middle, they count downwards */
     }
     if (bits <= 3)
-        for (uint32_t i = 0; i < 4; i++)
-            for (uint32_t k = 0; k < 8; k++) {
-                const uint8_t *w = sm + 16 * i + k;
-                low[8 * i + k] = (uint8_t)((w[0] & 3) | (w[8] & 3) << 2 | (w[64] & 3) << 4 | (w[72] & 3) << 6);
-            }
-    else
-        for (uint32_t j = 0; j < HS_BLOCK / 2; j++)
-            low[j] = (uint8_t)((sm[j] & 15) | (sm[j + 64] & 15) << 4);
-    if (bits == 2 || bits == 4)
-        return;
-    for (uint32_t byte = 0; byte < 16; byte++) { /* chunk order of base/dtype.h */
-        const uint8_t *w = sm + byte % 2 * 64 + byte / 4 * 16 + byte / 2 % 2;
-        uint32_t first = 0, second = 0;
-        for (uint32_t k = 0; k < 8; k++) {
-            first |= (w[2 * k] >> (bits == 3 ? 2 : 4) & 1u) << (7 - k);
-            second |= (w[2 * k] >> 5 & 1u) << (7 - k);
+        for (uint32_t i = 0; i < 4; i++) {
+            const uint8_t *w = sm + 16 * i;
+            const uint64_t two = EVERY * 3;
+            store_eight(low + 8 * i, (load_eight(w) & two) | (load_eight(w + 8) & two) << 2 |
+                                         (load_eight(w + 64) & two) << 4 | (load_eight(w + 72) & two) << 6);
         }
-        high[byte] = (uint8_t)first;
-        if (bits == 6)
-            high[16 + byte] = (uint8_t)second;
-    }
+    else
+        for (uint32_t j = 0; j < HS_BLOCK / 2; j += 8)
+            store_eight(low + j, (load_eight(sm + j) & EVERY * 15) | (load_eight(sm + j + 64) & EVERY * 15) << 4);
+    if (bits == 3)
+        pack_bits(sm, 2, high);
+    if (bits >= 5)
+        pack_bits(sm, 4, high);
+    if (bits == 6)
+        pack_bits(sm, 5, high + 16);
 }
 
 void hs_pack_block(hs_dtype dtype, const uint8_t *code, uint8_t *low, uint8_t *high)
@@ -201,10 +232,47 @@ void hs_decode_row(hs_dtype dtype, const hs_codebook *book, const uint8_t *part,
 
 /* ---- bit streams of other writers ----------------------------------------------------------- */
 
+static inline __attribute__((always_inline)) void unpack_eight(uint64_t x, uint32_t bits, bool msb, uint8_t *code)
+{
+    x = hs_spread_fields(msb ? __builtin_bswap64(x) >> (64 - 8 * bits) : x, bits);
+    store_eight(code, msb ? __builtin_bswap64(x) : x);
+}
+
+/* The whole eights among n fields; how many those are.  `bits` and `msb` are constants wherever this is called. */
+static inline __attribute__((always_inline)) uint64_t unpack_eights(const uint8_t *stream, uint32_t bits, bool msb,
+                                                                    uint64_t n, uint8_t *code)
+{
+    const uint64_t bytes = n / 8 * bits, whole = bytes < 8 ? 0 : (bytes - 8) / bits + 1; /* with eight bytes to read */
+    uint64_t i = 0;
+    for (; i < whole; i++)
+        unpack_eight(load_eight(stream + i * bits), bits, msb, code + 8 * i);
+    for (; i < n / 8; i++) {
+        uint64_t x = 0;
+        memcpy(&x, stream + i * bits, bits);
+        unpack_eight(x, bits, msb, code + 8 * i);
+    }
+    return n / 8 * 8;
+}
+
+static inline __attribute__((always_inline)) uint64_t unpack_most(const uint8_t *stream, uint32_t bits, bool msb,
+                                                                  uint64_t n, uint8_t *code)
+{
+    switch (bits) {
+    case 2: return unpack_eights(stream, 2, msb, n, code);
+    case 3: return unpack_eights(stream, 3, msb, n, code);
+    case 4: return unpack_eights(stream, 4, msb, n, code);
+    case 5: return unpack_eights(stream, 5, msb, n, code);
+    case 6: return unpack_eights(stream, 6, msb, n, code);
+    default: return 0;
+    }
+}
+
 void hs_unpack_msb(const uint8_t *stream, uint32_t bits, uint64_t n, uint8_t *code)
 {
     uint32_t held = 0, count = 0;
-    for (uint64_t i = 0; i < n; i++) {
+    const uint64_t most = unpack_most(stream, bits, true, n, code);
+    stream += most / 8 * bits;
+    for (uint64_t i = most; i < n; i++) {
         while (count < bits) {
             held = held << 8 | *stream++;
             count += 8;
@@ -232,7 +300,9 @@ void hs_pack_msb(const uint8_t *code, uint32_t bits, uint64_t n, uint8_t *stream
 void hs_unpack_lsb(const uint8_t *stream, uint32_t bits, uint64_t n, uint8_t *code)
 {
     uint32_t held = 0, count = 0;
-    for (uint64_t i = 0; i < n; i++) {
+    const uint64_t most = unpack_most(stream, bits, false, n, code);
+    stream += most / 8 * bits;
+    for (uint64_t i = most; i < n; i++) {
         while (count < bits) {
             held |= (uint32_t)*stream++ << count;
             count += 8;

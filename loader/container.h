@@ -75,6 +75,9 @@ hlwq_status hs_container_resume(hs_container_writer **w, hs_mem *mem, const char
  * group's do, and it need not take room on the disk.
  */
 hlwq_status hs_container_append(hs_container_writer *w, const void *extent, bool zeros, hlwq_error *err);
+
+/* The next piece of the next extent, which is complete when all its bytes are there. */
+hlwq_status hs_container_append_piece(hs_container_writer *w, const void *piece, uint64_t bytes, hlwq_error *err);
 uint64_t hs_container_total_bytes(const hs_container_writer *w); /* of the finished file */
 /* Closes w whether or not it works. Fails if extents are missing. */
 hlwq_status hs_container_commit(hs_container_writer *w, hlwq_error *err);

@@ -15,6 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 struct hs_container_writer {
     hs_mem *mem;
     hs_arena arena;
@@ -24,6 +27,8 @@ struct hs_container_writer {
     const char *provenance;
     uint64_t index_bytes, tail_offset;
     uint32_t group, extent; /* next to be appended */
+    uint64_t piece_bytes;   /* of it, what is there */
+    XXH3_state_t hash;      /* of that */
 };
 
 /* ---- the index ------------------------------------------------------------------------------ */
@@ -226,6 +231,14 @@ hlwq_status hs_container_create(hs_container_writer **out, hs_mem *mem, const ch
     return open_writer(out, mem, path, NULL, overwrite, table, blobs, err);
 }
 
+static void step(hs_container_writer *w)
+{
+    if (++w->extent == w->table.group[w->group].count) {
+        w->extent = 0;
+        w->group++;
+    }
+}
+
 uint64_t hs_container_extents(const hs_table *table)
 {
     uint64_t n = 0;
@@ -245,10 +258,7 @@ hlwq_status hs_container_resume(hs_container_writer **out, hs_mem *mem, const ch
         hs_group *g = &w->table.group[w->group];
         g->xxh[w->extent] = hash[i];
         w->out.bytes = g->file_offset + (w->extent + 1) * g->bytes;
-        if (++w->extent == g->count) {
-            w->extent = 0;
-            w->group++;
-        }
+        step(w);
     }
     hlwq_status st = hs_output_end(&w->out, err);
     if (st != HLWQ_OK) {
@@ -267,7 +277,7 @@ uint64_t hs_container_total_bytes(const hs_container_writer *w)
 
 hlwq_status hs_container_append(hs_container_writer *w, const void *extent, bool zeros, hlwq_error *err)
 {
-    assert(w->group < w->table.n_groups);
+    assert(w->group < w->table.n_groups && w->piece_bytes == 0);
     hs_group *g = &w->table.group[w->group];
     HS_TRY(write_zeros_to(w, g->file_offset + w->extent * g->bytes, err));
     if (zeros)
@@ -276,9 +286,25 @@ hlwq_status hs_container_append(hs_container_writer *w, const void *extent, bool
         HS_TRY(hs_output_write(&w->out, extent, g->bytes, err));
     /* Extents of zeros are all alike, and many. */
     g->xxh[w->extent] = zeros && w->extent ? g->xxh[w->extent - 1] : hs_hash(extent, g->bytes);
-    if (++w->extent == g->count) {
-        w->extent = 0;
-        w->group++;
+    step(w);
+    return HLWQ_OK;
+}
+
+hlwq_status hs_container_append_piece(hs_container_writer *w, const void *piece, uint64_t bytes, hlwq_error *err)
+{
+    assert(w->group < w->table.n_groups && bytes <= w->table.group[w->group].bytes - w->piece_bytes);
+    hs_group *g = &w->table.group[w->group];
+    if (w->piece_bytes == 0) {
+        HS_TRY(write_zeros_to(w, g->file_offset + w->extent * g->bytes, err));
+        XXH3_64bits_reset(&w->hash);
+    }
+    HS_TRY(hs_output_write(&w->out, piece, bytes, err));
+    XXH3_64bits_update(&w->hash, piece, bytes);
+    w->piece_bytes += bytes;
+    if (w->piece_bytes == g->bytes) {
+        g->xxh[w->extent] = XXH3_64bits_digest(&w->hash);
+        w->piece_bytes = 0;
+        step(w);
     }
     return HLWQ_OK;
 }

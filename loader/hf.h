@@ -135,6 +135,10 @@ void hs_hf_ahead(const hs_hf *hf, const hs_source *source);
 hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, void *out,
                             hlwq_error *err);
 
+/* Bytes first..first + bytes - 1 of all that the source (PLAIN) has; the `ahead` bytes behind them may be read, too. */
+hlwq_status hs_hf_read_bytes(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t bytes, uint64_t ahead,
+                             void *out, hlwq_error *err);
+
 /* Bytes that the codes of a block of 128 take. */
 uint32_t hs_hf_block_bytes(const hs_tensor *t);
 

@@ -290,6 +290,16 @@ hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *s, uint64_t first,
     return hs_file_read(&hf->file[d->file], d->offset + at, out, rows * row, hf->path[d->file], err);
 }
 
+hlwq_status hs_hf_read_bytes(const hs_hf *hf, const hs_source *s, uint64_t first, uint64_t bytes, uint64_t ahead,
+                             void *out, hlwq_error *err)
+{
+    const hs_range *d = &s->tensor->data;
+    const uint64_t row = s->cols * hs_dtype_bytes(s->tensor->dtype), at = s->first_row * row + first;
+    assert(s->tensor->encoding == HS_ENC_PLAIN && first + bytes <= s->rows * row && at + bytes <= d->bytes);
+    hs_file_ahead(&hf->file[d->file], d->offset + at + bytes, hs_min_u64(ahead, s->rows * row - first - bytes));
+    return hs_file_read(&hf->file[d->file], d->offset + at, out, bytes, hf->path[d->file], err);
+}
+
 uint32_t hs_hf_block_bytes(const hs_tensor *t)
 {
     switch (t->packing) {

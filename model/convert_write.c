@@ -1,6 +1,10 @@
 /*
- * model/convert_write.c - three steps at once: the system reads what the next extents are made of, the pool makes one,
- * and a thread of its own writes those before it.
+ * model/convert_write.c - three steps at once: the system reads what the next extents are made of, the pool makes some,
+ * and a thread of its own writes those before them.
+ *
+ * Small extents, the experts, are made one by each thread, for none of them has to wait for the others then; a large one
+ * is made by all threads, or, where it is as the file has it, in pieces.  What is made is put in the queue in the order
+ * of the file: a place is taken before the making begins.
  *
  * The writer alone touches the container.  From time to time it sees to it that all it wrote is on the disk and only
  * then notes how far that is, so a run that finds the note can trust what lies before it.
@@ -8,6 +12,7 @@
 #include "model/convert_write.h"
 
 #include "base/clock.h"
+#include "base/shelf.h"
 #include "base/size.h"
 
 #include <errno.h>
@@ -20,8 +25,22 @@
 
 #define WAITING_MAX (96ull << 20) /* bytes that are made and not written, unless one extent is larger */
 #define AHEAD_MAX (48ull << 20)   /* bytes of extents whose sources are asked for */
+#define SMALL_MAX (8ull << 20)    /* bytes of an extent that one thread makes */
+#define PIECE (8ull << 20)
+#define SCRATCH_MAX (32ull << 20) /* bytes of transfer buffers that are kept for the next extent */
 #define KEEP_EVERY (256ull << 20) /* bytes between two notes: little work is lost, the disk is seldom waited for */
 enum { SLOTS = 64 };
+
+typedef struct place {
+    uint32_t group, extent;
+} place;
+
+/* An extent or a piece of one, between the maker and the writer. */
+typedef struct item {
+    void *data; /* NULL = being made */
+    uint64_t room, bytes, extent_bytes;
+    bool ready, last; /* last: of its extent */
+} item;
 
 typedef struct line {
     hs_store *store;
@@ -32,18 +51,22 @@ typedef struct line {
     hlwq_convert_report *report;
     hs_work work;
     hs_container_writer *writer;
+    hs_shelf shelf;               /* of what waits to be written */
     uint64_t *hash;               /* of each extent of the table; the writer's */
-    uint64_t n, finished;         /* extents; of those, what an earlier run left */
+    uint64_t n, finished;         /* extents; of those in the file */
     uint64_t keep_every, unsaved; /* bytes; the writer's */
+    uint64_t total;               /* bytes of all extents */
     bool kept;                    /* there is a note */
 
-    pthread_mutex_t lock; /* of what follows: the maker and the writer meet here */
+    pthread_mutex_t lock; /* of what follows: makers and the writer meet here */
     pthread_cond_t moved;
-    void *data[SLOTS];
-    uint64_t bytes[SLOTS];
-    uint64_t made, written, waiting; /* extents; bytes */
-    bool last;                       /* no more will be made */
-    hlwq_status status;              /* the writer's */
+    item item[SLOTS];
+    uint64_t taken, written, waiting; /* items; bytes */
+    place next, ahead;                /* to be made; to be asked for */
+    uint64_t done, asked;             /* bytes of the extents before those */
+    uint32_t small;                   /* the group that make_small is at */
+    bool last;                        /* no more will be made */
+    hlwq_status status;               /* the first that went wrong, of whoever */
     hlwq_error error;
 } line;
 
@@ -73,17 +96,27 @@ static hlwq_status note(line *l, uint64_t finished, hlwq_error *err)
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-/* Extent number `i`. */
-static hlwq_status write_one(line *l, uint64_t i, const void *data, uint64_t bytes, hlwq_error *err)
+static hlwq_status write_one(line *l, const item *it, hlwq_error *err)
 {
     uint64_t start = hs_now_ns();
-    hlwq_status st = hs_container_append(l->writer, data, false, err);
-    l->unsaved += bytes;
-    if (st == HLWQ_OK && l->unsaved >= l->keep_every)
-        st = note(l, i + 1, err);
+    hlwq_status st = it->bytes == it->extent_bytes ? hs_container_append(l->writer, it->data, false, err)
+                                                   : hs_container_append_piece(l->writer, it->data, it->bytes, err);
+    l->unsaved += it->bytes;
+    l->finished += st == HLWQ_OK && it->last;
+    if (st == HLWQ_OK && it->last && l->unsaved >= l->keep_every)
+        st = note(l, l->finished, err);
     l->report->write_seconds += (double)(hs_now_ns() - start) * 1e-9;
-    l->report->written_bytes += bytes;
+    l->report->written_bytes += it->bytes;
     return st;
+}
+
+/* The first failure is the one that is told. Under the lock. */
+static void fail(line *l, hlwq_status st, const hlwq_error *err)
+{
+    if (l->status == HLWQ_OK && st != HLWQ_OK) {
+        l->status = st;
+        l->error = *err;
+    }
 }
 
 static void *write_all(void *user)
@@ -91,36 +124,29 @@ static void *write_all(void *user)
     line *l = user;
     pthread_mutex_lock(&l->lock);
     for (;;) {
-        while (l->made == l->written && !l->last)
+        item *it = &l->item[l->written % SLOTS];
+        while (!it->ready && !l->last)
             pthread_cond_wait(&l->moved, &l->lock);
-        if (l->made == l->written || l->status != HLWQ_OK)
+        if (!it->ready)
             break;
-        const uint64_t at = l->written, slot = at % SLOTS, bytes = l->bytes[slot];
-        void *data = l->data[slot];
         pthread_mutex_unlock(&l->lock);
         hlwq_error err = {0};
-        hlwq_status st = write_one(l, at, data, bytes, &err);
-        hs_mem_free(l->mem, data);
+        hlwq_status st = write_one(l, it, &err);
         pthread_mutex_lock(&l->lock);
-        l->waiting -= bytes;
-        l->written++;
-        if (st != HLWQ_OK) {
-            l->status = st;
-            l->error = err;
-            l->written--; /* that one is not in the file */
-            l->data[slot] = NULL;
-        }
+        fail(l, st, &err);
         pthread_cond_broadcast(&l->moved);
+        if (st != HLWQ_OK)
+            break; /* that one is not in the file, and its data is freed with the others' */
+        hs_shelf_give(&l->shelf, it->data, it->room);
+        l->waiting -= it->bytes;
+        *it = (item){0};
+        l->written++;
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
 }
 
 /* ---- making --------------------------------------------------------------------------------- */
-
-typedef struct place {
-    uint32_t group, extent;
-} place;
 
 static void step(const hs_table *t, place *p)
 {
@@ -130,91 +156,180 @@ static void step(const hs_table *t, place *p)
     }
 }
 
-/* Waits for room and puts an extent in the queue. */
-static hlwq_status make_one(line *l, place at, hlwq_error *err)
-{
-    const uint64_t bytes = l->table->group[at.group].bytes;
-    void *data;
-    pthread_mutex_lock(&l->lock);
-    while (l->status == HLWQ_OK && l->waiting && (l->waiting + bytes > WAITING_MAX || l->made - l->written == SLOTS))
-        pthread_cond_wait(&l->moved, &l->lock);
-    hlwq_status st = l->status;
-    pthread_mutex_unlock(&l->lock);
-    if (st != HLWQ_OK)
-        return st; /* the writer's error is told at the end */
-    HS_TRY(hs_mem_alloc(l->mem, HS_MEM_IO, bytes, "extent", &data, err));
-    uint64_t start = hs_now_ns();
-    st = hs_store_load(l->store, at.group, at.extent, l->pool, false, data, err);
-    l->report->make_seconds += (double)(hs_now_ns() - start) * 1e-9;
-    if (st != HLWQ_OK) {
-        hs_mem_free(l->mem, data);
-        return st;
-    }
-    pthread_mutex_lock(&l->lock);
-    l->data[l->made % SLOTS] = data;
-    l->bytes[l->made % SLOTS] = bytes;
-    l->made++;
-    l->waiting += bytes;
-    pthread_cond_broadcast(&l->moved);
-    pthread_mutex_unlock(&l->lock);
-    return HLWQ_OK;
-}
-
-static hlwq_status make_all(line *l, hlwq_error *err)
+/* What the next extents are made of may be read. Under the lock. */
+static void ask_ahead(line *l)
 {
     const hs_table *t = l->table;
-    uint64_t total = 0, done = 0, asked = 0, i = 0;
-    place ahead = {0, 0};
+    for (; l->ahead.group < t->n_groups && l->asked < l->done + AHEAD_MAX; step(t, &l->ahead)) {
+        hs_store_ahead(l->store, l->ahead.group, l->ahead.extent);
+        l->asked += t->group[l->ahead.group].bytes;
+    }
+}
+
+/* Waits until there is room for so many bytes; false when something went wrong. Under the lock, which it lets go. */
+static bool wait_for_room(line *l, uint64_t bytes)
+{
+    while (l->status == HLWQ_OK && l->waiting && (l->waiting + bytes > WAITING_MAX || l->taken - l->written == SLOTS))
+        pthread_cond_wait(&l->moved, &l->lock);
+    return l->status == HLWQ_OK;
+}
+
+/* The next place in the queue. Under the lock, when there is room. */
+static item *take_place(line *l, uint64_t bytes, uint64_t extent_bytes, bool last)
+{
+    item *it = &l->item[l->taken++ % SLOTS];
+    *it = (item){.bytes = bytes, .extent_bytes = extent_bytes, .last = last};
+    l->waiting += bytes;
+    return it;
+}
+
+static void put(line *l, item *it, uint64_t start_ns, hlwq_status st, const hlwq_error *err)
+{
+    const hs_file_tally read = hs_file_take_tally(); /* of this thread */
+    pthread_mutex_lock(&l->lock);
+    l->report->make_seconds += (double)(hs_now_ns() - start_ns) * 1e-9;
+    l->report->read_seconds += (double)read.ns * 1e-9;
+    l->report->read_bytes += read.bytes;
+    fail(l, st, err);
+    it->ready = st == HLWQ_OK;
+    pthread_cond_broadcast(&l->moved);
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* Makes what an item is for: a whole extent, by the pool or by this thread alone, or a piece from `offset` on. */
+static hlwq_status fill(line *l, item *it, place at, uint64_t offset, hs_pool *pool)
+{
+    hlwq_error err = {0};
+    const uint64_t start = hs_now_ns();
+    hlwq_status st = hs_shelf_take(&l->shelf, it->bytes, "extent", &it->data, &it->room, &err);
+    if (st == HLWQ_OK && it->bytes == it->extent_bytes)
+        st = hs_store_load(l->store, at.group, at.extent, pool, false, it->data, &err);
+    else if (st == HLWQ_OK)
+        st = hs_store_load_piece(l->store, at.group, at.extent, offset, it->bytes, it->data, &err);
+    put(l, it, start, st, &err);
+    return st;
+}
+
+/* The next extent has its place. Under the lock. */
+static void move_on(line *l)
+{
+    l->done += l->table->group[l->next.group].bytes;
+    step(l->table, &l->next);
+    ask_ahead(l);
+}
+
+/* False when the user wants no more. */
+static bool tell(line *l)
+{
+    pthread_mutex_lock(&l->lock);
+    const uint64_t done = l->done;
+    pthread_mutex_unlock(&l->lock);
+    if (!l->o->progress || l->o->progress(l->o->user, done, l->total))
+        return true;
+    hlwq_error err;
+    hlwq_status st = hs_fail(&err, HLWQ_ERR_CANCELLED, "convert was stopped");
+    pthread_mutex_lock(&l->lock);
+    fail(l, st, &err);
+    pthread_cond_broadcast(&l->moved);
+    pthread_mutex_unlock(&l->lock);
+    return false;
+}
+
+/* One thread's share of the small extents of a group: the next one, until there is none. */
+static void make_small(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    line *l = user;
+    const uint64_t bytes = l->table->group[l->small].bytes;
+    (void)first;
+    (void)last;
+    for (;;) {
+        item *it = NULL;
+        pthread_mutex_lock(&l->lock);
+        const bool room = wait_for_room(l, bytes);
+        const place at = l->next; /* after the wait: others may have taken the last one */
+        if (room && at.group == l->small) {
+            it = take_place(l, bytes, bytes, true);
+            move_on(l);
+        }
+        pthread_mutex_unlock(&l->lock);
+        if (!it)
+            return;
+        hlwq_status st = fill(l, it, at, 0, NULL);
+        if (st != HLWQ_OK || (worker == 0 && !tell(l))) /* the user hears from the thread that called */
+            return;
+    }
+}
+
+/* One extent, by all threads; or in pieces. False when something went wrong. */
+static bool make_large(line *l)
+{
+    const place at = l->next;
+    const uint64_t all = l->table->group[at.group].bytes;
+    const uint64_t piece = hs_store_has_pieces(l->store, at.group, at.extent) ? PIECE : all;
+    for (uint64_t offset = 0; offset < all; offset += piece) {
+        const uint64_t bytes = hs_min_u64(piece, all - offset);
+        const bool ends = offset + bytes == all;
+        item *it = NULL;
+        pthread_mutex_lock(&l->lock);
+        if (wait_for_room(l, bytes))
+            it = take_place(l, bytes, all, ends);
+        if (it && ends)
+            move_on(l);
+        pthread_mutex_unlock(&l->lock);
+        if (!it || fill(l, it, at, offset, l->pool) != HLWQ_OK || (ends && !tell(l)))
+            return false;
+    }
+    return true;
+}
+
+/* Extents before l->next are in the file. */
+static void make_all(line *l)
+{
+    const hs_table *t = l->table;
     for (uint32_t g = 0; g < t->n_groups; g++)
-        total += t->group[g].bytes * t->group[g].count;
-    for (place at = {0, 0}; at.group < t->n_groups; step(t, &at), i++) {
-        const uint64_t bytes = t->group[at.group].bytes;
-        done += bytes;
-        if (i < l->finished) {
-            asked = done;
-            ahead = at;
-            step(t, &ahead);
+        l->total += t->group[g].bytes * t->group[g].count;
+    for (uint64_t i = 0; i < l->finished; i++) {
+        l->done += t->group[l->next.group].bytes;
+        step(t, &l->next);
+    }
+    l->ahead = l->next;
+    l->asked = l->done;
+    ask_ahead(l);
+    const uint32_t threads = hs_pool_threads(l->pool);
+    for (bool goes = true; goes && l->next.group < t->n_groups;) {
+        const hs_group *g = &t->group[l->small = l->next.group];
+        if (g->bytes > SMALL_MAX || g->count < 2 * threads) {
+            goes = make_large(l);
             continue;
         }
-        for (; ahead.group < t->n_groups && asked < done + AHEAD_MAX; step(t, &ahead)) {
-            hs_store_ahead(l->store, ahead.group, ahead.extent);
-            asked += t->group[ahead.group].bytes;
-        }
-        HS_TRY(make_one(l, at, err));
-        if (l->o->progress && !l->o->progress(l->o->user, done, total))
-            return hs_fail(err, HLWQ_ERR_CANCELLED, "convert was stopped");
+        hs_pool_run(l->pool, threads, 1, make_small, l);
+        goes = l->next.group != l->small; /* or else something went wrong */
     }
-    return HLWQ_OK;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------ */
 
 static void free_waiting(line *l)
 {
-    for (uint64_t i = l->written; i < l->made; i++)
-        hs_mem_free(l->mem, l->data[i % SLOTS]);
+    for (uint64_t i = 0; i < SLOTS; i++)
+        hs_shelf_give(&l->shelf, l->item[i].data, l->item[i].room);
 }
 
-/* The maker's own error counts unless it only stopped because the writer did. */
 static hlwq_status run(line *l, hlwq_error *err)
 {
     pthread_t writer;
-    hlwq_error made = {0};
     if (pthread_create(&writer, NULL, write_all, l) != 0)
         return hs_fail(err, HLWQ_ERR_NOMEM, "no memory for a thread that writes");
-    hlwq_status st = make_all(l, &made);
+    make_all(l);
     pthread_mutex_lock(&l->lock);
     l->last = true;
     pthread_cond_broadcast(&l->moved);
     pthread_mutex_unlock(&l->lock);
     pthread_join(writer, NULL);
     free_waiting(l);
-    if (l->status != HLWQ_OK || st != HLWQ_OK) {
-        st = l->status != HLWQ_OK ? l->status : st;
-        if (err)
-            *err = l->status != HLWQ_OK ? l->error : made;
-    }
-    return st;
+    if (l->status != HLWQ_OK && err)
+        *err = l->error;
+    return l->status;
 }
 
 /* What is worth going on from stays; the sentence says so. */
@@ -222,7 +337,7 @@ static hlwq_status stopped(line *l, hlwq_status st, hlwq_error *err)
 {
     hlwq_error why;
     if (l->unsaved >= l->keep_every / 4)
-        (void)note(l, l->written, &why); /* on a full disk the note before this one holds */
+        (void)note(l, l->finished, &why); /* on a full disk the note before this one holds */
     hs_container_leave(l->writer);
     if (!l->kept)
         hs_work_remove(&l->work);
@@ -248,7 +363,6 @@ static hlwq_status write_container(line *l, hlwq_error *err)
     else
         l->finished = 0;
     l->finished = hs_min_u64(l->finished, l->n);
-    l->made = l->written = l->finished;
     hlwq_status st = hs_container_resume(&l->writer, l->mem, l->o->output, partial, l->o->overwrite, l->table, &blobs,
                                          l->hash, l->finished, err);
     free(partial);
@@ -286,6 +400,8 @@ hlwq_status hs_convert_write(hs_store *store, hs_mem *mem, hs_pool *pool, const 
     l->hash = calloc(l->n, sizeof *l->hash);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->moved, NULL);
+    hs_shelf_open(&l->shelf, mem, HS_MEM_IO, WAITING_MAX);
+    hs_store_keep_buffers(store, SCRATCH_MAX);
     hlwq_status st = l->hash ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to convert");
     if (st == HLWQ_OK && !o->overwrite && hs_path_exists(o->output)) /* before a folder is made */
         st = hs_fail(err, HLWQ_ERR_IO, "%s exists already; use --force to replace it", o->output);
@@ -295,11 +411,9 @@ hlwq_status hs_convert_write(hs_store *store, hs_mem *mem, hs_pool *pool, const 
         st = hs_work_open(&l->work, o->output, key_of(store), err);
     if (st == HLWQ_OK)
         st = write_container(l, err);
-    hs_file_tally read = hs_file_take_tally();
-    report->read_bytes += read.bytes;
-    report->read_seconds += (double)read.ns * 1e-9;
     report->seconds += (double)(hs_now_ns() - start) * 1e-9;
     hs_work_close(&l->work);
+    hs_shelf_close(&l->shelf);
     pthread_cond_destroy(&l->moved);
     pthread_mutex_destroy(&l->lock);
     free(l->hash);

@@ -6,6 +6,7 @@
  */
 #include "offload/store.h"
 
+#include "base/shelf.h"
 #include "base/size.h"
 #include "loader/formats/gguf.h"
 #include "offload/store_codes.h"
@@ -24,9 +25,11 @@
 #include <xxhash.h>
 
 #define PIECE (8u << 20)
+#define AHEAD (32u << 20) /* bytes of a large matrix that the system reads before they are asked for */
 
 struct hs_store {
     hs_mem *mem;
+    hs_shelf shelf; /* transfer buffers */
     hs_arena arena;
     bool is_container, has_hf;
     hs_container container;
@@ -138,6 +141,7 @@ hlwq_status hs_store_open(hs_store **store, hs_mem *mem, const char *path, const
     HS_TRY(hs_mem_alloc(mem, HS_MEM_TABLE, sizeof(hs_store), "model table", &p, err));
     hs_store *s = p;
     s->mem = mem;
+    hs_shelf_open(&s->shelf, mem, HS_MEM_IO, 0);
     hs_arena_init(&s->arena, mem, HS_MEM_TABLE);
     hlwq_status st = hs_arena_text(&s->arena, path, strlen(path), &copy, err);
     if (st == HLWQ_OK) {
@@ -173,6 +177,7 @@ void hs_store_close(hs_store *s)
         hs_container_close(&s->container);
     if (s->has_hf)
         hs_hf_close(&s->hf);
+    hs_shelf_close(&s->shelf);
     hs_arena_close(&s->arena);
     hs_mem_free(s->mem, s);
 }
@@ -370,9 +375,6 @@ static hlwq_status make_piece(hs_store *s, making *m, uint64_t rows, hs_pool *po
         hlwq_status st = hs_store_run(pool, rows, fn, m, m->status);
         if (st != HLWQ_OK)
             return hs_fail(err, st, "%s: %s holds a value that is not finite", s->path, t->name);
-    } else if (part->dtype == t->dtype) {
-        uint64_t row = (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
-        memcpy(m->out + m->first * row, m->raw, rows * row);
     } else {
         assert(part->dtype == HS_F32);
         hs_to_f32((float *)(void *)m->out + m->first * part->cols, m->raw, t->dtype, rows * part->cols);
@@ -386,21 +388,23 @@ static hlwq_status make_from(hs_store *s, const hs_source *source, const hs_part
 {
     const hs_tensor *t = source->tensor;
     if (t->encoding == HS_ENC_GPTQ || t->encoding == HS_ENC_COMPRESSED)
-        return hs_store_ints(&s->hf, s->mem, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
+        return hs_store_ints(&s->hf, &s->shelf, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
                              pool, out, err);
     if (hs_tensor_widened(t))
-        return hs_store_wide(&s->hf, s->mem, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
+        return hs_store_wide(&s->hf, &s->shelf, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
                              pool, out, err);
     bool stream = t->encoding == HS_ENC_HLWQ;
+    if (!stream && part->dtype == t->dtype)
+        return hs_hf_read_rows(&s->hf, source, 0, part->rows, out, err);
     uint64_t blocks = hs_ceil_div(part->cols, HS_BLOCK), threads = pool ? hs_pool_threads(pool) : 1;
     uint64_t row = stream ? blocks * hs_hf_block_bytes(t) : (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
     uint64_t step = hs_max_u64(1, hs_min_u64(part->rows, PIECE / row)), row_floats = blocks * HS_BLOCK;
-    uint64_t norm_bytes = stream ? hs_align_up(step * blocks * 2, 64) : 0;
+    uint64_t got, norm_bytes = stream ? hs_align_up(step * blocks * 2, 64) : 0;
     uint64_t factor_bytes = stream ? row_floats * sizeof(float) : 0;
     void *p;
     uint64_t raw_bytes = hs_align_up(step * row, 64);
     uint64_t norms_at = raw_bytes + hs_align_up(threads * row_floats * sizeof(float), 64);
-    HS_TRY(hs_mem_alloc(s->mem, HS_MEM_IO, norms_at + norm_bytes + factor_bytes, "transfer buffer", &p, err));
+    HS_TRY(hs_shelf_take(&s->shelf, norms_at + norm_bytes + factor_bytes, "transfer buffer", &p, &got, err));
     uint8_t *buffer = p;
     uint16_t *norms = (uint16_t *)(void *)(buffer + norms_at);
     float *factor = (float *)(void *)(buffer + norms_at + norm_bytes);
@@ -429,7 +433,7 @@ static hlwq_status make_from(hs_store *s, const hs_source *source, const hs_part
             st = make_piece(s, m, rows, pool, err);
     }
     free(m);
-    hs_mem_free(s->mem, buffer);
+    hs_shelf_give(&s->shelf, buffer, got);
     return st;
 }
 
@@ -441,10 +445,46 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
     return make_from(s, &source, part, pool, out, err);
 }
 
+void hs_store_keep_buffers(hs_store *s, uint64_t bytes)
+{
+    s->shelf.keep_bytes = bytes;
+}
+
+/* Whether the group is one matrix whose bytes are the file's. */
+static bool is_copied(const hs_store *s, const hs_group *g, uint32_t extent, hs_source *source)
+{
+    return !s->is_container && g->n_parts == 1 && g->part[0].offset == 0 &&
+           hs_role_class_of(g->part[0].role) != HS_CLASS_VECTOR && !hs_dtype_packed(g->part[0].dtype) &&
+           hs_hf_source(&s->hf, g, extent, &g->part[0], source, NULL) == HLWQ_OK &&
+           source->tensor->encoding == HS_ENC_PLAIN && source->tensor->dtype == g->part[0].dtype;
+}
+
+bool hs_store_has_pieces(const hs_store *s, uint32_t group, uint32_t extent)
+{
+    hs_source source;
+    return is_copied(s, &s->table->group[group], extent, &source);
+}
+
+hlwq_status hs_store_load_piece(const hs_store *s, uint32_t g, uint32_t extent, uint64_t offset, uint64_t bytes,
+                                uint8_t *out, hlwq_error *err)
+{
+    const hs_group *group = &s->table->group[g];
+    hs_source source;
+    assert(offset + bytes <= group->bytes);
+    if (!is_copied(s, group, extent, &source))
+        return hs_fail(err, HLWQ_ERR_ARG, "group %u has no pieces", g);
+    const uint64_t all = (uint64_t)source.rows * source.cols * hs_dtype_bytes(source.tensor->dtype);
+    const uint64_t from = hs_min_u64(offset, all), n = hs_min_u64(bytes, all - from);
+    memset(out + n, 0, bytes - n);
+    return hs_hf_read_bytes(&s->hf, &source, from, n, AHEAD, out, err);
+}
+
 void hs_store_ahead(const hs_store *s, uint32_t g, uint32_t extent)
 {
     const hs_group *group = &s->table->group[g];
     hs_source source;
+    if (hs_store_has_pieces(s, g, extent))
+        return; /* those are asked for one by one */
     if (s->is_container) {
         hs_file_ahead(&s->container.file, hs_container_offset(&s->container, g, extent), group->bytes);
         return;

@@ -56,6 +56,17 @@ int hs_store_file(const hs_store *store); /* the descriptor of a container */
 /* HLWQ_ERR_IO if a container was cut short or written to since it was opened. */
 hlwq_status hs_store_unchanged(const hs_store *store, hlwq_error *err);
 
+/* Transfer buffers of up to so many bytes in all stay allocated: for one who loads many extents. */
+void hs_store_keep_buffers(hs_store *store, uint64_t bytes);
+
+/*
+ * Whether an extent is one plain matrix, as embeddings are, and can be had in pieces; and such a piece, bytes
+ * offset..offset + bytes - 1 of the extent, its padding included.
+ */
+bool hs_store_has_pieces(const hs_store *store, uint32_t group, uint32_t extent);
+hlwq_status hs_store_load_piece(const hs_store *store, uint32_t group, uint32_t extent, uint64_t offset, uint64_t bytes,
+                                uint8_t *out, hlwq_error *err);
+
 /* The system may begin to read what an extent is made of. */
 void hs_store_ahead(const hs_store *store, uint32_t group, uint32_t extent);
 

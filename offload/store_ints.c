@@ -121,7 +121,7 @@ static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t from, uint64_t 
     return HLWQ_OK;
 }
 
-hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_source *source, const hs_part *part,
+hlwq_status hs_store_ints(const hs_hf *hf, hs_shelf *shelf, const hs_source *source, const hs_part *part,
                           const hs_codebook *book, hs_pool *pool, uint8_t *out, hlwq_error *err)
 {
     const hs_tensor *t = source->tensor;
@@ -132,8 +132,9 @@ hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_source *source,
     step = hs_min_u64(step, hs_align_up(part->rows, 32));
     const uint64_t read = hs_align_up(hs_hf_ints_bytes(t, step), 64), index = hs_align_up(cols * 4, 64);
     const uint64_t row = hs_align_up(threads * cols * sizeof(float), 64), start = (uint64_t)t->ints.groups * 4 + 64;
+    uint64_t got;
     void *p;
-    HS_TRY(hs_mem_alloc(mem, HS_MEM_IO, read + 2 * index + start + row + threads * cols, "transfer buffer", &p, err));
+    HS_TRY(hs_shelf_take(shelf, read + 2 * index + start + row + threads * cols, "transfer buffer", &p, &got, err));
     uint8_t *at = p;
     uint32_t *group_of = (uint32_t *)(void *)(at + read), *order = (uint32_t *)(void *)(at + read + index);
     job *j = calloc(1, sizeof *j);
@@ -151,6 +152,6 @@ hlwq_status hs_store_ints(const hs_hf *hf, hs_mem *mem, const hs_source *source,
         st = make_pieces(hf, j, source->first_row, step, p, pool, err);
     }
     free(j);
-    hs_mem_free(mem, p);
+    hs_shelf_give(shelf, p, got);
     return st;
 }

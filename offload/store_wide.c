@@ -64,13 +64,14 @@ static hlwq_status make_pieces(const hs_hf *hf, job *j, uint64_t rows_each, uint
     return HLWQ_OK;
 }
 
-hlwq_status hs_store_wide(const hs_hf *hf, hs_mem *mem, const hs_source *source, const hs_part *part,
+hlwq_status hs_store_wide(const hs_hf *hf, hs_shelf *shelf, const hs_source *source, const hs_part *part,
                           const hs_codebook *book, hs_pool *pool, uint8_t *out, hlwq_error *err)
 {
     const uint64_t threads = pool ? hs_pool_threads(pool) : 1, step = hs_hf_wide_bytes(source->tensor, part->cols);
     const uint64_t rows = hs_max_u64(1, hs_min_u64(part->rows, PIECE / step)), raw = hs_align_up(rows * step, 64);
+    uint64_t got;
     void *p;
-    HS_TRY(hs_mem_alloc(mem, HS_MEM_IO, raw + threads * 2 * part->cols * sizeof(float), "transfer buffer", &p, err));
+    HS_TRY(hs_shelf_take(shelf, raw + threads * 2 * part->cols * sizeof(float), "transfer buffer", &p, &got, err));
     job *j = calloc(1, sizeof *j);
     hlwq_status st = j ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to load a tensor");
     if (j) {
@@ -84,6 +85,6 @@ hlwq_status hs_store_wide(const hs_hf *hf, hs_mem *mem, const hs_source *source,
         st = make_pieces(hf, j, rows, p, pool, err);
     }
     free(j);
-    hs_mem_free(mem, p);
+    hs_shelf_give(shelf, p, got);
     return st;
 }

@@ -229,6 +229,28 @@ static float gaussian(void)
     return s - 6.0f;
 }
 
+/* Any number of codes, from a buffer that ends with them. */
+static void bit_streams_of_any_length_come_back(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 1; bits <= 8; bits++)
+        for (uint64_t n = 0; n < 200; n += n < 40 ? 1 : 7) {
+            uint8_t code[200], back[200];
+            const uint64_t bytes = (n * bits + 7) / 8;
+            uint8_t *stream = malloc(bytes ? bytes : 1);
+            assert_non_null(stream);
+            for (uint64_t i = 0; i < n; i++)
+                code[i] = (uint8_t)(random_bits() & ((1u << bits) - 1));
+            hs_pack_msb(code, bits, n, stream);
+            hs_unpack_msb(stream, bits, n, back);
+            assert_memory_equal(back, code, n);
+            hs_pack_lsb(code, bits, n, stream);
+            hs_unpack_lsb(stream, bits, n, back);
+            assert_memory_equal(back, code, n);
+            free(stream);
+        }
+}
+
 static void packing_is_a_bijection(void **state)
 {
     (void)state;
@@ -344,6 +366,7 @@ int main(void)
         cmocka_unit_test(bad_levels_are_refused),
         cmocka_unit_test(codes_and_norms_equal_the_authors),
         cmocka_unit_test(bit_streams_equal_the_authors),
+        cmocka_unit_test(bit_streams_of_any_length_come_back),
         cmocka_unit_test(packing_is_a_bijection),
         cmocka_unit_test(refit_never_makes_a_block_worse),
         cmocka_unit_test(weights_that_are_not_numbers_are_refused),
