@@ -2,9 +2,9 @@
  * model/convert_write.c - three steps at once: the system reads what the next extents are made of, the pool makes some,
  * and a thread of its own writes those before them.
  *
- * Small extents, the experts, are made one by each thread, for none of them has to wait for the others then; a large one
- * is made by all threads, or, where it is as the file has it, in pieces.  What is made is put in the queue in the order
- * of the file: a place is taken before the making begins.
+ * Small extents, the experts, are made one by each thread, for none of them has to wait for the others then; a large
+ * one is made by all threads, or, where it is as the file has it, in pieces.  What is made is put in the queue in the
+ * order of the file: a place is taken before the making begins.
  *
  * The writer alone touches the container.  From time to time it sees to it that all it wrote is on the disk and only
  * then notes how far that is, so a run that finds the note can trust what lies before it.
@@ -55,7 +55,7 @@ typedef struct line {
     uint64_t *hash;               /* of each extent of the table; the writer's */
     uint64_t n, finished;         /* extents; of those in the file */
     uint64_t keep_every, unsaved; /* bytes; the writer's */
-    uint64_t total;               /* bytes of all extents */
+    uint64_t total, piece;        /* bytes of all extents; of a piece */
     bool kept;                    /* there is a note */
 
     pthread_mutex_t lock; /* of what follows: makers and the writer meet here */
@@ -265,7 +265,7 @@ static bool make_large(line *l)
 {
     const place at = l->next;
     const uint64_t all = l->table->group[at.group].bytes;
-    const uint64_t piece = hs_store_has_pieces(l->store, at.group, at.extent) ? PIECE : all;
+    const uint64_t piece = hs_store_has_pieces(l->store, at.group, at.extent) ? l->piece : all;
     for (uint64_t offset = 0; offset < all; offset += piece) {
         const uint64_t bytes = hs_min_u64(piece, all - offset);
         const bool ends = offset + bytes == all;
@@ -396,6 +396,7 @@ hlwq_status hs_convert_write(hs_store *store, hs_mem *mem, hs_pool *pool, const 
                 .o = o,
                 .report = report,
                 .keep_every = o->keep_every_bytes ? o->keep_every_bytes : KEEP_EVERY};
+    l->piece = hs_min_u64(PIECE, hs_align_up(l->keep_every, HS_EXTENT_ALIGN)); /* whole pages, for writing directly */
     l->n = hs_container_extents(l->table);
     l->hash = calloc(l->n, sizeof *l->hash);
     pthread_mutex_init(&l->lock, NULL);

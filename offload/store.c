@@ -388,11 +388,11 @@ static hlwq_status make_from(hs_store *s, const hs_source *source, const hs_part
 {
     const hs_tensor *t = source->tensor;
     if (t->encoding == HS_ENC_GPTQ || t->encoding == HS_ENC_COMPRESSED)
-        return hs_store_ints(&s->hf, &s->shelf, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
-                             pool, out, err);
+        return hs_store_ints(&s->hf, &s->shelf, source, part,
+                             hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL, pool, out, err);
     if (hs_tensor_widened(t))
-        return hs_store_wide(&s->hf, &s->shelf, source, part, hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL,
-                             pool, out, err);
+        return hs_store_wide(&s->hf, &s->shelf, source, part,
+                             hs_dtype_rotated(part->dtype) ? &s->book[part->book] : NULL, pool, out, err);
     bool stream = t->encoding == HS_ENC_HLWQ;
     if (!stream && part->dtype == t->dtype)
         return hs_hf_read_rows(&s->hf, source, 0, part->rows, out, err);

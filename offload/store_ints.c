@@ -3,6 +3,7 @@
  */
 #include "offload/store_ints.h"
 
+#include "base/fields.h"
 #include "base/size.h"
 #include "kernels/int4.h"
 #include "offload/store_rows.h"
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #define PIECE (8u << 20)
+enum { TILE = 16 }; /* rows whose words are brought together: a cache line of each of a transposed matrix */
 
 typedef struct job {
     const hs_tensor *t;
@@ -21,6 +23,8 @@ typedef struct job {
     uint64_t first;           /* row of the piece in the part */
     const uint32_t *group_of; /* [cols] */
     const uint32_t *order;    /* [cols] of an ordered part */
+    uint32_t words;           /* of a row */
+    uint32_t *tile;           /* scratch, [threads][TILE][words] */
     uint8_t *code;            /* scratch, [threads][cols] */
     float *row;               /* scratch, [threads][cols] */
     uint8_t *out;
@@ -48,20 +52,33 @@ static void pack_groups(const job *j, uint64_t r, uint8_t *zero_of)
     }
 }
 
-static void pack_row(const job *j, uint64_t r, uint8_t *code)
+/* `rows` has row r of the piece as its row number `at`. */
+static void pack_row(const job *j, const hs_int_rows *rows, uint64_t at, uint64_t r, uint8_t *code)
 {
     const hs_planes *p = &j->part->planes;
     const uint32_t width = hs_dtype_group(j->part->dtype), cols = j->part->cols;
-    uint8_t zero_of[2];
+    uint8_t zero_of[2], *low = j->out + p->low + (j->first + r) * p->blocks * p->low_block;
+    uint32_t b = 0;
     pack_groups(j, r, zero_of);
-    hs_int_codes(j->t, &j->rows, r, code);
-    for (uint32_t b = 0; b < p->blocks; b++) {
+    if (!j->order &&
+        rows->word_stride == 1) { /* whole blocks: 8 words hold the low nibbles, the next 8 the high ones */
+        const uint32_t *word = rows->word + at * rows->row_stride;
+        for (; b < cols / HS_BLOCK; b++)
+            for (uint32_t i = 0; i < 8; i++) {
+                const uint64_t eight = hs_zip_nibbles(word[16 * b + i], word[16 * b + 8 + i]);
+                memcpy(low + (size_t)b * p->low_block + 8 * i, &eight, 8);
+            }
+    }
+    if (b == p->blocks)
+        return;
+    hs_int_codes(j->t, rows, at, code);
+    for (; b < p->blocks; b++) {
         uint8_t block[HS_BLOCK];
         for (uint32_t i = 0; i < HS_BLOCK; i++) {
             uint64_t k = (uint64_t)b * HS_BLOCK + i;
             block[i] = k >= cols ? zero_of[i / width] : code[j->order ? j->order[k] : k];
         }
-        hs_int4_pack_block(block, j->out + p->low + ((j->first + r) * p->blocks + b) * p->low_block);
+        hs_int4_pack_block(block, low + (size_t)b * p->low_block);
     }
 }
 
@@ -78,17 +95,32 @@ static hlwq_status widen_row(const job *j, uint64_t r, const uint8_t *code, floa
     return HLWQ_OK;
 }
 
+/* Words [word][row] of n rows from `r` on to [row][word]. */
+static hs_int_rows turn(const job *j, uint64_t r, uint32_t n, uint32_t *tile)
+{
+    const uint32_t *from = j->rows.word + r * j->rows.row_stride;
+    for (uint32_t w = 0; w < j->words; w++)
+        for (uint32_t i = 0; i < n; i++)
+            tile[(size_t)i * j->words + w] = from[w * j->rows.word_stride + i];
+    return (hs_int_rows){.word = tile, .row_stride = j->words, .word_stride = 1};
+}
+
 static void make_some(void *user, uint32_t first, uint32_t last, uint32_t worker)
 {
     job *j = user;
     uint8_t *code = j->code + (size_t)worker * j->part->cols;
     float *row = j->row + (size_t)worker * j->part->cols;
+    const bool packs = hs_dtype_int4(j->t->dtype) && hs_dtype_int4(j->part->dtype), turns = j->rows.word_stride > 1;
+    hs_int_rows rows = j->rows;
     for (uint32_t r = first; r < last && j->status[worker] == HLWQ_OK; r++) {
-        if (hs_dtype_int4(j->t->dtype) && hs_dtype_int4(j->part->dtype)) {
-            pack_row(j, r, code);
+        const uint32_t n = turns ? (r - first) % TILE : r;
+        if (turns && n == 0)
+            rows = turn(j, r, last - r < TILE ? last - r : TILE, j->tile + (size_t)worker * TILE * j->words);
+        if (packs) {
+            pack_row(j, &rows, n, r, code);
             continue;
         }
-        hs_int_codes(j->t, &j->rows, r, code);
+        hs_int_codes(j->t, &rows, n, code);
         j->status[worker] = widen_row(j, r, code, row);
     }
 }
@@ -131,10 +163,13 @@ hlwq_status hs_store_ints(const hs_hf *hf, hs_shelf *shelf, const hs_source *sou
     uint64_t step = hs_max_u64(1, PIECE / hs_hf_ints_bytes(t, 32)) * 32;
     step = hs_min_u64(step, hs_align_up(part->rows, 32));
     const uint64_t read = hs_align_up(hs_hf_ints_bytes(t, step), 64), index = hs_align_up(cols * 4, 64);
-    const uint64_t row = hs_align_up(threads * cols * sizeof(float), 64), start = (uint64_t)t->ints.groups * 4 + 64;
+    const uint64_t words = hs_ceil_div(cols * t->ints.bits, 32), tile = threads * TILE * words * 4;
+    const uint64_t row = hs_align_up(threads * cols * sizeof(float), 64),
+                   start = hs_align_up((uint64_t)t->ints.groups * 4 + 4, 64);
     uint64_t got;
     void *p;
-    HS_TRY(hs_shelf_take(shelf, read + 2 * index + start + row + threads * cols, "transfer buffer", &p, &got, err));
+    HS_TRY(
+        hs_shelf_take(shelf, read + 2 * index + start + row + tile + threads * cols, "transfer buffer", &p, &got, err));
     uint8_t *at = p;
     uint32_t *group_of = (uint32_t *)(void *)(at + read), *order = (uint32_t *)(void *)(at + read + index);
     job *j = calloc(1, sizeof *j);
@@ -143,7 +178,9 @@ hlwq_status hs_store_ints(const hs_hf *hf, hs_shelf *shelf, const hs_source *sou
     if (st == HLWQ_OK) {
         *j = (job){.t = t, .part = part, .book = book, .group_of = group_of, .out = out};
         j->row = (float *)(void *)(at + read + 2 * index);
-        j->code = at + read + 2 * index + row + start;
+        j->words = (uint32_t)words;
+        j->tile = (uint32_t *)(void *)(at + read + 2 * index + row + start);
+        j->code = at + read + 2 * index + row + start + tile;
         if (part->ordered) {
             sort_columns(t, group_of, order, (uint32_t *)(void *)(at + read + 2 * index + row));
             memcpy(out + part->planes.order, order, part->planes.order_bytes);

@@ -6,6 +6,7 @@
  */
 #include "loader/formats/int_groups.h"
 
+#include "base/fields.h"
 #include "base/json.h"
 #include "base/size.h"
 
@@ -236,6 +237,29 @@ uint64_t hs_hf_ints_bytes(const hs_tensor *t, uint64_t rows)
     return words_of(t) * rows * 4 + (rows + 32) * groups * 4 + rows * groups * 5 + 64;
 }
 
+/* Bytes first..first + bytes - 1 of each of n lines, one behind the other. */
+static hlwq_status read_columns(const hs_hf *hf, const hs_range *r, uint64_t n, uint64_t line, uint64_t first,
+                                uint64_t bytes, void *out, hlwq_error *err)
+{
+    if (bytes == line)
+        return read_range(hf, r, 0, out, n * line, err);
+    for (uint64_t i = 0; i < n; i++)
+        HS_TRY(read_range(hf, r, i * line + first, (uint8_t *)out + i * bytes, bytes, err));
+    return HLWQ_OK;
+}
+
+/* The scales of a group, one a row, to where rows are `stride` apart. */
+static void turn_scales(hs_dtype dtype, const uint8_t *raw, uint64_t rows, uint64_t stride, float *scale)
+{
+    float some[64];
+    for (uint64_t r = 0; r < rows; r += 64) {
+        const uint64_t n = hs_min_u64(64, rows - r);
+        hs_to_f32(some, raw + r * hs_dtype_bytes(dtype), dtype, n);
+        for (uint64_t i = 0; i < n; i++)
+            scale[(r + i) * stride] = some[i];
+    }
+}
+
 static hlwq_status read_scales(const hs_hf *hf, const hs_tensor *t, uint64_t first, uint64_t rows, uint8_t *raw,
                                float *scale, hlwq_error *err)
 {
@@ -244,10 +268,9 @@ static hlwq_status read_scales(const hs_hf *hf, const hs_tensor *t, uint64_t fir
         HS_TRY(read_range(hf, &t->norms, first * groups * item, raw, rows * groups * item, err));
         hs_to_f32(scale, raw, t->ints.scale, rows * groups);
     } else {
+        HS_TRY(read_columns(hf, &t->norms, groups, all * item, first * item, rows * item, raw, err));
         for (uint64_t g = 0; g < groups; g++)
-            HS_TRY(read_range(hf, &t->norms, (g * all + first) * item, raw + g * rows * item, rows * item, err));
-        for (uint64_t i = 0; i < rows * groups; i++)
-            hs_to_f32(&scale[i % rows * groups + i / rows], raw + i * item, t->ints.scale, 1);
+            turn_scales(t->ints.scale, raw + g * rows * item, rows, groups, scale + g);
     }
     float limit = hs_dtype_packed(t->dtype) ? 65504.0f : 3e38f;
     for (uint64_t i = 0; i < rows * groups; i++)
@@ -275,8 +298,8 @@ static hlwq_status read_zeros(const hs_hf *hf, const hs_tensor *t, uint64_t firs
         return HLWQ_OK;
     }
     const uint64_t line = t->dim[0] * q->bits / 32;
-    for (uint64_t g = 0; g < groups; g++) {
-        HS_TRY(read_range(hf, &q->zeros, (g * line + from) * 4, raw, (to - from) * 4, err));
+    HS_TRY(read_columns(hf, &q->zeros, groups, line * 4, from * 4, (to - from) * 4, raw, err));
+    for (uint64_t g = 0; g < groups; g++, raw += to - from) {
         for (uint64_t i = 0; q->less_one && i < to - from; i++)
             raw[i] += plus_one(q->bits, from + i);
         for (uint64_t r = 0; r < rows; r++)
@@ -294,11 +317,10 @@ hlwq_status hs_hf_read_ints(const hs_hf *hf, const hs_tensor *t, uint64_t first,
     float *scale = (float *)(void *)(raw + (rows + 32) * groups);
     uint8_t *zero = (uint8_t *)(scale + rows * groups);
     *out = (hs_int_rows){.word = word, .scale = scale, .zero = zero};
-    if (t->encoding == HS_ENC_COMPRESSED || rows == all)
+    if (t->encoding == HS_ENC_COMPRESSED)
         HS_TRY(read_range(hf, &t->data, first * words * 4, word, words * rows * 4, err));
     else
-        for (uint64_t w = 0; w < words; w++)
-            HS_TRY(read_range(hf, &t->data, (w * all + first) * 4, word + w * rows, rows * 4, err));
+        HS_TRY(read_columns(hf, &t->data, words, all * 4, first * 4, rows * 4, word, err));
     out->row_stride = t->encoding == HS_ENC_COMPRESSED ? words : 1;
     out->word_stride = t->encoding == HS_ENC_COMPRESSED ? 1 : rows;
     HS_TRY(read_scales(hf, t, first, rows, (uint8_t *)raw, scale, err));
@@ -310,9 +332,10 @@ void hs_int_codes(const hs_tensor *t, const hs_int_rows *rows, uint64_t row, uin
     const uint32_t *word = rows->word + row * rows->row_stride, bits = t->ints.bits;
     uint64_t cols = t->dim[1], c = 0;
     if (bits == 4)
-        for (; c + 8 <= cols; c += 8, word += rows->word_stride)
-            for (uint32_t k = 0; k < 8; k++)
-                code[c + k] = *word >> (4 * k) & 15;
+        for (; c + 8 <= cols; c += 8, word += rows->word_stride) {
+            const uint64_t eight = hs_spread_fields(*word, 4);
+            memcpy(code + c, &eight, 8);
+        }
     word = rows->word + row * rows->row_stride;
     for (; c < cols; c++)
         code[c] = (uint8_t)field(word, rows->word_stride, c, bits);
