@@ -183,30 +183,6 @@ void hs_unpack_block(hs_dtype dtype, const uint8_t *low, const uint8_t *high, ui
 
 /* ---- matrices ------------------------------------------------------------------------------- */
 
-hlwq_status hs_encode_rows(hs_dtype dtype, const hs_codebook *book, const float *w, uint64_t first_row, uint64_t rows,
-                           uint64_t total_rows, uint64_t cols, uint8_t *part, hlwq_error *err)
-{
-    hs_planes p;
-    if (hs_dtype_int4(dtype))
-        return hs_int4_encode_rows(dtype, w, first_row, rows, total_rows, cols, part, err);
-    bool fits = hs_planes_of(dtype, total_rows, cols, &p);
-    assert(fits && first_row + rows <= total_rows);
-    (void)fits;
-    for (uint64_t r = 0; r < rows; r++)
-        for (uint64_t b = 0; b < p.blocks; b++) {
-            float v[HS_BLOCK] = {0};
-            uint8_t code[HS_BLOCK];
-            uint16_t norm = 0;
-            uint64_t n = cols - b * HS_BLOCK < HS_BLOCK ? cols - b * HS_BLOCK : HS_BLOCK;
-            uint64_t at = (first_row + r) * p.blocks + b;
-            memcpy(v, w + r * cols + b * HS_BLOCK, n * sizeof *v);
-            HS_TRY(hs_encode_block(book, v, true, code, &norm, err));
-            hs_pack_block(dtype, code, part + p.low + at * p.low_block, part + p.high + at * p.high_block);
-            memcpy(part + p.norms + at * 2, &norm, 2);
-        }
-    return HLWQ_OK;
-}
-
 void hs_decode_row(hs_dtype dtype, const hs_codebook *book, const uint8_t *part, uint64_t total_rows, uint64_t cols,
                    uint64_t row, float *w)
 {

@@ -92,6 +92,9 @@ void hs_unpack_block(hs_dtype dtype, const uint8_t *low, const uint8_t *high, ui
 hlwq_status hs_encode_rows(hs_dtype dtype, const hs_codebook *book, const float *w, uint64_t first_row, uint64_t rows,
                            uint64_t total_rows, uint64_t cols, uint8_t *part, hlwq_error *err);
 
+/* Rows that have so many weights together are encoded fastest. */
+enum { HS_ENCODE_FLOATS = 2048 };
+
 /* One row of a packed matrix of any type to fp32 [cols], exact levels. */
 void hs_decode_row(hs_dtype dtype, const hs_codebook *book, const uint8_t *part, uint64_t total_rows, uint64_t cols,
                    uint64_t row, float *w);

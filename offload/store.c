@@ -307,7 +307,7 @@ typedef struct making {
     const uint16_t *norms;                /* of this piece, packed sources */
     uint64_t first;                       /* row of the piece in the part */
     float *row;                           /* scratch, [threads][row_floats] */
-    size_t row_floats;                    /* cols, to whole blocks */
+    size_t row_floats;                    /* cols, to whole blocks, or enough rows for the encoder */
     const hs_codebook *decode;            /* HLWQ sources */
     const float *factor;                  /* of such, [cols]: what AWQ undoes */
     hlwq_status status[HS_STORE_WORKERS]; /* by worker */
@@ -317,11 +317,13 @@ static void encode_some(void *user, uint32_t first, uint32_t last, uint32_t work
 {
     making *m = user;
     uint64_t cols = m->part->cols, item = hs_dtype_bytes(m->source->tensor->dtype);
+    uint64_t step = hs_max_u64(1, m->row_floats / cols), n;
     float *row = m->row + worker * m->row_floats;
-    for (uint32_t r = first; r < last && m->status[worker] == HLWQ_OK; r++) {
-        hs_to_f32(row, m->raw + r * cols * item, m->source->tensor->dtype, cols);
+    for (uint64_t r = first; r < last && m->status[worker] == HLWQ_OK; r += n) {
+        n = hs_min_u64(step, last - r);
+        hs_to_f32(row, m->raw + r * cols * item, m->source->tensor->dtype, n * cols);
         m->status[worker] =
-            hs_encode_rows(m->part->dtype, m->book, row, m->first + r, 1, m->part->rows, cols, m->out, NULL);
+            hs_encode_rows(m->part->dtype, m->book, row, m->first + r, n, m->part->rows, cols, m->out, NULL);
     }
 }
 
@@ -398,9 +400,10 @@ static hlwq_status make_from(hs_store *s, const hs_source *source, const hs_part
         return hs_hf_read_rows(&s->hf, source, 0, part->rows, out, err);
     uint64_t blocks = hs_ceil_div(part->cols, HS_BLOCK), threads = pool ? hs_pool_threads(pool) : 1;
     uint64_t row = stream ? blocks * hs_hf_block_bytes(t) : (uint64_t)part->cols * hs_dtype_bytes(t->dtype);
-    uint64_t step = hs_max_u64(1, hs_min_u64(part->rows, PIECE / row)), row_floats = blocks * HS_BLOCK;
+    uint64_t step = hs_max_u64(1, hs_min_u64(part->rows, PIECE / row)),
+             row_floats = hs_max_u64(blocks * HS_BLOCK, HS_ENCODE_FLOATS);
     uint64_t got, norm_bytes = stream ? hs_align_up(step * blocks * 2, 64) : 0;
-    uint64_t factor_bytes = stream ? row_floats * sizeof(float) : 0;
+    uint64_t factor_bytes = stream ? blocks * HS_BLOCK * sizeof(float) : 0;
     void *p;
     uint64_t raw_bytes = hs_align_up(step * row, 64);
     uint64_t norms_at = raw_bytes + hs_align_up(threads * row_floats * sizeof(float), 64);

@@ -277,6 +277,71 @@ static void packing_is_a_bijection(void **state)
     }
 }
 
+/* Weights of blocks of all sorts: ordinary, tiny, zero, large, of a few values on the bounds of levels. */
+static float some_weight(uint32_t block)
+{
+    switch (block % 7) {
+    case 0: return 0.0f;
+    case 1: return gaussian() * 1e-12f;
+    case 2: return gaussian() * 100.0f;
+    case 3: return (float)(random_bits() % 3) - 1.0f;
+    default: return gaussian() * 0.02f;
+    }
+}
+
+static void rows_are_encoded_as_their_blocks_are(void **state)
+{
+    (void)state;
+    static const uint32_t width[] = {64, 128, 200, 384, 512, 1000, 2048, 2304};
+    static float w[5 * 2304];
+    static uint8_t got[16384], want[16384];
+    for (uint32_t bits = 2; bits <= 6; bits++) {
+        hs_codebook book = book_of(bits == 5 ? HS_BOOK_B : HS_BOOK_CONVERGED, bits);
+        hs_dtype dtype = hs_dtype_of_bits(bits);
+        for (size_t k = 0; k < sizeof width / sizeof *width; k++) {
+            const uint32_t cols = width[k], rows = 5;
+            hs_planes p;
+            hlwq_error err;
+            assert_true(hs_planes_of(dtype, rows, cols, &p) && p.bytes <= sizeof got);
+            memset(got, 0, sizeof got);
+            memset(want, 0, sizeof want);
+            for (uint32_t i = 0; i < rows * cols; i++)
+                w[i] = some_weight(i / cols * p.blocks + i % cols / 128);
+            CHECK_OK(hs_encode_rows(dtype, &book, w, 0, 2, rows, cols, got, &err), err);
+            CHECK_OK(hs_encode_rows(dtype, &book, w + 2 * cols, 2, 3, rows, cols, got, &err), err);
+            for (uint64_t at = 0; at < rows * p.blocks; at++) {
+                const uint64_t c = at % p.blocks * 128, n = cols - c < 128 ? cols - c : 128;
+                float v[128] = {0};
+                uint8_t code[128];
+                uint16_t norm;
+                memcpy(v, w + at / p.blocks * cols + c, n * sizeof *v);
+                CHECK_OK(hs_encode_block(&book, v, true, code, &norm, &err), err);
+                hs_pack_block(dtype, code, want + p.low + at * p.low_block, want + p.high + at * p.high_block);
+                memcpy(want + p.norms + at * 2, &norm, 2);
+            }
+            assert_memory_equal(got, want, p.bytes);
+        }
+    }
+}
+
+/* In whichever of sixteen blocks it is. */
+static void a_weight_that_is_no_number_is_found_among_others(void **state)
+{
+    (void)state;
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e9f};
+    static float w[2048];
+    static uint8_t part[4096];
+    hs_codebook book = book_of(HS_BOOK_CONVERGED, 5);
+    for (uint32_t block = 0; block < 16; block++)
+        for (size_t k = 0; k < sizeof odd / sizeof *odd; k++) {
+            hlwq_error err;
+            for (uint32_t i = 0; i < 2048; i++)
+                w[i] = gaussian();
+            w[block * 128 + random_bits() % 128] = odd[k];
+            CHECK_FAILS(hs_encode_rows(HS_Q5, &book, w, 0, 1, 1, 2048, part, &err), HLWQ_ERR_FORMAT, err, "norm");
+        }
+}
+
 static void refit_never_makes_a_block_worse(void **state)
 {
     (void)state;
@@ -368,6 +433,8 @@ int main(void)
         cmocka_unit_test(bit_streams_equal_the_authors),
         cmocka_unit_test(bit_streams_of_any_length_come_back),
         cmocka_unit_test(packing_is_a_bijection),
+        cmocka_unit_test(rows_are_encoded_as_their_blocks_are),
+        cmocka_unit_test(a_weight_that_is_no_number_is_found_among_others),
         cmocka_unit_test(refit_never_makes_a_block_worse),
         cmocka_unit_test(weights_that_are_not_numbers_are_refused),
     };
