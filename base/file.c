@@ -96,6 +96,17 @@ hlwq_status hs_file_read(const hs_file *file, uint64_t offset, void *out, uint64
     return HLWQ_OK;
 }
 
+bool hs_file_begins(const char *path, const void *magic, size_t bytes)
+{
+    hs_file f;
+    uint8_t start[16];
+    if (bytes > sizeof start || hs_file_open(&f, path, NULL) != HLWQ_OK)
+        return false;
+    bool yes = hs_file_read(&f, 0, start, bytes, path, NULL) == HLWQ_OK && memcmp(start, magic, bytes) == 0;
+    hs_file_close(&f);
+    return yes;
+}
+
 hlwq_status hs_file_unchanged(const hs_file *file, const char *path, hlwq_error *err)
 {
     struct stat s;

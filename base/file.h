@@ -33,6 +33,9 @@ hs_file_tally hs_file_take_tally(void);
 /* The system may begin to read that. */
 void hs_file_ahead(const hs_file *file, uint64_t offset, uint64_t bytes);
 
+/* Whether there is a regular file whose first bytes are those, at most 16. */
+bool hs_file_begins(const char *path, const void *magic, size_t bytes);
+
 /* HLWQ_ERR_IO if the file was truncated, changed or replaced since it was opened. */
 hlwq_status hs_file_unchanged(const hs_file *file, const char *path, hlwq_error *err);
 

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "base/size.h"
+#include "loader/formats/eoq.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -141,6 +142,7 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     void *p;
     uint32_t n = 0, file = 0;
     bool unfinished = false, pickle = false;
+    char *eoq = NULL;
     HS_TRY(hs_path_join(&hf->arena, hf->dir, "model.safetensors", &path, err));
     if (hs_path_exists(path))
         return add_shard(hf, "model.safetensors", &file, err);
@@ -150,6 +152,8 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     hlwq_status st = HLWQ_OK;
     for (struct dirent *e; d && st == HLWQ_OK && (e = readdir(d));) {
         unfinished = unfinished || ends_with(e->d_name, ".incomplete");
+        if (ends_with(e->d_name, ".eoq"))
+            st = hs_path_join(&hf->arena, hf->dir, e->d_name, &eoq, err);
         pickle = pickle || ends_with(e->d_name, ".pt") || ends_with(e->d_name, ".bin");
         if (*e->d_name == '.' || !ends_with(e->d_name, ".safetensors")) /* "._x.safetensors" is macOS's own */
             continue;
@@ -161,6 +165,8 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     if (d)
         closedir(d);
     HS_TRY(st);
+    if (n == 0 && eoq)
+        HS_TRY(hs_eoq_refuse_file(eoq, err));
     if (n == 0 && pickle)
         return hs_fail(
             err, HLWQ_ERR_UNSUPPORTED,

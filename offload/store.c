@@ -8,6 +8,7 @@
 
 #include "base/shelf.h"
 #include "base/size.h"
+#include "loader/formats/eoq.h"
 #include "loader/formats/gguf.h"
 #include "offload/store_codes.h"
 #include "offload/store_decode.h"
@@ -148,7 +149,7 @@ hlwq_status hs_store_open(hs_store **store, hs_mem *mem, const char *path, const
         s->path = copy;
         if (hs_path_is_directory(path) || hs_gguf_is(path)) {
             st = open_directory(s, path, precision, log, err);
-        } else {
+        } else if ((st = hs_eoq_refuse_file(path, err)) == HLWQ_OK) {
             st = hs_container_open(&s->container, mem, path, log, err);
             s->is_container = st == HLWQ_OK;
             s->table = &s->container.table;

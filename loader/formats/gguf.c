@@ -596,10 +596,5 @@ hlwq_status hs_gguf_open(hs_hf *hf, hs_mem *mem, const char *path, const hs_log 
 
 bool hs_gguf_is(const char *path)
 {
-    char magic[4] = {0};
-    FILE *f = fopen(path, "rb");
-    bool yes = f && fread(magic, 1, 4, f) == 4 && memcmp(magic, "GGUF", 4) == 0;
-    if (f)
-        fclose(f);
-    return yes;
+    return hs_file_begins(path, "GGUF", 4);
 }
