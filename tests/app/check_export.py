@@ -52,7 +52,10 @@ def package(m, t):
     """The same by the compressed-tensors package, None without it."""
     try:
         import torch
-        from compressed_tensors.compressors.quantized_compressors.pack_quantized import unpack_from_int32
+        try:
+            from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
+        except ImportError:  # older releases
+            from compressed_tensors.compressors.quantized_compressors.pack_quantized import unpack_from_int32
     except ImportError:
         return None
     torch_of = lambda k: torch.from_numpy(np.array(t[m + k]))
