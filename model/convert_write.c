@@ -56,7 +56,9 @@ typedef struct line {
     uint64_t n, finished;         /* extents; of those in the file */
     uint64_t keep_every, unsaved; /* bytes; the writer's */
     uint64_t total, piece;        /* bytes of all extents; of a piece */
-    bool kept;                    /* there is a note */
+    place told;                   /* the extent that the user hears of next; the calling thread's */
+    uint64_t told_bytes;
+    bool kept; /* there is a note */
 
     pthread_mutex_t lock; /* of what follows: makers and the writer meet here */
     pthread_cond_t moved;
@@ -218,21 +220,31 @@ static void move_on(line *l)
     ask_ahead(l);
 }
 
-/* False when the user wants no more. */
-static bool tell(line *l)
+static bool is_told(line *l)
 {
     pthread_mutex_lock(&l->lock);
-    const uint64_t done = l->done;
+    const bool all = l->told.group == l->next.group && l->told.extent == l->next.extent;
     pthread_mutex_unlock(&l->lock);
-    if (!l->o->progress || l->o->progress(l->o->user, done, l->total))
-        return true;
-    hlwq_error err;
-    hlwq_status st = hs_fail(&err, HLWQ_ERR_CANCELLED, "convert was stopped");
-    pthread_mutex_lock(&l->lock);
-    fail(l, st, &err);
-    pthread_cond_broadcast(&l->moved);
-    pthread_mutex_unlock(&l->lock);
-    return false;
+    return all;
+}
+
+/* Once for each extent, whoever made it, by the thread that called. False when the user wants no more. */
+static bool tell(line *l)
+{
+    while (!is_told(l)) {
+        l->told_bytes += l->table->group[l->told.group].bytes;
+        step(l->table, &l->told);
+        if (!l->o->progress || l->o->progress(l->o->user, l->told_bytes, l->total))
+            continue;
+        hlwq_error err;
+        hlwq_status st = hs_fail(&err, HLWQ_ERR_CANCELLED, "convert was stopped");
+        pthread_mutex_lock(&l->lock);
+        fail(l, st, &err);
+        pthread_cond_broadcast(&l->moved);
+        pthread_mutex_unlock(&l->lock);
+        return false;
+    }
+    return true;
 }
 
 /* One thread's share of the small extents of a group: the next one, until there is none. */
@@ -292,8 +304,8 @@ static void make_all(line *l)
         l->done += t->group[l->next.group].bytes;
         step(t, &l->next);
     }
-    l->ahead = l->next;
-    l->asked = l->done;
+    l->ahead = l->told = l->next;
+    l->asked = l->told_bytes = l->done;
     ask_ahead(l);
     const uint32_t threads = hs_pool_threads(l->pool);
     for (bool goes = true; goes && l->next.group < t->n_groups;) {
@@ -303,7 +315,7 @@ static void make_all(line *l)
             continue;
         }
         hs_pool_run(l->pool, threads, 1, make_small, l);
-        goes = l->next.group != l->small; /* or else something went wrong */
+        goes = l->next.group != l->small && tell(l); /* or else something went wrong */
     }
 }
 
