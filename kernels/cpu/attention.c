@@ -31,6 +31,8 @@ typedef struct attn_job {
     const hs_kv_view *kv;
     uint32_t first, n, width; /* width: of a row of proj */
     uint32_t from, end;       /* pages that are attended to now; end 0 = all */
+    float *room;              /* rows of proj that no token has */
+    size_t room_floats;
 } attn_job;
 
 static void store_kv(const hs_cpu *c, const hs_kv_view *kv, uint32_t kv_dim, uint32_t pos, uint32_t at, uint32_t n,
@@ -115,15 +117,103 @@ static void attend_some(void *user, uint32_t first, uint32_t last, uint32_t work
     }
 }
 
+/*
+ * One token over many pages.  Each page is a piece of work by itself, so any number of threads shares them, and each
+ * thread reads its memory from front to back, all heads of a page at once; what pages give is folded in their order
+ * afterwards.  Windows of pages at a time: what they give lies in the rows of proj that lone tokens leave free.
+ */
+typedef struct page_job {
+    attn_job *a;
+    const float *rotated, *plain; /* queries, as the kernel takes them */
+    float *part;                  /* [pages of the window][q_heads][2 + head_dim] */
+    uint32_t coded, from, end;    /* the window */
+} page_job;
+
+enum { PAGES_LEAST = 8, PAGES_BAND = 4, PAGES_MOST = 256 };
+
+static size_t part_floats(const hs_attention *w)
+{
+    return (size_t)w->q_heads * (2 + (size_t)w->head_dim);
+}
+
+static void attend_pages(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    page_job *j = user;
+    const hs_attention *w = j->a->w;
+    j->a->c->ops->attend_pages(j->a->kv, w->kv_heads, w->head_dim, w->q_heads / w->kv_heads, j->a->first,
+                               j->from + first, j->from + last, j->rotated, j->plain, 1.0f / sqrtf((float)w->head_dim),
+                               j->part + first * part_floats(w), hs_cpu_scratch(j->a->c, worker));
+}
+
+/* Items are query heads. */
+static void fold_pages(void *user, uint32_t first, uint32_t last, uint32_t worker)
+{
+    page_job *j = user;
+    hs_cpu *c = j->a->c;
+    uint32_t d = j->a->w->head_dim;
+    (void)worker;
+    for (uint32_t h = first; h < last; h++) {
+        float *state = c->carry + 2 * (size_t)h, *acc = c->out + (size_t)h * d;
+        const float *part = j->part + h * (2 + (size_t)d);
+        for (uint32_t b = j->from; b < j->end; b++, part += part_floats(j->a->w)) {
+            if (j->coded && b == j->coded)
+                hs_kv_rotate(acc, d);
+            c->ops->attend_fold(part, d, b == 0, state, acc);
+        }
+        if (j->end <= j->a->first / HS_GRID)
+            continue;
+        for (uint32_t i = 0; i < d; i++)
+            acc[i] /= state[1];
+        c->ops->gate(acc, c->proj + (size_t)h * 2 * d + d, d);
+    }
+}
+
+/* How many pages a window may have; 0 = attend_some does it. */
+static uint32_t window_pages(const attn_job *j)
+{
+    const hs_cpu *c = j->c;
+    size_t queries = 2 * (size_t)j->w->q_heads * j->w->head_dim, room = j->room_floats;
+    uint32_t threads = hs_pool_threads(c->pool);
+    if (j->n > 1 || !c->ops->attend_pages || j->w->head_dim % 32 || j->first / HS_GRID + 1 < PAGES_LEAST ||
+        room < queries + PAGES_LEAST * part_floats(j->w))
+        return 0;
+    size_t most = (room - queries) / part_floats(j->w), want = (size_t)threads * 8 * PAGES_BAND;
+    want = want < PAGES_MOST ? want : PAGES_MOST;
+    return (uint32_t)(most < want ? most : want);
+}
+
+static void attend_windows(attn_job *a, uint32_t window)
+{
+    hs_cpu *c = a->c;
+    const hs_attention *w = a->w;
+    size_t queries = (size_t)w->q_heads * w->head_dim;
+    float *rotated = a->room, *plain = rotated + queries;
+    page_job j = {a, rotated, plain, plain + queries, a->kv->coded ? hs_kv_coded_count(a->first) : 0, 0, 0};
+    uint32_t group = w->q_heads / w->kv_heads, end = a->first / HS_GRID + 1;
+    for (int i = 0; i < 2; i++)
+        c->ops->attend_lay(w->q_heads, group, w->head_dim, c->proj, 2 * (size_t)w->head_dim, i == 0,
+                           i ? plain : rotated, hs_cpu_scratch(c, 0));
+    end = a->end && a->end < end ? a->end : end;
+    for (j.from = a->from; j.from < end; j.from = j.end) {
+        j.end = end - j.from < window ? end : j.from + window;
+        hs_pool_run(c->pool, j.end - j.from, PAGES_BAND, attend_pages, &j);
+        hs_pool_run(c->pool, w->q_heads, 1, fold_pages, &j);
+    }
+}
+
 /* Pages that are not in memory first, as they come, then the others. */
 static hlwq_status attend_all(attn_job *j, hlwq_error *err)
 {
+    uint32_t window = window_pages(j);
     uint32_t last = j->first + j->n - 1, rows = last / HS_ATTEND_TOKENS - j->first / HS_ATTEND_TOKENS + 1;
     for (j->from = 0; j->from <= last / HS_GRID; j->from = j->end) {
         j->end = last / HS_GRID + 1;
         if (j->from < j->kv->away)
             HS_TRY(j->kv->next(j->kv->user, j->from, &j->end, err));
-        hs_pool_run(j->c->pool, j->w->kv_heads * rows, 1, attend_some, j);
+        if (window)
+            attend_windows(j, window);
+        else
+            hs_pool_run(j->c->pool, j->w->kv_heads * rows, 1, attend_some, j);
     }
     return HLWQ_OK;
 }
@@ -134,7 +224,9 @@ hlwq_status hs_cpu_attention(hs_backend *be, const hs_attention *w, const hs_kv_
     hs_cpu *c = hs_cpu_of(be);
     assert(n <= c->lim.batch);
     hs_input u = hs_cpu_normed(c, x, w->norm, w->eps, n);
-    attn_job j = {c, w, kv, first, n, w->q.rows + w->k.rows + w->v.rows, 0, 0};
+    attn_job j = {c, w, kv, first, n, w->q.rows + w->k.rows + w->v.rows, 0, 0, NULL, 0};
+    j.room = c->proj + (size_t)n * j.width;
+    j.room_floats = (size_t)(c->lim.batch - n) * j.width;
     c->task[0] = (hs_task){&w->q, &u, NULL, n, c->proj, j.width};
     c->task[1] = (hs_task){&w->k, &u, NULL, n, c->proj + w->q.rows, j.width};
     c->task[2] = (hs_task){&w->v, &u, NULL, n, c->proj + w->q.rows + w->k.rows, j.width};
@@ -172,7 +264,8 @@ static void attend_rows(void *user, uint32_t first, uint32_t last, uint32_t work
 {
     rows_job *j = user;
     for (uint32_t i = first; i < last; i++)
-        attend_some(&j->attn[i / j->heads], i % j->heads, i % j->heads + 1, worker);
+        if (!j->attn[i / j->heads].end)
+            attend_some(&j->attn[i / j->heads], i % j->heads, i % j->heads + 1, worker);
 }
 
 hlwq_status hs_cpu_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, const uint32_t *position,
@@ -195,7 +288,16 @@ hlwq_status hs_cpu_attention_rows(hs_backend *be, const hs_attention *w, const h
         j.c[t].rope += (size_t)t * w->rotary_dims;
         j.c[t].rope_n = 0;
         rope_table(&j.c[t], w, position[t], 1);
-        j.attn[t] = (attn_job){&j.c[t], w, &kv[t], position[t], 1, width, 0, 0};
+        j.attn[t] = (attn_job){&j.c[t],
+                               w,
+                               &kv[t],
+                               position[t],
+                               1,
+                               width,
+                               0,
+                               0,
+                               c->proj + (size_t)n * width,
+                               (size_t)(c->lim.batch - n) * width};
     }
     c->rope_n = 0; /* its table has been written over */
     hs_pool_run(c->pool, n, 1, prepare_rows, &j);
@@ -204,6 +306,12 @@ hlwq_status hs_cpu_attention_rows(hs_backend *be, const hs_attention *w, const h
         uint32_t codes = hs_kv_coded_count(position[t]) - coded;
         if (kv[t].coded && codes)
             hs_pool_run(c->pool, codes * HS_GRID, 4, code_some, &j.attn[t]);
+    }
+    for (uint32_t t = 0; t < n; t++) { /* long texts one after the other */
+        uint32_t window = window_pages(&j.attn[t]);
+        if (window)
+            attend_windows(&j.attn[t], window);
+        j.attn[t].end = window;
     }
     hs_pool_run(c->pool, n * w->kv_heads, 1, attend_rows, &j);
     hs_cpu_add_product(c, &w->o, c->out, n, x);

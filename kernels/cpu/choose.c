@@ -49,11 +49,13 @@ hlwq_status hs_cpu_choose(hs_cpu_ops *ops, const char *want, hlwq_error *err)
         hs_cpu_avx2_install(ops);
         hs_cpu_wide_avx2_install(ops);
         hs_cpu_mixer_avx2_install(ops);
+        hs_cpu_attend_avx2_install(ops);
     }
     if (chosen >= LEVEL_AVX512) {
         hs_cpu_avx512_install(ops);
         hs_cpu_wide_avx512_install(ops);
         hs_cpu_mixer_avx512_install(ops);
+        hs_cpu_attend_avx512_install(ops);
     }
 #endif
     return HLWQ_OK;

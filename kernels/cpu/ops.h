@@ -102,6 +102,20 @@ typedef struct hs_cpu_ops {
                    uint32_t first, uint32_t n, const float *q, size_t q_stride, size_t q_head_stride, float *out,
                    size_t out_stride, float scale, float *scratch);
 
+    /*
+     * The same of one token over pages from..end-1 by themselves, for all heads: maximum, sum and weighted values
+     * [2 + head_dim] of each page and query head to part, so that pages may be read by any thread; attend_fold takes
+     * them into a query's state (maximum, sum) and acc in ascending order.  Queries [heads][head_dim] as attend_lay
+     * puts them, rotated (for coded pages; may be NULL without) and plain.  room: head_dim floats; scratch: as attend's.
+     * NULL = only attend; needs head_dim % 32 == 0.
+     */
+    void (*attend_lay)(uint32_t heads, uint32_t group, uint32_t head_dim, const float *q, size_t q_head_stride,
+                       bool rotate, float *tiles, float *room);
+    void (*attend_pages)(const hs_kv_view *kv, uint32_t kv_heads, uint32_t head_dim, uint32_t group, uint32_t position,
+                         uint32_t from, uint32_t end, const float *rotated, const float *plain, float scale,
+                         float *part, float *scratch);
+    void (*attend_fold)(const float *part, uint32_t head_dim, bool first, float *state, float *acc);
+
     /* The `used` largest of l [experts], ties by lower id; softmax over them. */
     void (*top_k)(const float *l, uint32_t experts, uint32_t used, int32_t *id, float *weight);
 } hs_cpu_ops;
@@ -190,9 +204,11 @@ extern const hs_cpu_ops hs_cpu_ref_base, hs_cpu_ref_fma;
 void hs_cpu_avx2_install(hs_cpu_ops *ops);
 void hs_cpu_wide_avx2_install(hs_cpu_ops *ops);
 void hs_cpu_mixer_avx2_install(hs_cpu_ops *ops);
+void hs_cpu_attend_avx2_install(hs_cpu_ops *ops);
 void hs_cpu_avx512_install(hs_cpu_ops *ops);
 void hs_cpu_wide_avx512_install(hs_cpu_ops *ops);
 void hs_cpu_mixer_avx512_install(hs_cpu_ops *ops);
+void hs_cpu_attend_avx512_install(hs_cpu_ops *ops);
 
 /* The set `want` names; NULL = what HLWQ_CPU names, else the best that the machine has. */
 hlwq_status hs_cpu_choose(hs_cpu_ops *ops, const char *want, hlwq_error *err);
