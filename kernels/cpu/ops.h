@@ -106,8 +106,8 @@ typedef struct hs_cpu_ops {
      * The same of one token over pages from..end-1 by themselves, for all heads: maximum, sum and weighted values
      * [2 + head_dim] of each page and query head to part, so that pages may be read by any thread; attend_fold takes
      * them into a query's state (maximum, sum) and acc in ascending order.  Queries [heads][head_dim] as attend_lay
-     * puts them, rotated (for coded pages; may be NULL without) and plain.  room: head_dim floats; scratch: as attend's.
-     * NULL = only attend; needs head_dim % 32 == 0.
+     * puts them, rotated (for coded pages; may be NULL without) and plain.  room: head_dim floats; scratch: as
+     * attend's. NULL = only attend; needs head_dim % 32 == 0.
      */
     void (*attend_lay)(uint32_t heads, uint32_t group, uint32_t head_dim, const float *q, size_t q_head_stride,
                        bool rotate, float *tiles, float *room);

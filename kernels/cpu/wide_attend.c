@@ -1,10 +1,10 @@
 /*
  * kernels/cpu/wide_attend.c - attention over pages, bit for bit that of ref.c; compiled for AVX2 and AVX-512.
  *
- * All query heads of a KV head go through a page together, eight of them in registers at a time (AVX2: four), so a key or
- * value is read and turned into fp32 once for all.  What binds is then the products: head_dim for a score and as many
- * for a value, for each query head (docs/kv.md has the arithmetic).  Everything else runs beside them: the order of the
- * contract is one chain of fma a lane and query, and there are enough of those.
+ * All query heads of a KV head go through a page together, eight of them in registers at a time (AVX2: four), so a key
+ * or value is read and turned into fp32 once for all.  What binds is then the products: head_dim for a score and as
+ * many for a value, for each query head (docs/kv.md has the arithmetic).  Everything else runs beside them: the order
+ * of the contract is one chain of fma a lane and query, and there are enough of those.
  */
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/ops.h"
@@ -28,12 +28,12 @@ enum { LANES = 16, WIDE = 2 * LANES, HALVES = LANES / HS_VEC, WIDEN_FROM = 4 };
 typedef struct tile {
     uint32_t count, dim, seen;
     float scale;
-    const float *q;    /* [dim / 16][count][16] */
-    float *weight;     /* [64][count], and room for 16 more */
-    float old[LANES];  /* factors of what was and of what comes, by query */
+    const float *q;   /* [dim / 16][count][16] */
+    float *weight;    /* [64][count], and room for 16 more */
+    float old[LANES]; /* factors of what was and of what comes, by query */
     float new[LANES];
-    float *state;      /* [count][2 + dim] */
-    bool first;        /* page: nothing was */
+    float *state; /* [count][2 + dim] */
+    bool first;   /* page: nothing was */
     hs_rows k, v;
     const char *fetch, *fetch_end; /* what is left to ask for */
 } tile;
@@ -42,7 +42,7 @@ typedef struct tile {
 
 /* 16 values from weight 64 upper + 16 i of a block on, less its norm. */
 HS_INLINE v16 coded_lanes(hs_dtype dtype, const uint8_t *low, const uint8_t *high, const float *level, uint32_t i,
-                       uint32_t upper)
+                          uint32_t upper)
 {
     if (dtype == HS_I8)
         return v16_int8(low + 64 * upper + LANES * i);
@@ -54,7 +54,7 @@ HS_INLINE v16 coded_lanes(hs_dtype dtype, const uint8_t *low, const uint8_t *hig
 
 /* hs_kv_decode. `dtype` is a constant wherever this is called. */
 HS_INLINE void decode_blocks(hs_dtype dtype, const uint8_t *page, const hs_kv_planes *p, size_t first, uint32_t n,
-                          float *u)
+                             float *u)
 {
     uint32_t low_bytes = hs_kv_low_bytes(dtype), high_bytes = hs_kv_high_bytes(dtype);
     const uint8_t *low = page + p->low + first * low_bytes, *high = page + p->high + first * high_bytes;
@@ -264,21 +264,36 @@ FORM(f32, HS_F32)
 FORM(f16, HS_F16)
 FORM(i8, HS_I8)
 FORM(q4, HS_Q4)
+#if !defined(__AVX512F__)
 FORM(q3, HS_Q3)
 FORM(q2, HS_Q2)
+#else
+#define score_q3 score_q4
+#define score_q2 score_q4
+#define value_q3 value_q4
+#define value_q2 value_q4
+#endif
 
 typedef void (*tile_fn)(tile *t);
 
 static tile_fn score_of(hs_dtype d)
 {
-    return d == HS_F32 ? score_f32 : d == HS_F16 ? score_f16 : d == HS_I8 ? score_i8 : d == HS_Q4 ? score_q4
-           : d == HS_Q3 ? score_q3 : score_q2;
+    return d == HS_F32   ? score_f32
+           : d == HS_F16 ? score_f16
+           : d == HS_I8  ? score_i8
+           : d == HS_Q4  ? score_q4
+           : d == HS_Q3  ? score_q3
+                         : score_q2;
 }
 
 static tile_fn value_of(hs_dtype d)
 {
-    return d == HS_F32 ? value_f32 : d == HS_F16 ? value_f16 : d == HS_I8 ? value_i8 : d == HS_Q4 ? value_q4
-           : d == HS_Q3 ? value_q3 : value_q2;
+    return d == HS_F32   ? value_f32
+           : d == HS_F16 ? value_f16
+           : d == HS_I8  ? value_i8
+           : d == HS_Q4  ? value_q4
+           : d == HS_Q3  ? value_q3
+                         : value_q2;
 }
 
 /* ---- pages ---------------------------------------------------------------------------------- */
@@ -289,20 +304,25 @@ typedef struct call {
     uint32_t kv_heads, kv_head, dim, group, coded;
     bool widen;
     float level[2][LANES]; /* of the codes of K and of V */
-    float *keys, *values; /* [64][dim]: of a page that is turned into fp32, or tables of a coded one */
+    float *keys, *values;  /* [64][dim]: of a page that is turned into fp32; or in the first, tables of a coded one */
 } call;
 
-static hs_rows coded_rows(const call *c, uint32_t page, const hs_kv_planes *p)
+static hs_rows coded_rows(const call *c, uint32_t page, const hs_kv_planes *p, float *room)
 {
     uint32_t blocks = c->dim / HS_BLOCK;
     size_t first = (size_t)c->kv_head * HS_GRID * blocks;
     const uint8_t *at = c->kv->coded[page];
-    return (hs_rows){p->dtype,
-                     at + p->low + first * hs_kv_low_bytes(p->dtype),
-                     at + p->high + first * hs_kv_high_bytes(p->dtype),
-                     (size_t)blocks * hs_kv_low_bytes(p->dtype),
-                     NULL,
-                     blocks};
+    if (c->widen) {
+        load_coded(room, at, p, first, HS_GRID * blocks);
+        return (hs_rows){.dtype = HS_F32, .low = (const uint8_t *)room, .pitch = c->dim * sizeof(float)};
+    }
+    return (hs_rows){.dtype = p->dtype,
+                     .low = at + p->low + first * hs_kv_low_bytes(p->dtype),
+                     .high = at + p->high + first * hs_kv_high_bytes(p->dtype),
+                     .norms = at + p->norms + 2 * first,
+                     .pitch = (size_t)blocks * hs_kv_low_bytes(p->dtype),
+                     .table = room,
+                     .blocks = blocks};
 }
 
 static hs_rows plain_rows(const call *c, uint32_t page, bool values)
@@ -314,28 +334,22 @@ static hs_rows plain_rows(const call *c, uint32_t page, bool values)
                      .pitch = row};
 }
 
-/* The tables of a page's blocks, or all of it in fp32. */
-static void unpack(const call *c, uint32_t page, const hs_kv_planes *p, const float *level, hs_rows *r, float *room)
+/* The tables of a coded page's blocks. */
+static void lay_tables(const hs_rows *r, const float *level, float *table)
 {
-    uint32_t n = HS_GRID * r->blocks;
-    size_t first = (size_t)c->kv_head * n;
-    if (c->widen) {
-        load_coded(room, c->kv->coded[page], p, first, n);
-        *r = (hs_rows){.dtype = HS_F32, .low = (const uint8_t *)room, .pitch = c->dim * sizeof(float)};
-        return;
-    }
-    const uint8_t *norms = (const uint8_t *)c->kv->coded[page] + p->norms + 2 * first;
     float norm[LANES];
-    r->table = room;
-    for (uint32_t i = 0; i < n; i += LANES) { /* n: a multiple of 64 */
-        v16 these = v16_half(norms + 2 * i);
-        if (p->dtype == HS_I8) {
-            v16_store(room + i, v16_mul(these, v16_set(0.125f)));
+    for (uint32_t i = 0; i < HS_GRID * r->blocks; i += LANES) {
+        v16 these = v16_half(r->norms + 2 * i);
+        if (r->dtype == HS_I8) {
+            v16_store(table + i, v16_mul(these, v16_set(0.125f)));
             continue;
         }
         v16_store(norm, these);
-        for (uint32_t l = 0; l < LANES; l++)
-            v16_store(room + (size_t)(i + l) * LANES, v16_mul(v16_load(level), v16_set(norm[l])));
+        for (uint32_t l = 0; l < LANES; l++, table += HS_TABLE_FLOATS) {
+            v16_store(table, v16_mul(v16_load(level), v16_set(norm[l])));
+            hs_order_codes(r->dtype, r->low + (size_t)(i + l) * hs_kv_low_bytes(r->dtype),
+                           r->high + (size_t)(i + l) * hs_kv_high_bytes(r->dtype), table + LANES);
+        }
     }
 }
 
@@ -369,8 +383,12 @@ static void attend_heads(const call *c, const float *q, float scale, tile *t, fl
         t->count = tile_size(c->group - h);
         t->q = q + (size_t)h * c->dim;
         t->state = states + h * (2 + (size_t)c->dim);
+        if (t->k.blocks)
+            lay_tables(&t->k, c->level[0], c->keys);
         score(t);
         weigh(t);
+        if (t->v.blocks) /* where those of the keys were: they must stay in the first cache */
+            lay_tables(&t->v, c->level[1], c->keys);
         value(t);
     }
 }
@@ -387,12 +405,8 @@ static void begin(call *c)
 static void open_page(const call *c, uint32_t page, tile *t)
 {
     const hs_kv_layout *l = &c->kv->layout;
-    t->k = page < c->coded ? coded_rows(c, page, &l->k) : plain_rows(c, page, false);
-    t->v = page < c->coded ? coded_rows(c, page, &l->v) : plain_rows(c, page, true);
-    if (page < c->coded) {
-        unpack(c, page, &l->k, c->level[0], &t->k, c->keys);
-        unpack(c, page, &l->v, c->level[1], &t->v, c->values);
-    }
+    t->k = page < c->coded ? coded_rows(c, page, &l->k, c->keys) : plain_rows(c, page, false);
+    t->v = page < c->coded ? coded_rows(c, page, &l->v, c->widen ? c->values : c->keys) : plain_rows(c, page, true);
 }
 
 static void wide_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_head, uint32_t head_dim, uint32_t group,

@@ -168,6 +168,46 @@ static void check_delta(const hs_cpu_ops *set)
         }
 }
 
+/* One token's attention, page by page and folded afterwards; pages in two pieces. `coded` of them are in codes. */
+static void by_pages(const hs_cpu_ops *set, const hs_kv_view *kv, uint32_t heads, uint32_t dim, uint32_t group,
+                     uint32_t position, uint32_t coded, const float *q, float scale, float *out, float *scratch)
+{
+    uint32_t n = position / HS_GRID + 1, all = heads * group, cut = n / 2;
+    size_t floats = 2 + (size_t)dim, page = all * floats;
+    float *tiles = malloc(2 * sizeof(float) * all * dim), *part = malloc(n * page * sizeof(float)), state[2];
+    for (uint32_t i = 0; i < 2; i++)
+        set->attend_lay(all, group, dim, q, 2 * (size_t)dim, i == 0, tiles + (size_t)i * all * dim, scratch);
+    for (uint32_t i = 0; i < 2; i++)
+        set->attend_pages(kv, heads, dim, group, position, i ? 0 : cut, i ? cut : n, tiles, tiles + (size_t)all * dim,
+                          scale, part + (i ? 0 : cut * page), scratch);
+    for (uint32_t h = 0; h < all; h++, out += dim) {
+        for (uint32_t b = 0; b < n; b++) {
+            if (coded && b == coded)
+                hs_kv_rotate(out, dim);
+            set->attend_fold(part + b * page + h * floats, dim, b == 0, state, out);
+        }
+        for (uint32_t d = 0; d < dim; d++)
+            out[d] /= state[1];
+    }
+    free(tiles), free(part);
+}
+
+/* The same from ref.c. */
+static void check_by_pages(const hs_cpu_ops *set, const hs_kv_view *kv, uint32_t heads, uint32_t dim, uint32_t group,
+                           uint32_t position, uint32_t coded, float *scratch)
+{
+    if (!set->attend_pages || dim % 32)
+        return;
+    size_t width = (size_t)heads * group * dim;
+    float *q = values(2 * width, 0.5f, false), *o0 = values(width, 1, false), *o1 = values(width, 1, false);
+    for (uint32_t h = 0; h < heads; h++)
+        ref->attend(kv, heads, h, dim, group, position, 1, q + 2 * (size_t)h * group * dim, 2 * width, 2 * (size_t)dim,
+                    o0 + (size_t)h * group * dim, width, 0.3f, scratch);
+    by_pages(set, kv, heads, dim, group, position, coded, q, 0.3f, o1, scratch);
+    same("attend by pages", set->name, o1, o0, width);
+    free(q), free(o0), free(o1);
+}
+
 static void check_attention(const hs_cpu_ops *set)
 {
     static const uint32_t shape[][3] = {
@@ -196,6 +236,7 @@ static void check_attention(const hs_cpu_ops *set)
                 set->attend(&kv, heads, h, dim, group, first, n, q, stride, 2 * (size_t)dim, o1, stride, 0.3f, scratch);
                 same("attend", set->name, o1, o0, n * stride);
             }
+            check_by_pages(set, &kv, heads, dim, group, first + n - 1, 0, scratch);
             for (int p = 0; p < 4; p++)
                 free(page[p]);
             free(q), free(o0), free(o1), free(scratch);
@@ -206,12 +247,12 @@ static void check_attention(const hs_cpu_ops *set)
 static void check_coded_attention(const hs_cpu_ops *set)
 {
     static const hs_dtype type[] = {HS_I8, HS_Q4, HS_Q3, HS_Q2};
-    static const uint32_t shape[][3] = {{128, 1, 2}, {128, 2, 5}, {256, 2, 3}}; /* dim, kv heads, group */
+    static const uint32_t shape[][3] = {{128, 1, 2}, {128, 2, 5}, {256, 2, 3}, {256, 1, 12}}; /* dim, kv heads, group */
     static const uint32_t place[][2] = {{130, 1}, {192, 16}, {303, 16}, {319, 1}, {100, 3}};
-    for (uint32_t c = 0; c < 16 * 3 * 5; c++) {
-        const uint32_t *s = shape[c % 3], *at = place[c / 3 % 5];
+    for (uint32_t c = 0; c < 16 * 4 * 5; c++) {
+        const uint32_t *s = shape[c % 4], *at = place[c / 4 % 5];
         uint32_t dim = s[0], heads = s[1], group = s[2], first = at[0], n = at[1];
-        hs_kv_format format = {type[c / 15 % 4], type[c / 60]};
+        hs_kv_format format = {type[c / 20 % 4], type[c / 80]};
         size_t page_values = 2 * (size_t)HS_GRID * heads * dim, stride = (size_t)group * dim * 2 + 7;
         void *page[5], *coded[5];
         hs_kv_view kv = {.page = page, .dtype = HS_F16, .coded = coded, .layout = hs_kv_layout_of(format, heads * dim)};
@@ -234,6 +275,7 @@ static void check_coded_attention(const hs_cpu_ops *set)
             set->attend(&kv, heads, h, dim, group, first, n, q, stride, 2 * (size_t)dim, o1, stride, 0.3f, scratch);
             same("attend coded", set->name, o1, o0, n * stride);
         }
+        check_by_pages(set, &kv, heads, dim, group, first, hs_kv_coded_count(first), scratch);
         for (int p = 0; p < 5; p++)
             free(page[p]), free(coded[p]);
         free(q), free(o0), free(o1), free(scratch);
