@@ -30,6 +30,7 @@ typedef struct serve_unit {
     int32_t *ids;            /* [n_ids] the prompt */
     size_t n_ids, read;      /* of it so far */
     size_t cached;           /* of it that needed no reading */
+    size_t edge;             /* of a chat: what follows may be another in the next prompt; else 0 */
     uint64_t made;           /* tokens */
     int64_t limit;           /* of them; below 0 = any */
     char *opening;           /* what the prompt has begun of the answer */

@@ -44,10 +44,14 @@ static bool scores_prompt(const serve_unit *u)
  * The last place of a prompt from which another may go on: chats send what was said before again.  What is read in
  * pieces from there has the bits of a prompt read from its beginning, so what was kept never shows in an answer.
  */
+static size_t place_of(const serve_unit *u)
+{
+    return (u->edge && u->edge < u->n_ids ? u->edge : u->n_ids - 1) / GRID * GRID;
+}
+
 static void keep_place(serve_slot *k)
 {
-    const serve_unit *u = k->unit;
-    if (u->read == (u->n_ids - 1) / GRID * GRID)
+    if (k->unit->read == place_of(k->unit))
         (void)hlwq_session_mark(k->session, NULL); /* it would only have saved time */
 }
 
@@ -57,7 +61,7 @@ static void read_piece(serve_loop *l, serve_slot *k, bool alone)
     serve_unit *u = k->unit;
     hlwq_error err;
     size_t most = alone ? l->server->plan.batch : GRID, edge = most - u->read % GRID, left = u->n_ids - u->read;
-    size_t mark = (u->n_ids - 1) / GRID * GRID; /* a piece ends there */
+    size_t mark = place_of(u); /* a piece ends there */
     if (u->read < mark)
         left = mark - u->read;
     size_t n = left < edge ? left : edge;

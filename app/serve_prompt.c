@@ -367,8 +367,19 @@ static bool open_call(const serve_params *p, const hs_text *text, hs_text *openi
     return !opening->failed;
 }
 
+/* Where the next prompt of a conversation may part from this one: after its last text the model's turn is opened. */
+static size_t edge_of(const hlwq_tokenizer *tokenizer, const writer *w, const hs_text *text, size_t count)
+{
+    size_t from = w->marks.n_plain ? w->marks.plain[w->marks.n_plain - 1].end : text->bytes, n = 0;
+    int32_t *ids = NULL;
+    if (hlwq_tokenize(tokenizer, text->data + from, text->bytes - from, true, &ids, &n, NULL) != HLWQ_OK)
+        n = 0;
+    hlwq_free(ids);
+    return n < count ? count - n : 0;
+}
+
 bool serve_chat_prompt(const hlwq_template *chat, const hlwq_tokenizer *tokenizer, const serve_params *p, int32_t **ids,
-                       size_t *count, char **opening, serve_fault *fault)
+                       size_t *count, size_t *edge, char **opening, serve_fault *fault)
 {
     writer w = {.fault = fault};
     hs_text text = {0}, open = {0};
@@ -386,6 +397,7 @@ bool serve_chat_prompt(const hlwq_template *chat, const hlwq_tokenizer *tokenize
         ok = failed(&w, &err);
     if (ok && !*count)
         ok = serve_refuse(fault, 400, "messages", "the chat template makes nothing of the messages");
+    *edge = ok ? edge_of(tokenizer, &w, &text, *count) : 0;
     *opening = ok ? hs_text_take(&open) : NULL;
     hs_text_close(&open);
     hs_text_close(&text);

@@ -11,10 +11,11 @@
 
 /*
  * The prompt of a chat; *ids is freed with hlwq_free.  *opening (free) is what it ends with beyond the template's own
- * text, the beginning of a call that was asked for: "" mostly.
+ * text, the beginning of a call that was asked for: "" mostly.  *edge: ids up to the last text of the messages, which
+ * a conversation that goes on begins with again.
  */
 bool serve_chat_prompt(const hlwq_template *chat, const hlwq_tokenizer *tokenizer, const serve_params *params,
-                       int32_t **ids, size_t *count, char **opening, serve_fault *fault);
+                       int32_t **ids, size_t *count, size_t *edge, char **opening, serve_fault *fault);
 
 /* The prompt as text, for people who write templates; *text is freed with free. */
 bool serve_chat_text(const hlwq_template *chat, const serve_params *params, char **text, size_t *bytes,

@@ -70,7 +70,7 @@ static bool fill_units(serve *s, serve_request *r, serve_fault *f)
         u->index = i;
         u->limit = p->max_tokens;
         bool ok = p->kind == SERVE_CHAT
-                      ? serve_chat_prompt(s->chat, s->tokenizer, p, &u->ids, &u->n_ids, &u->opening, f)
+                      ? serve_chat_prompt(s->chat, s->tokenizer, p, &u->ids, &u->n_ids, &u->edge, &u->opening, f)
                       : serve_prompt_ids(s->tokenizer, p, i, s->facts.vocab, &u->ids, &u->n_ids, f);
         if (!ok)
             return false;

@@ -522,6 +522,31 @@ def known(s):
     check("an answer from the beginning is the same", cached == 0 and fresh == second, (cached, fresh, second))
 
 
+def ten_turns(s):
+    """A turn reads what is new and less than 64 tokens more, wherever prompts end on the grid of positions."""
+    options = {"chat_template_kwargs": {"enable_thinking": False}}
+
+    def tokens(messages):
+        r = s.ask("/apply-template", {"messages": messages, **options})[1]["prompt"]
+        return s.ask("/tokenize", {"content": r, "parse_special": True})[1]["tokens"]
+
+    talk, before = [], []
+    for turn in range(10):
+        text = "Tell me more, Captain."
+        while len(tokens(talk + [{"role": "user", "content": text}])) % 64 != turn % 6 + 1:
+            text += " and"
+        talk.append({"role": "user", "content": text})
+        now = tokens(talk)
+        usage = s.ask("/v1/chat/completions", {"messages": talk, "max_tokens": 9, "temperature": 0, **options})[1]
+        answer, usage = usage["choices"][0]["message"]["content"], usage["usage"]
+        same = next((i for i, (a, b) in enumerate(zip(before, now)) if a != b), min(len(before), len(now)))
+        read = usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
+        check(f"turn {turn}: what is new, and less than 64 more", read <= len(now) - same + 64 and
+              usage["prompt_tokens"] == len(now), (turn, read, len(now), same))
+        talk.append({"role": "assistant", "content": answer})
+        before = now
+
+
 def pages(s):
     status, text, headers = s.raw("GET", "/")
     check("a page", status == 200 and b"<title>hlwq-stream" in text and "script-src" in headers["Content-Security-Policy"])
@@ -601,7 +626,7 @@ DRAFTED = {"prompt": "Once upon a time", "max_tokens": 40, "temperature": 0}
 server = Server()
 without = server.ask("/v1/completions", DRAFTED)[1]["choices"][0]["text"]
 check("no drafts without --draft", server.metric("drafted_tokens_total") == 0)
-for part in (pages, answers, known, tools, strict_tools, must_call, thoughts_first, schemas, injection, hostile, leaving, together, ending):
+for part in (pages, answers, known, ten_turns, tools, strict_tools, must_call, thoughts_first, schemas, injection, hostile, leaving, together, ending):
     start = time.time()
     part(server)
     print(f"{part.__name__}: {time.time() - start:.1f} s", flush=True)

@@ -251,7 +251,7 @@ static void check_coded_attention(const hs_cpu_ops *set)
     static const uint32_t place[][2] = {{130, 1}, {192, 16}, {303, 16}, {319, 1}, {100, 3}};
     for (uint32_t c = 0; c < 16 * 4 * 5; c++) {
         const uint32_t *s = shape[c % 4], *at = place[c / 4 % 5];
-        uint32_t dim = s[0], heads = s[1], group = s[2], first = at[0], n = at[1];
+        uint32_t dim = s[0], heads = s[1], group = s[2], first = at[0], n = group == 12 ? 1 : at[1];
         hs_kv_format format = {type[c / 20 % 4], type[c / 80]};
         size_t page_values = 2 * (size_t)HS_GRID * heads * dim, stride = (size_t)group * dim * 2 + 7;
         void *page[5], *coded[5];
