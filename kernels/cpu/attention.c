@@ -177,7 +177,8 @@ static uint32_t window_pages(const attn_job *j)
     if (j->n > 1 || !c->ops->attend_pages || j->w->head_dim % 32 || j->first / HS_GRID + 1 < PAGES_LEAST ||
         room < queries + PAGES_LEAST * part_floats(j->w))
         return 0;
-    size_t most = (room - queries) / part_floats(j->w), want = (size_t)threads * 8 * PAGES_BAND;
+    /* What pages give should stay in the second cache until it is folded; threads wait for each other in between. */
+    size_t most = (room - queries) / part_floats(j->w), want = (size_t)PAGES_BAND * (threads == 1 ? 2 : 4 * threads);
     want = want < PAGES_MOST ? want : PAGES_MOST;
     return (uint32_t)(most < want ? most : want);
 }
