@@ -118,6 +118,10 @@ static hlwq_status fit(hlwq_engine *e, hs_plan_input *in, const char *spill, hlw
     const char *what = hs_store_path(e->store);
     uint64_t row, rows = hs_states_rows(c, e->kv, e->context, &row), session = in->session_bytes;
     hlwq_status st = hs_plan_make(&e->plan, in, what, err);
+    if (st == HLWQ_ERR_BUDGET && spill && e->vram && err) {
+        hlwq_error why = *err;
+        return hs_fail(err, st, "%s; --kv-spill is for the CPU: on a card all of --ctx lies in --vram", why.message);
+    }
     if (st != HLWQ_ERR_BUDGET || !spill || e->vram || rows <= HS_HOT_MIN)
         return st;
     e->hot = HS_HOT_MIN;

@@ -21,8 +21,15 @@ enum { QUERIES = 8, SUMS = 16 };
 enum { QUERIES = 4, SUMS = 8 };
 #endif
 
-/* From this many tokens on, codes are turned into a page of fp32 first. */
-enum { LANES = 16, WIDE = 2 * LANES, HALVES = LANES / HS_VEC, WIDEN_FROM = 4 };
+enum { LANES = 16, WIDE = 2 * LANES, HALVES = LANES / HS_VEC };
+
+/* Codes that are read several times are turned into a page of fp32 first: by many tokens, or by heads in turn. */
+enum { WIDEN_FROM = 4 };
+
+static inline bool widens(uint32_t tokens, uint32_t group)
+{
+    return tokens >= WIDEN_FROM || group > QUERIES;
+}
 
 /* Some query heads of one token, and what they see of a page. */
 typedef struct tile {
@@ -422,7 +429,7 @@ static void wide_attend(const hs_kv_view *kv, uint32_t kv_heads, uint32_t kv_hea
     float weight[HS_GRID * QUERIES + LANES], *tiles = hs_attend_rotated(scratch, head_dim, group);
     size_t state_floats = 2 + (size_t)head_dim;
     uint32_t last = first + n - 1, coded = kv->coded ? hs_kv_coded_count(last) : 0;
-    call c = {kv, kv_heads, kv_head, head_dim, group, coded, n >= WIDEN_FROM, {{0}}, keys, values};
+    call c = {kv, kv_heads, kv_head, head_dim, group, coded, widens(n, group), {{0}}, keys, values};
     assert(n <= HS_ATTEND_TOKENS && (!coded || first / HS_GRID == last / HS_GRID));
     if (!hs_attend_resume(kv, last, n, group, head_dim, out, out_stride, states))
         return;
@@ -463,7 +470,8 @@ static void wide_attend_pages(const hs_kv_view *kv, uint32_t kv_heads, uint32_t 
 {
     float weight[HS_GRID * QUERIES + LANES];
     uint32_t coded = kv->coded ? hs_kv_coded_count(position) : 0;
-    call c = {kv, kv_heads, 0, head_dim, group, coded, false, {{0}}, scratch, scratch + (size_t)HS_GRID * head_dim};
+    float *values = scratch + (size_t)HS_GRID * head_dim;
+    call c = {kv, kv_heads, 0, head_dim, group, coded, widens(1, group), {{0}}, scratch, values};
     size_t plain_bytes = 2 * (size_t)HS_GRID * kv_heads * head_dim * (kv->dtype == HS_F32 ? 4 : 2);
     tile t = {.dim = head_dim, .weight = weight, .first = true};
     begin(&c);
