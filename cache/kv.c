@@ -11,6 +11,7 @@ struct hs_kv {
     hs_mem *mem;
     uint32_t layers, pages, coded; /* pages of a layer */
     uint32_t rows;                 /* of those that grow, there are */
+    uint32_t ring;                 /* places of plain pages */
     hs_kv_format format;
     uint64_t plain_bytes, coded_bytes; /* of a page */
     void *page[];                      /* [layers][pages], then [layers][coded] */
@@ -87,6 +88,7 @@ hlwq_status hs_kv_open_ring(hs_kv **out, hs_mem *mem, const hs_kv_shape *s, void
     kv->layers = s->layers;
     kv->pages = (uint32_t)page_count(s);
     kv->coded = (uint32_t)coded_count(s);
+    kv->ring = (uint32_t)plain;
     kv->format = s->format;
     kv->plain_bytes = plain_bytes(s);
     kv->coded_bytes = hs_kv_is_coded(s->format) ? hs_kv_layout_of(s->format, s->width).bytes : 0;
@@ -164,6 +166,11 @@ void *const *hs_kv_pages(const hs_kv *kv, uint32_t layer)
 void *const *hs_kv_coded_pages(const hs_kv *kv, uint32_t layer)
 {
     return kv->coded ? kv->page + (size_t)kv->layers * kv->pages + (size_t)layer * kv->coded : NULL;
+}
+
+uint32_t hs_kv_ring(const hs_kv *kv)
+{
+    return kv->ring;
 }
 
 hs_kv_format hs_kv_format_of(const hs_kv *kv)

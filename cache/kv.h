@@ -55,6 +55,7 @@ void *const *hs_kv_pages(const hs_kv *kv, uint32_t layer);
 /* The same in codes, all but the last two; NULL if the cache is plain. */
 void *const *hs_kv_coded_pages(const hs_kv *kv, uint32_t layer);
 
+uint32_t hs_kv_ring(const hs_kv *kv); /* plain page b of a layer is in place b % ring */
 hs_kv_format hs_kv_format_of(const hs_kv *kv);
 uint32_t hs_kv_layers(const hs_kv *kv);
 uint64_t hs_kv_page_bytes(const hs_kv *kv, bool coded); /* 0 for codes of a plain cache */

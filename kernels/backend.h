@@ -30,6 +30,7 @@ typedef struct hs_kv_view {
     hs_dtype dtype;      /* of page: F16 or F32 */
     void *const *coded;  /* NULL = all pages are plain */
     hs_kv_layout layout; /* of the coded ones */
+    uint32_t ring;       /* page b, plain, is in place b % ring of a row; 0 = find out */
 
     /*
      * Pages 0..away-1, coded ones of a coded cache, are not in memory but come some at a time, in order: next says that
@@ -96,6 +97,11 @@ typedef struct hs_mixture {
     hs_matrix shared_mix; /* [1][hidden] */
     uint32_t experts, used;
     float eps;
+
+    /* Its row of the backend's table, and an expert's matrices as they would be if its extent lay at `base`. */
+    uint32_t row;
+    hs_ffn each;
+    const uint8_t *base; /* NULL = it is in no table */
 } hs_mixture;
 
 /* Chosen experts of n tokens, most probable first, ties by lower id. */
@@ -115,6 +121,7 @@ typedef struct hs_limits {
     uint32_t ffn_rows;      /* feed-forwards that a token visits: 1, or used experts and the shared one */
     uint32_t ffn_width;     /* widest of them */
     uint32_t experts, used; /* 0 for dense */
+    uint32_t mixtures;      /* layers of experts: rows of a backend's table of them */
     uint32_t dtypes;        /* of its matrices: bits 1 << hs_dtype */
     bool ordered;           /* some gather their inputs: have an order of columns, or factors */
     bool joins;             /* it has a draft head */
@@ -165,6 +172,23 @@ typedef struct hs_backend_ops {
     hlwq_status (*await)(hs_backend *be, uint64_t copy, hlwq_error *err);
     bool (*uploaded)(hs_backend *be, uint64_t copy, bool wait);
 
+    /*
+     * The backend's own table of experts; NULL = it has none.  Of layer `row`, `count` experts from `first` on are
+     * found at `at` and then every `stride` bytes by stages asked for from now on; at NULL = they are not to be found.
+     * Whoever says so has made sure that what is there is whole, and stays until it is taken back and stages that may
+     * have found it are done: as with `expert` of a stage.
+     */
+    hlwq_status (*place)(hs_backend *be, uint32_t row, uint32_t first, uint32_t count, const void *at, uint64_t stride,
+                         hlwq_error *err);
+
+    /*
+     * The stages that follow, until logits or another embedding are asked for, are those of one token at position
+     * `first`: they are the same as those of other such tokens, in the same order and with the same operands, so that
+     * they can be recorded and played back.  *on false: this one's are not, and nothing changes; NULL = never.  While
+     * it is on, `route` takes experts from the table and computes what it finds there; `experts` the rest.
+     */
+    hlwq_status (*step)(hs_backend *be, uint32_t first, bool *on, hlwq_error *err);
+
     /* x[t] = row ids[t] of the table, which is in ordinary memory. */
     hlwq_status (*embed)(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
                          hlwq_error *err);
@@ -204,6 +228,12 @@ typedef struct hs_backend_ops {
      */
     hlwq_status (*experts)(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, const hs_expert_source *source,
                            uint32_t n, const hs_routing *routing, float *x, hlwq_error *err);
+
+    /*
+     * route and experts of a step, where all of a layer's experts are in the table: nobody waits for the choice.
+     * *done false: it cannot, and nothing has changed.
+     */
+    hlwq_status (*mixture)(hs_backend *be, const hs_mixture *w, float *x, bool *done, hlwq_error *err);
 
     /*
      * logits [n][vocab] = head norm(x); `hidden` [n][hidden] gets norm(x) if not NULL.  With n = 1 and a backend that
@@ -315,9 +345,10 @@ hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const
                                  hlwq_error *err);
 
 enum {
-    HS_CARD_LOGITS = 8,     /* rows of logits that it makes at once */
-    HS_CARD_JOB_BYTES = 64, /* of its table of experts */
-    HS_CARD_SPANS = 8 * 32  /* of attention, for one head: tokens by spans of positions */
+    HS_CARD_LOGITS = 8,        /* rows of logits that it makes at once */
+    HS_CARD_JOB_BYTES = 64,    /* of a list of experts to compute */
+    HS_CARD_CHOICE_BYTES = 20, /* of an expert that was chosen */
+    HS_CARD_SPANS = 8 * 32     /* of attention, for one head: tokens by spans of positions */
 };
 
 /* Scratch bytes on the card that it takes. */

@@ -34,6 +34,7 @@ uint64_t hs_backend_cuda_bytes(const hs_limits *m)
            q8(own, widest) + piece(b * m->hidden, f) + 2 * piece(rows * m->ffn_width, f) + q8(rows, m->ffn_width) +
            piece(m->experts ? rows * m->hidden : 0, f) + piece(b * m->experts, f) + piece(b, f) + 2 * piece(picks, f) +
            2 * piece(picks, f) + piece(3 * (uint64_t)m->experts, HS_CARD_JOB_BYTES) + piece((b + 1) * m->head_dim, f) +
+           piece((uint64_t)m->mixtures * m->experts, 8) + piece(m->used, HS_CARD_CHOICE_BYTES) + piece(1, 4) +
            piece((uint64_t)HS_CARD_SPANS * (m->q_width / 2 + 2 * q_heads), f) +
            piece((uint64_t)HS_CARD_LOGITS * m->vocab, f);
 }

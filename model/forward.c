@@ -42,6 +42,7 @@ typedef struct step {
     const uint32_t *first;
     uint32_t n;
     bool rows;
+    bool alike; /* the backend was told that this one is like others (hs_backend_ops.step) */
 } step;
 
 /* Rows of several texts through a backend that takes them one at a time. */
@@ -133,10 +134,25 @@ static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, h
     return st;
 }
 
-static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t n, hlwq_error *err)
+/* A layer whose experts are all with the backend, in a step that it knows: nobody asks which were chosen. */
+static hlwq_status whole_mixture(hs_network *net, const hs_layer *layer, bool *done, hlwq_error *err)
 {
+    uint64_t mark = hs_now_ns();
+    *done = false;
+    if (net->trace || hs_residency_streams(net->residency, layer->experts_group))
+        return HLWQ_OK;
+    hlwq_status st = net->backend->ops->mixture(net->backend, &layer->mixture, net->x, done, err);
+    spent(net, HLWQ_STAGE_EXPERTS, &mark);
+    return st;
+}
+
+static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t n, bool alike, hlwq_error *err)
+{
+    bool done = false;
+    if (layer->moe && alike)
+        HS_TRY(whole_mixture(net, layer, &done, err));
     if (layer->moe)
-        return mixture(net, layer, n, err);
+        return done ? HLWQ_OK : mixture(net, layer, n, err);
     uint64_t mark = hs_now_ns();
     hlwq_status st =
         net->backend->ops->dense(net->backend, layer->ffn_norm, net->config->eps, &layer->dense, n, net->x, err);
@@ -166,7 +182,7 @@ static hlwq_status layer_body(hs_network *net, const step *s, uint32_t i, hlwq_e
     uint64_t mark = hs_now_ns();
     HS_TRY(s->rows ? mixer_rows(net, s, i, err) : mixer(net, s->states[0], i, s->first[0], s->n, err));
     spent(net, net->layer[i].full ? HLWQ_STAGE_ATTENTION : HLWQ_STAGE_DELTANET, &mark);
-    return feed_forward(net, &net->layer[i], s->n, err);
+    return feed_forward(net, &net->layer[i], s->n, s->alike, err);
 }
 
 /* A layer that is not always in memory: a dense model's that is larger than the budget. */
@@ -188,8 +204,21 @@ static hlwq_status streamed_layer(hs_network *net, const step *s, uint32_t i, hl
     return st;
 }
 
+/*
+ * One token after another is the same to the backend, but for layers that are elsewhere each time and for those who
+ * look at what is in between.
+ */
+static hlwq_status begin_step(hs_network *net, step *s, const hs_tap *tap, hlwq_error *err)
+{
+    const hs_backend *be = net->backend;
+    bool streams = hs_residency_streams(net->residency, net->layer[0].group);
+    if (!be->ops->step || s->n != 1 || s->rows || tap || net->routes || streams)
+        return HLWQ_OK;
+    return be->ops->step(net->backend, s->first[0], &s->alike, err);
+}
+
 /* From ids to the residual stream after the last layer. */
-static hlwq_status layers(hs_network *net, const step *s, const int32_t *ids, const hs_tap *tap, hlwq_error *err)
+static hlwq_status layers(hs_network *net, step *s, const int32_t *ids, const hs_tap *tap, hlwq_error *err)
 {
     uint32_t n = s->n;
     for (uint32_t t = 0; t < (s->rows ? n : 1); t++)
@@ -199,6 +228,7 @@ static hlwq_status layers(hs_network *net, const step *s, const int32_t *ids, co
     spent(net, HLWQ_STAGE_EMBED, &mark);
     HS_TRY(tap_layer(net, tap, 0, n, err));
     hs_residency_tokens(net->residency, n);
+    HS_TRY(begin_step(net, s, tap, err));
     for (uint32_t i = 0; i < net->config->layers; i++) {
         bool streams = hs_residency_streams(net->residency, net->layer[i].group);
         HS_TRY(streams ? streamed_layer(net, s, i, err) : layer_body(net, s, i, err));
@@ -234,7 +264,7 @@ hlwq_status hs_forward_best(hs_network *net, uint32_t usable, int32_t *id, hlwq_
 hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,
                        hs_logits_mode mode, float *logits, const hs_tap *tap, hlwq_error *err)
 {
-    step s = {&states, &first, n, false};
+    step s = {&states, &first, n, false, false};
     HS_TRY(layers(net, &s, ids, tap, err));
     if (mode == HS_LOGITS_NONE)
         return HLWQ_OK;
@@ -245,7 +275,7 @@ hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, u
 hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int32_t *ids, const uint32_t *position,
                             uint32_t n, float *logits, hlwq_error *err)
 {
-    step s = {states, position, n, true};
+    step s = {states, position, n, true, false};
     HS_TRY(layers(net, &s, ids, NULL, err));
     return hs_forward_head(net, 0, n, logits, NULL, err);
 }
@@ -257,7 +287,7 @@ static hlwq_status draft(hs_network *net, const hs_kv_view *kv, const int32_t *i
     const hs_layer *layer = &net->layer[net->config->layers];
     HS_TRY(be->ops->join(be, &net->joint, &net->embed, ids, n, h, net->x, err));
     HS_TRY(be->ops->attention(be, &layer->attention, kv, first, n, net->x, err));
-    HS_TRY(feed_forward(net, layer, n, err));
+    HS_TRY(feed_forward(net, layer, n, false, err));
     if (!logits)
         return HLWQ_OK;
     const float *last = net->x + (size_t)(n - 1) * net->config->hidden;

@@ -123,6 +123,18 @@ static void bind_drafts(hs_network *net, uint32_t g)
     net->draft_norm = vector(&b, HS_MTP_NORM);
 }
 
+/* Experts that the backend finds by itself. */
+static void bind_table(hs_network *net, hs_layer *layer)
+{
+    if (!layer->moe)
+        return;
+    hs_mixture *m = &layer->mixture;
+    binder b = {net, &net->table->group[layer->experts_group], NULL};
+    b.data = m->base = hs_residency_table(net->residency, layer->experts_group, &m->row);
+    if (m->base)
+        m->each = ffn(&b, HS_GATE, HS_UP, HS_DOWN);
+}
+
 static void bind_all(hs_network *net)
 {
     for (uint32_t g = 0; g < net->table->n_groups; g++) {
@@ -158,6 +170,8 @@ static void bind_all(hs_network *net)
             bind_layer(&b, &net->layer[group->layer]);
     }
     net->draft_head = net->head;
+    for (uint32_t i = 0; i < net->config->layers + net->drafts; i++)
+        bind_table(net, &net->layer[i]);
 }
 
 void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id, uint32_t n)
@@ -234,6 +248,8 @@ hs_limits hs_network_limits(const hs_table *table, uint32_t batch)
         .joins = table->drafts,
         .batch = batch,
     };
+    for (uint32_t g = 0; g < table->n_groups && c->experts; g++)
+        m.mixtures += hs_group_may_stream(table, &table->group[g]);
     if (c->experts && c->shared_width > m.ffn_width)
         m.ffn_width = c->shared_width;
     for (uint32_t g = 0; g < table->n_groups; g++)

@@ -105,7 +105,8 @@ hlwq_status hs_kv_format_named(hs_kv_format *f, hlwq_kv name, const hs_config *c
 hs_kv_view hs_kv_view_of(const hs_kv *kv, uint32_t layer, uint32_t width)
 {
     hs_kv_format f = hs_kv_format_of(kv);
-    hs_kv_view view = {.page = hs_kv_pages(kv, layer), .dtype = f.k == HS_F32 ? HS_F32 : HS_F16};
+    hs_kv_view view = {
+        .page = hs_kv_pages(kv, layer), .dtype = f.k == HS_F32 ? HS_F32 : HS_F16, .ring = hs_kv_ring(kv)};
     if (hs_kv_is_coded(f)) {
         view.coded = hs_kv_coded_pages(kv, layer);
         view.layout = hs_kv_layout_of(f, width);

@@ -72,6 +72,8 @@ static hlwq_status load_group(hs_residency *r, uint32_t g, hs_pool *pool, const 
     }
     hs_mem_free(r->mem, p);
     r->data[g] = up;
+    if (st == HLWQ_OK && hs_group_is_experts(group) && r->index[g] != UINT32_MAX && be->ops->place)
+        st = be->ops->place(be, r->index[g], 0, group->count, up, group->bytes, err);
     return st;
 }
 
@@ -180,7 +182,9 @@ static hlwq_status open_upper(hs_residency *r, const hs_residency_options *o, hl
     so.policy = r->dense ? HS_POLICY_GIVEN : o->policy;
     so.half_life = o->half_life;
     so.floor = r->dense ? 0 : floor_for(r, o->upper_slots);
-    return hs_upper_open(&r->upper, r->mem, r->backend, &so, hs_footprint_of(r->table).slot_bytes, o->beside, err);
+    HS_TRY(hs_upper_open(&r->upper, r->mem, r->backend, &so, hs_footprint_of(r->table).slot_bytes, o->beside, err));
+    r->upper.tells = !r->dense && r->backend->ops->place;
+    return HLWQ_OK;
 }
 
 static hlwq_status open_parts(hs_residency *r, hs_pool *pool, const hs_residency_options *o, hlwq_error *err)
@@ -247,7 +251,7 @@ static void unregister_slots(hs_residency *r)
 {
     uint32_t n;
     const struct iovec *buffer = hs_slab_buffers(&r->slab, &n);
-    hs_residency_land(r, true);
+    (void)hs_residency_land(r, true, NULL);
     if (r->stream)
         (void)hs_stream_buffers(r->stream, NULL, 0);
     for (uint32_t i = 0; i < n && r->upper.slots; i++)
@@ -269,7 +273,7 @@ void hs_residency_close(hs_residency *r)
     }
     for (uint32_t g = 0; g < r->table->n_groups && r->host; g++)
         take_back(r, g);
-    hs_residency_land(r, true);
+    (void)hs_residency_land(r, true, NULL);
     hs_rival_close(r->rival);
     hs_slots_close(r->slots);
     hs_slab_close(&r->slab);
@@ -308,6 +312,14 @@ const uint8_t *hs_residency_host(const hs_residency *r, uint32_t group)
     return r->host[group];
 }
 
+const uint8_t *hs_residency_table(const hs_residency *r, uint32_t group, uint32_t *row)
+{
+    *row = r->index[group];
+    if (r->dense || *row == UINT32_MAX || !r->backend->ops->place)
+        return NULL;
+    return r->upper.slots ? r->upper.memory : r->host[group] ? NULL : r->data[group];
+}
+
 const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t extent)
 {
     const hs_group *g = &r->table->group[group];
@@ -341,7 +353,7 @@ hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err
     uint32_t now = hs_slots_capacity(r->slots), keep = now < slots ? now : slots;
     if (slots == now)
         return HLWQ_OK;
-    hs_residency_land(r, true);
+    (void)hs_residency_land(r, true, NULL);
     keep -= keep % r->slab.per_chunk; /* the last chunk may be a short one, or will be: it is given up first */
     if (!hs_slots_resize(r->slots, keep))
         return hs_fail(err, HLWQ_ERR_BUDGET, "a slot is still in use");

@@ -66,6 +66,9 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
 hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hs_place *place, hlwq_error *err);
 const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t extent);
 
+/* Of experts that are told to a backend's own table: where it is said to look, and the row; NULL = they are not. */
+const uint8_t *hs_residency_table(const hs_residency *r, uint32_t group, uint32_t *row);
+
 /*
  * Extents of a group to come that will probably be used, likeliest first: reads some of those that are not in memory
  * while nothing else is to be read.  Guesses are counted, and left alone for a while where too few come true.

@@ -10,10 +10,10 @@
 
 enum { READS_MAX = 256 /* extents being read at once */ };
 enum { FLIGHTS = 64 }; /* extents being copied up at once */
-/* One of them, and the slot below that it is read from; -1 = memory that stays. */
+/* One of them, the slot that it fills, and the slot below that it is read from; -1 = memory that stays. */
 typedef struct flight {
     uint64_t copy;
-    int32_t below;
+    int32_t above, below;
 } flight;
 
 /* One extent being read. */
@@ -67,7 +67,7 @@ struct hs_residency {
 };
 
 /* Copies up that are done let go of what they read; with `all`, that is waited for. */
-void hs_residency_land(hs_residency *r, bool all);
+hlwq_status hs_residency_land(hs_residency *r, bool all, hlwq_error *err);
 
 /* Takes in a finished read: a ready slot, or an empty one and the first error. */
 void hs_residency_collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error *err);

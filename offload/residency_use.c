@@ -108,11 +108,12 @@ static uint32_t flights(const hs_residency *r)
     return (uint32_t)(r->end_flight - r->first_flight);
 }
 
-static void land_first(hs_residency *r)
+static hlwq_status land_first(hs_residency *r, hlwq_error *err)
 {
     const flight *f = &r->flight[r->first_flight++ % FLIGHTS];
     if (f->below >= 0)
         hs_slots_unpin(r->slots, f->below);
+    return hs_upper_landed(&r->upper, f->above, f->copy, err);
 }
 
 static bool landed(hs_residency *r, bool wait)
@@ -121,10 +122,14 @@ static bool landed(hs_residency *r, bool wait)
     return be->ops->uploaded(be, r->flight[r->first_flight % FLIGHTS].copy, wait);
 }
 
-void hs_residency_land(hs_residency *r, bool all)
+hlwq_status hs_residency_land(hs_residency *r, bool all, hlwq_error *err)
 {
-    while (flights(r) && landed(r, all))
-        land_first(r);
+    hlwq_status st = HLWQ_OK;
+    while (flights(r) && landed(r, all)) {
+        hlwq_status one = land_first(r, st == HLWQ_OK ? err : NULL);
+        st = st == HLWQ_OK ? one : st;
+    }
+    return st;
 }
 
 /* Begins to copy up an extent that can be used below, and has it stay there until that is done. */
@@ -134,11 +139,11 @@ static hlwq_status take_up(hs_residency *r, int32_t extent, bool if_better, int3
     uint32_t index = r->index[r->group], e = (uint32_t)extent;
     const uint8_t *data = hs_residency_data(r, r->group, e);
     if (flights(r) == FLIGHTS && landed(r, true))
-        land_first(r);
+        HS_TRY(land_first(r, err));
     HS_TRY(hs_upper_take(&r->upper, index, e, data, g->bytes, if_better, slot, err));
     if (*slot < 0)
         return HLWQ_OK;
-    flight f = {hs_upper_copy(&r->upper, *slot), r->slots ? hs_slots_find(r->slots, index, e) : -1};
+    flight f = {hs_upper_copy(&r->upper, *slot), *slot, r->slots ? hs_slots_find(r->slots, index, e) : -1};
     if (f.below >= 0)
         hs_slots_pin(r->slots, f.below);
     r->flight[r->end_flight++ % FLIGHTS] = f;
@@ -241,14 +246,15 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
     r->position++;
 }
 
-static void ask_for_missing(hs_residency *r)
+static hlwq_status ask_for_missing(hs_residency *r, hlwq_error *err)
 {
+    hlwq_status st = HLWQ_OK;
     uint32_t n = 0;
     for (int32_t slot; n < r->n_missing; n++) {
         slot = start_read(r, r->group, (uint32_t)r->missing[n]);
         while (slot < 0 && r->spare && flights(r) && r->n_waiting + r->n_ready + r->n_here == 0) {
             (void)landed(r, true); /* what is copied up keeps the slot, and nothing else goes on */
-            land_first(r);
+            st = st == HLWQ_OK ? land_first(r, err) : st;
             slot = start_read(r, r->group, (uint32_t)r->missing[n]);
         }
         if (slot < 0)
@@ -258,6 +264,7 @@ static void ask_for_missing(hs_residency *r)
     }
     memmove(r->missing, r->missing + n, (r->n_missing - n) * sizeof *r->missing);
     r->n_missing -= n;
+    return st;
 }
 
 static void unpin_below(hs_residency *r, int32_t extent)
@@ -375,7 +382,7 @@ static hlwq_status outlast_guesses(hs_residency *r, hlwq_error *err)
             return HLWQ_OK;
         hs_residency_collect(r, t, &st, err);
         HS_TRY(st);
-        ask_for_missing(r);
+        HS_TRY(ask_for_missing(r, err));
     }
     return HLWQ_OK;
 }
@@ -402,7 +409,7 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         return HLWQ_OK;
     }
     let_go_above(r, r->given_above);
-    hs_residency_land(r, false);
+    HS_TRY(hs_residency_land(r, false, err));
     if (r->given && r->upper.slots)
         HS_TRY(admit(r, err));
     if (r->given)
@@ -414,7 +421,7 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         return r->changed;
     }
     if (r->slots) {
-        ask_for_missing(r);
+        HS_TRY(ask_for_missing(r, err));
         HS_TRY(outlast_guesses(r, err));
     }
     if (r->slots && r->dense)

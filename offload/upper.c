@@ -2,7 +2,9 @@
  * offload/upper.c - one block of a backend's memory, cut into slots.
  *
  * Nothing here waits.  A slot may be claimed while its last readers are only queued: the copy into it is told to come
- * after them, and its next readers to come after the copy.
+ * after them, and its next readers to come after the copy.  A backend that finds experts by itself hears of a slot when
+ * stages wait for its copy or that is done, and before it is claimed for another: a stage that is asked for later does
+ * not find it, and those asked for earlier were its readers, which the release of the slot has marked.
  */
 #include "offload/upper.h"
 
@@ -18,11 +20,12 @@ hlwq_status hs_upper_open(hs_upper *u, hs_mem *mem, hs_backend *backend, const h
         return st;
     }
     u->memory = p;
-    st = hs_mem_alloc(mem, HS_MEM_TABLE, 2ull * o->capacity * sizeof *u->copy, "slots", &p, err);
+    st = hs_mem_alloc(mem, HS_MEM_TABLE, o->capacity * (2 * sizeof *u->copy + sizeof *u->holds), "slots", &p, err);
     uint64_t made = 0; /* the memory is cleared by then */
     if (st == HLWQ_OK) {
         u->free_at = p;
         u->copy = u->free_at + o->capacity;
+        u->holds = (hs_upper_holds *)(void *)(u->copy + o->capacity);
         st = backend->ops->mark(backend, &made, err);
     }
     for (uint32_t i = 0; i < o->capacity && st == HLWQ_OK; i++)
@@ -47,14 +50,33 @@ const uint8_t *hs_upper_data(const hs_upper *u, int32_t slot)
     return u->memory + (uint32_t)slot * u->slot_bytes;
 }
 
+/* That the slot's extent is found there, or no more. */
+static hlwq_status tell(hs_upper *u, int32_t slot, bool there, hlwq_error *err)
+{
+    hs_upper_holds *h = &u->holds[slot];
+    hs_backend *be = u->backend;
+    if (!u->tells || h->told == there)
+        return HLWQ_OK;
+    h->told = there;
+    return be->ops->place(be, h->group, h->extent, 1, there ? hs_upper_data(u, slot) : NULL, 0, err);
+}
+
+hlwq_status hs_upper_landed(hs_upper *u, int32_t slot, uint64_t copy, hlwq_error *err)
+{
+    return u->copy[slot] == copy && hs_slots_is_ready(u->slots, slot) ? tell(u, slot, true, err) : HLWQ_OK;
+}
+
 hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const uint8_t *data, uint64_t bytes,
                           bool if_better, int32_t *slot, hlwq_error *err)
 {
     *slot = if_better ? hs_slots_claim_if_better(u->slots, group, extent) : hs_slots_claim(u->slots, group, extent);
     if (*slot < 0)
         return HLWQ_OK;
-    hlwq_status st = u->backend->ops->upload(u->backend, u->memory + (uint32_t)*slot * u->slot_bytes, data, bytes,
-                                             u->free_at[*slot], &u->copy[*slot], err);
+    hlwq_status st = tell(u, *slot, false, err);
+    u->holds[*slot] = (hs_upper_holds){group, extent, false};
+    if (st == HLWQ_OK)
+        st = u->backend->ops->upload(u->backend, u->memory + (uint32_t)*slot * u->slot_bytes, data, bytes,
+                                     u->free_at[*slot], &u->copy[*slot], err);
     if (st != HLWQ_OK) {
         hs_slots_abandon(u->slots, *slot);
         *slot = -1;
@@ -77,7 +99,10 @@ hlwq_status hs_upper_await(hs_upper *u, uint32_t group, const int32_t *extent, u
         uint64_t copy = u->copy[hs_slots_find(u->slots, group, (uint32_t)extent[i])];
         last = copy > last ? copy : last;
     }
-    return u->backend->ops->await(u->backend, last, err);
+    HS_TRY(u->backend->ops->await(u->backend, last, err));
+    for (uint32_t i = 0; i < n; i++)
+        HS_TRY(tell(u, hs_slots_find(u->slots, group, (uint32_t)extent[i]), true, err));
+    return HLWQ_OK;
 }
 
 void hs_upper_release(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n)

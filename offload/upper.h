@@ -7,16 +7,24 @@
 #include "cache/slots.h"
 #include "kernels/backend.h"
 
+/* What a slot was filled with, and whether the backend's own table says so. */
+typedef struct hs_upper_holds {
+    uint32_t group, extent;
+    bool told;
+} hs_upper_holds;
+
 typedef struct hs_upper {
     hs_mem *mem;
     hs_backend *backend;
     hs_slots *slots;
     uint8_t *memory;
     uint64_t slot_bytes;
-    uint64_t *free_at; /* [capacity]: the mark after which nothing reads what the slot held */
-    uint64_t *copy;    /* [capacity]: what filled it */
-    double beside;     /* share of the experts that are not here which the CPU computes; below 0: by what is usual */
-    uint64_t uploads;  /* extents */
+    uint64_t *free_at;     /* [capacity]: the mark after which nothing reads what the slot held */
+    uint64_t *copy;        /* [capacity]: what filled it */
+    hs_upper_holds *holds; /* [capacity] */
+    bool tells;            /* the backend has a table */
+    double beside;    /* share of the experts that are not here which the CPU computes; below 0: by what is usual */
+    uint64_t uploads; /* extents */
     uint64_t beside_count;
 } hs_upper;
 
@@ -33,6 +41,9 @@ const uint8_t *hs_upper_data(const hs_upper *u, int32_t slot);
 hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const uint8_t *data, uint64_t bytes,
                           bool if_better, int32_t *slot, hlwq_error *err);
 uint64_t hs_upper_copy(const hs_upper *u, int32_t slot);
+
+/* The copy is done: stages may find by themselves what the slot was filled with then, if it still holds that. */
+hlwq_status hs_upper_landed(hs_upper *u, int32_t slot, uint64_t copy, hlwq_error *err);
 
 /* Stages from now on find these extents, which are all held. */
 hlwq_status hs_upper_await(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err);

@@ -25,9 +25,11 @@ enum {
 };
 
 static __global__ void rope_kernel(const float *inv_freq, float scale, uint32_t half, uint32_t first, uint32_t n,
-                                   float *table)
+                                   float *table, uint32_t *at)
 {
     uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at && i == 0)
+        *at = first;
     if (i >= n * half)
         return;
     uint32_t t = i / half, j = i % half;
@@ -37,11 +39,17 @@ static __global__ void rope_kernel(const float *inv_freq, float scale, uint32_t 
 }
 
 cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
-                               float *table, cudaStream_t s)
+                               float *table, uint32_t *at, cudaStream_t s)
 {
     uint32_t half = rotary_dims / 2;
     return gpu_launch(rope_kernel, dim3((n * half + 127) / 128), dim3(128), 0, s, inv_freq, scale, half, first, n,
-                      table);
+                      table, at);
+}
+
+/* The position of the first query. */
+static __device__ __forceinline__ uint32_t first_of(const gpu_attention &a)
+{
+    return a.at ? *a.at : a.first;
 }
 
 /* ---- pages ----------------------------------------------------------------------------------- */
@@ -99,9 +107,10 @@ static __global__ void prepare_kernel(gpu_attention a)
     if (!key)
         return;
     const float *value = k + (uint64_t)a.kv_heads * d + (uint64_t)h * d;
+    uint32_t first = first_of(a);
     for (uint32_t c = lane; c < d; c += WARP) {
-        append(a, a.first + t, (uint64_t)h * d + c, false, v[c]);
-        append(a, a.first + t, (uint64_t)h * d + c, true, value[c]);
+        append(a, first + t, (uint64_t)h * d + c, false, v[c]);
+        append(a, first + t, (uint64_t)h * d + c, true, value[c]);
     }
 }
 
@@ -493,7 +502,7 @@ static __device__ __forceinline__ void fold_span(attend_shared &s, bool first, u
 template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS) attend_kernel(gpu_attention a)
 {
     __shared__ __align__(16) attend_shared s;
-    uint32_t d = a.head_dim, t = blockIdx.y, position = a.first + t, of = a.q_heads / a.kv_heads;
+    uint32_t d = a.head_dim, t = blockIdx.y, position = first_of(a) + t, of = a.q_heads / a.kv_heads;
     uint32_t chunks = (of + GROUP - 1) / GROUP, kv_head = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
     uint32_t head0 = kv_head * of + chunk * GROUP, left = of - chunk * GROUP,
              groups = left < GROUP ? left : (uint32_t)GROUP;
@@ -545,7 +554,7 @@ template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS) att
 /* A block a query head of a token folds the spans that others made. */
 static __global__ void __launch_bounds__(ATTEND_THREADS) fold_kernel(gpu_attention a)
 {
-    uint32_t d = a.head_dim, t = blockIdx.y, head = blockIdx.x, spans = span_count(a.first + t);
+    uint32_t d = a.head_dim, t = blockIdx.y, head = blockIdx.x, spans = span_count(first_of(a) + t);
     const float *part = a.part + ((uint64_t)t * a.q_heads + head) * SPANS * (d + 2);
     float top = 0.0f, total = 0.0f, all[PER_THREAD] = {0.0f, 0.0f};
     for (uint32_t span = 0; span < spans; span++, part += d + 2) {
@@ -568,9 +577,17 @@ static __global__ void __launch_bounds__(ATTEND_THREADS) fold_kernel(gpu_attenti
     }
 }
 
+uint32_t gpu_spans_about(uint32_t position)
+{
+    uint32_t spans = span_count(position), about = 1;
+    while (about < spans)
+        about *= 2;
+    return about;
+}
+
 cudaError_t gpu_run_attention(const gpu_attention *a, cudaStream_t s)
 {
-    uint32_t of = a->q_heads / a->kv_heads, spans = span_count(a->first + a->n - 1);
+    uint32_t of = a->q_heads / a->kv_heads, spans = a->at ? a->spans : span_count(a->first + a->n - 1);
     dim3 heads((a->q_heads + a->kv_heads + 3) / 4, a->n), blocks(a->kv_heads * ((of + GROUP - 1) / GROUP), a->n);
     GPU_TRY(gpu_launch(prepare_kernel, heads, dim3(128), 0, s, *a));
     if (a->coded_pages) {

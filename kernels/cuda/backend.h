@@ -29,16 +29,53 @@ typedef struct gpu_points {
     uint64_t made, done; /* done: known to be */
 } gpu_points;
 
+/*
+ * A run of stages that comes again with the same operands, one token after another: what the host says once, and the
+ * card is told in one call from then on (runs.cu).
+ */
+typedef struct gpu_run {
+    uint64_t first, all; /* operands of its first stage; of all */
+    uint32_t number;     /* of the run in its token */
+    uint32_t spans;      /* of attention, at most */
+    uint32_t stages;
+    uint32_t seen;
+    bool refused; /* it could not be recorded */
+    cudaGraphExec_t exec;
+    uint64_t used;   /* when: of gpu_steps's clock */
+    gpu_form u_form; /* what it leaves behind */
+    uint32_t u_rows;
+} gpu_run;
+
+enum { GPU_RUNS = 256 };
+
+typedef enum gpu_mode { GPU_NO_RUN, GPU_PLAINLY, GPU_RECORDING, GPU_REPLAYED } gpu_mode;
+
+typedef struct gpu_steps {
+    bool on; /* between `step` and what ends it */
+    gpu_mode mode;
+    bool broken; /* recording: something was refused */
+    uint32_t number, spans, stages, cursor, n;
+    uint64_t all, clock;
+    gpu_run *now;
+    gpu_run run[GPU_RUNS];
+} gpu_steps;
+
+/* A feed-forward and the rows of the list that it gets; its results go to the same rows of expert_y. */
+typedef struct visit {
+    const hs_ffn *w;
+    uint32_t from, m;
+} visit;
+
 typedef struct hs_cuda {
     hs_backend base;
     hs_mem *mem, *vram;
     hs_backend *cpu;
     hs_limits lim;
-    cudaStream_t stream, up, back;
-    gpu_points stages, copies; /* of `stream`: marks; of `up`: copies */
-    uint64_t awaited;          /* the last copy that `stream` has been told to wait for */
-    cudaEvent_t chosen;        /* what `back` waits for */
-    block *held;               /* [n_held]: what the card holds for us */
+    cudaStream_t stream, up, back, recorder; /* recorder: nothing runs there */
+    gpu_points stages, copies;               /* of `stream`: marks; of `up`: copies */
+    uint64_t awaited;                        /* the last copy that `stream` has been told to wait for */
+    cudaEvent_t chosen;                      /* what `back` waits for */
+    block *held;                             /* [n_held]: what the card holds for us */
     uint32_t n_held, room_held;
 
     void *scratch; /* on the card: all below */
@@ -47,19 +84,28 @@ typedef struct hs_cuda {
     gpu_q8 ownq;     /* of a matrix that gathers: nobody else's inputs are put in its order and scaled as its are */
     uint32_t u_rows; /* rows of u, and of uq */
     gpu_form expert_form; /* what the last layer's experts read */
+    uint64_t *table;      /* [mixtures][experts]: where an expert's extent is; 0 = not on the card */
+    gpu_changes changes;  /* of it, which stages are not told of yet */
+    gpu_choice choice;    /* of a step's layer */
+    uint32_t *position;   /* of a step */
     int32_t *id;
     uint32_t *list, *slot;
     gpu_job *job; /* [3 (experts + 1)] */
     const float *rope_freq;
-    uint32_t rope_first, rope_n, logits_rows;
+    float rope_scale;
+    uint32_t rope_dims, rope_first, rope_n, logits_rows;
 
     void *staging; /* pinned, ordinary memory: all below */
     float *host_x, *host_u, *host_y, *host_weight;
     int32_t *host_id;
     uint32_t *host_list, *host_slot, *host_start;
     gpu_job *host_job;
-    struct visit *visit; /* [experts + 1] */
-    bool have_u;         /* host_u holds the activations of the layer in hand */
+    gpu_choice host_choice;
+    visit *visits; /* [experts + 1] */
+    int32_t *left; /* [experts] */
+    bool have_u;   /* host_u holds the activations of the layer in hand */
+    bool found;    /* the choice in hand was looked up in the table, and what was found is computed */
+    gpu_steps steps;
 } hs_cuda;
 
 static inline hs_cuda *cuda_of(hs_backend *be)
@@ -103,6 +149,12 @@ hlwq_status gpu_product_of(hs_cuda *c, const hs_matrix *w, const float *x, gpu_q
 hlwq_status gpu_in_form(hs_cuda *c, gpu_form form, const float *x, uint32_t cols, uint32_t n, gpu_q8 *q,
                         hlwq_error *err);
 
+/*
+ * y [n][hidden] (+)= down(silu(gate u) * up u); rows of gate, up and hq from `row` on are scratch. `list` as above.
+ */
+hlwq_status gpu_ffn(hs_cuda *c, const hs_ffn *w, const float *u, const uint32_t *list, gpu_q8 *uq, uint32_t n,
+                    uint64_t row, float *y, bool add, hlwq_error *err);
+
 /* Rows of embeddings, which are in ordinary memory, to the card. */
 hlwq_status gpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
                       hlwq_error *err);
@@ -129,6 +181,64 @@ hlwq_status gpu_stage_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_
 hlwq_status gpu_delta_products(hs_cuda *c, const hs_delta *w, uint32_t rows, const float *x, gpu_delta *d,
                                hlwq_error *err);
 void gpu_delta_weights(const hs_delta *w, gpu_delta *d);
+
+/* ---- stage_experts.cu: stages of hs_backend_ops ---------------------------------------------- */
+
+hlwq_status gpu_stage_route(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                            hlwq_error *err);
+hlwq_status gpu_stage_guess(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                            hlwq_error *err);
+hlwq_status gpu_stage_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, const hs_expert_source *source,
+                              uint32_t n, const hs_routing *routing, float *x, hlwq_error *err);
+hlwq_status gpu_stage_mixture(hs_backend *be, const hs_mixture *w, float *x, bool *done, hlwq_error *err);
+
+/* ---- table.cu: where experts are, as the card sees it ---------------------------------------- */
+
+hlwq_status gpu_place(hs_backend *be, uint32_t row, uint32_t first, uint32_t count, const void *at, uint64_t stride,
+                      hlwq_error *err);
+hlwq_status gpu_tell_changes(hs_cuda *c, hlwq_error *err); /* stages from now on see them */
+
+/* ---- runs.cu: steps that are recorded and played back ---------------------------------------- */
+
+hlwq_status gpu_stage_step(hs_backend *be, uint32_t first, bool *on, hlwq_error *err);
+
+/* What is asked for next is no part of the run, or of the step, in hand: the host waits, or does what is not alike. */
+void gpu_end_run(hs_cuda *c);
+void gpu_end_step(hs_cuda *c);
+
+/* Whether there were any: what they take of the card is free then. */
+bool gpu_forget_runs(hs_cuda *c);
+void gpu_close_runs(hs_cuda *c);
+
+/* A stage with these operands is next. *done: it was played back. */
+hlwq_status gpu_begin_stage(hs_cuda *c, uint64_t operands, bool *done, hlwq_error *err);
+
+/* While recording a stage is asked for twice: to run, and to be recorded. */
+bool gpu_begin_recording(hs_cuda *c);
+void gpu_end_recording(hs_cuda *c, hlwq_status st);
+
+/* Which stage it is: by where its operands are. */
+uint64_t gpu_operands(uint64_t line, uint64_t a, uint64_t b, uint64_t c);
+#define GPU_OPERANDS(a, b, c) gpu_operands(__LINE__, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c))
+
+/*
+ * A stage that only tells the stream what to do, with operands that are the same at each token of a step but for what
+ * lies on the card.
+ */
+template <class F> static inline hlwq_status gpu_recorded(hs_cuda *c, uint64_t operands, F stage, hlwq_error *err)
+{
+    bool done;
+    HS_TRY(gpu_begin_stage(c, operands, &done, err));
+    if (done)
+        return HLWQ_OK;
+    gpu_form form = c->uq.form;
+    HS_TRY(stage(err));
+    if (gpu_begin_recording(c)) {
+        c->uq.form = form;
+        gpu_end_recording(c, stage(NULL));
+    }
+    return HLWQ_OK;
+}
 
 /* ---- stage_window.cu: stages of hs_backend_ops for speculation ------------------------------- */
 

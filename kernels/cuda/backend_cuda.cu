@@ -1,10 +1,7 @@
 /*
- * backend_cuda.cu - the stages of a network on a graphics card: what runs in which order on its streams.
+ * backend_cuda.cu - a graphics card: embeddings, dense feed-forwards and the head; opening, memory, and closing.
  *
- * Weights, states, pages and x are on the card; embeddings are read in ordinary memory, and experts that are not on the
- * card are computed by the CPU while the card computes those that are.  The host waits once a layer of experts, for the
- * router's choice and, of few tokens, the activations that the CPU may need; the card computes the shared expert
- * meanwhile.  Staging memory is free to be written again after that.
+ * Weights, states, pages and x are on the card; embeddings are read in ordinary memory.
  */
 #include "kernels/cuda/backend.h"
 
@@ -18,6 +15,7 @@ extern "C" {
 hlwq_status gpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    gpu_end_step(c);
     HS_TRY(gpu_wait(c, err)); /* the last step may still read the staging memory */
     HS_TRY(c->cpu->ops->embed(c->cpu, table, ids, n, c->host_x, err));
     CUDA_DO("embeddings", cudaMemcpyAsync(x, c->host_x, (size_t)n * c->lim.hidden * sizeof(float),
@@ -27,9 +25,8 @@ hlwq_status gpu_embed(hs_backend *be, const hs_matrix *table, const int32_t *ids
 
 /* ---- feed-forward ---------------------------------------------------------------------------- */
 
-/* y [n][hidden] (+)= down(silu(gate u) * up u); rows of gate, up and hq from `row` on are scratch. `list` as above. */
-static hlwq_status ffn(hs_cuda *c, const hs_ffn *w, const float *u, const uint32_t *list, gpu_q8 *uq, uint32_t n,
-                       uint64_t row, float *y, bool add, hlwq_error *err)
+hlwq_status gpu_ffn(hs_cuda *c, const hs_ffn *w, const float *u, const uint32_t *list, gpu_q8 *uq, uint32_t n,
+                    uint64_t row, float *y, bool add, hlwq_error *err)
 {
     uint32_t width = w->gate.rows;
     float *gate = c->gate + row * c->lim.ffn_width, *up = c->up_rows + row * c->lim.ffn_width;
@@ -48,205 +45,20 @@ static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float ep
                               float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(&w->gate), err));
-    return ffn(c, w, c->u, NULL, &c->uq, n, 0, x, true, err);
-}
-
-enum {
-    BESIDE_TOKENS = 8 /* more than these are rarely computed by the CPU: their activations come when it wants them */
-};
-
-/* On `back`, so that the card goes on while the host waits. */
-static hlwq_status fetch_u(hs_cuda *c, uint32_t n, hlwq_error *err)
-{
-    CUDA_DO("activations", cudaMemcpyAsync(c->host_u, c->u, (size_t)n * c->lim.hidden * sizeof(float),
-                                           cudaMemcpyDeviceToHost, c->back));
-    c->have_u = true;
-    return HLWQ_OK;
-}
-
-static hlwq_status cuda_route(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
-                              hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    size_t picks = (size_t)n * w->used;
-    HS_TRY(
-        gpu_norm(c, x, w->norm, w->eps, n, w->shared.gate.rows ? gpu_form_of(&w->shared.gate) : c->expert_form, err));
-    HS_TRY(gpu_product_of(c, &w->router, c->u, &c->uq, n, c->logit, w->experts, false, err));
-    CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
-    CUDA_DO("the router", cudaEventRecord(c->chosen, c->stream));
-    CUDA_DO("the router", cudaStreamWaitEvent(c->back, c->chosen, 0));
-    CUDA_DO("the router", cudaMemcpyAsync(c->host_weight, c->weight, (uint8_t *)(c->id + picks) - (uint8_t *)c->weight,
-                                          cudaMemcpyDeviceToHost, c->back));
-    c->have_u = false;
-    if (n <= BESIDE_TOKENS)
-        HS_TRY(fetch_u(c, n, err));
-    if (w->shared.gate.rows) { /* what does not depend on the choice */
-        HS_TRY(gpu_product_of(c, &w->shared_mix, c->u, &c->uq, n, c->shared, 1, false, err));
-        HS_TRY(ffn(c, &w->shared, c->u, NULL, &c->uq, n, picks, c->expert_y + picks * c->lim.hidden, false, err));
-    }
-    CUDA_DO("the router", cudaStreamSynchronize(c->back));
-    c->stages.done = c->stages.made; /* all marks so far came before `chosen` */
-    memcpy(routing->id, c->host_id, picks * sizeof(int32_t));
-    memcpy(routing->weight, c->host_weight, picks * sizeof(float));
-    return HLWQ_OK;
-}
-
-/* The activations and the choice of the layer in hand stay as they are: what this needs of its own lies in y. */
-static hlwq_status cuda_guess(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
-                              hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    gpu_q8 none = {};
-    int32_t *id = reinterpret_cast<int32_t *>(c->out);
-    float *weight = c->out + (size_t)n * w->used;
-    size_t picks = (size_t)n * w->used;
-    CUDA_DO("a guess", gpu_run_norm(x, w->norm, c->lim.hidden, n, w->eps, c->y, c->lim.hidden, none, c->stream));
-    c->outq.form = GPU_NO_FORM;
-    HS_TRY(gpu_product_of(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
-    CUDA_DO("a guess", gpu_run_top_k(c->logit, w->experts, w->used, n, id, weight, c->stream));
-    HS_TRY(gpu_get(be, routing->id, id, picks * sizeof(int32_t), err));
-    return gpu_get(be, routing->weight, weight, picks * sizeof(float), err);
-}
-
-/* A feed-forward and the rows of the list that it gets; its results go to the same rows of expert_y. */
-typedef struct visit {
-    const hs_ffn *w;
-    uint32_t from, m;
-} visit;
-
-static hlwq_status grouped(hs_cuda *c, const hs_matrix *w, const gpu_job *job, uint32_t jobs, uint32_t most,
-                           const uint32_t *list, const gpu_q8 *a, hlwq_error *err)
-{
-    gpu_product p = {};
-    assert(a->form == gpu_form_of(w));
-    p.w = gpu_format_of(w);
-    p.job = job;
-    p.jobs = jobs;
-    p.m = most;
-    p.rows = w->rows;
-    p.list = list;
-    p.a = *a;
-    CUDA_DO("experts", gpu_run_product(&p, c->stream));
-    return HLWQ_OK;
-}
-
-/* Feed-forwards that are alike, in three launches; `first` jobs of this layer are taken. */
-static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t first, hlwq_error *err)
-{
-    const hs_ffn *any = v[0].w;
-    uint32_t most = 0, low = v[0].from, high = 0, width = any->gate.rows, hidden = c->lim.hidden;
-    gpu_job *job = c->host_job + 3 * first, *there = c->job + 3 * first;
-    for (uint32_t i = 0; i < n; i++) {
-        most = v[i].m > most ? v[i].m : most;
-        low = v[i].from < low ? v[i].from : low;
-        high = v[i].from + v[i].m > high ? v[i].from + v[i].m : high;
-        job[i] = gpu_job_of(&v[i].w->gate, c->gate, width, v[i].from, v[i].m, v[i].from);
-        job[n + i] = gpu_job_of(&v[i].w->up, c->up_rows, width, v[i].from, v[i].m, v[i].from);
-        job[2 * n + i] = gpu_job_of(&v[i].w->down, c->expert_y, hidden, v[i].from, v[i].m, v[i].from);
-    }
-    CUDA_DO("experts", cudaMemcpyAsync(there, job, 3 * n * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
-    c->expert_form = gpu_form_of(&any->gate);
-    HS_TRY(gpu_in_form(c, c->expert_form, c->u, hidden, c->u_rows, &c->uq, err));
-    if (gpu_alike(&any->gate, &any->up)) {
-        HS_TRY(grouped(c, &any->gate, there, 2 * n, most, c->list, &c->uq, err));
-    } else {
-        HS_TRY(grouped(c, &any->gate, there, n, most, c->list, &c->uq, err));
-        HS_TRY(gpu_in_form(c, gpu_form_of(&any->up), c->u, hidden, c->u_rows, &c->uq, err));
-        HS_TRY(grouped(c, &any->up, there + n, n, most, c->list, &c->uq, err));
-    }
-    /* Rows between these may be another visit's: before it they hold nothing, after it nothing that is needed. */
-    c->hq.form = gpu_form_of(&any->down);
-    gpu_q8 hq = gpu_rows_from(&c->hq, low, width);
-    CUDA_DO("experts", gpu_run_q8(c->gate + (size_t)low * width, c->up_rows + (size_t)low * width, width, high - low,
-                                  hq, c->stream));
-    return grouped(c, &any->down, there + 2 * n, n, most, NULL, &c->hq, err);
-}
-
-static bool ffn_alike(const hs_ffn *a, const hs_ffn *b)
-{
-    return gpu_alike(&a->gate, &b->gate) && gpu_alike(&a->up, &b->up) && gpu_alike(&a->down, &b->down) &&
-           a->gate.rows == b->gate.rows;
-}
-
-/* Experts that are on the card. */
-static hlwq_status experts_here(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids, uint32_t *first,
-                                hlwq_error *err)
-{
-    uint32_t visits = 0;
-    size_t hidden = c->lim.hidden;
-    for (uint32_t i = 0; i < n_ids; i++) {
-        const hs_ffn *w = &expert[id[i]];
-        uint32_t from = c->host_start[id[i]], to = c->host_start[id[i] + 1];
-        if (ffn_alike(w, w)) {
-            c->visit[visits++] = visit{w, from, to - from};
-            continue;
-        }
-        gpu_q8 q = gpu_rows_from(&c->outq, 0, c->lim.hidden);
-        q.form = GPU_NO_FORM;
-        if (hs_matrix_gathers(&w->gate) && hs_matrix_gathers(&w->up)) { /* which takes rows from anywhere */
-            HS_TRY(ffn(c, w, c->u, c->list + from, &q, to - from, from, c->expert_y + from * hidden, false, err));
-            continue;
-        }
-        for (uint32_t k = from; k < to; k++, q.form = GPU_NO_FORM) /* plain weights: a token at a time */
-            HS_TRY(ffn(c, w, c->u + c->host_list[k] * hidden, NULL, &q, 1, k, c->expert_y + k * hidden, false, err));
-    }
-    if (visits == 0)
-        return HLWQ_OK;
-    HS_TRY(visit_all(c, c->visit, visits, *first, err));
-    *first += visits;
-    return HLWQ_OK;
-}
-
-/* Experts in ordinary memory: the CPU computes them, from the activations that the card has. */
-static hlwq_status experts_beside(hs_cuda *c, const hs_ffn *expert, const int32_t *id, uint32_t n_ids, uint32_t n,
-                                  hlwq_error *err)
-{
-    size_t hidden = c->lim.hidden;
-    if (!c->have_u) {
-        HS_TRY(fetch_u(c, n, err));
-        CUDA_DO("activations", cudaStreamSynchronize(c->back));
-    }
-    hs_backend_cpu_lane(c->cpu, c->host_u, n, expert, id, n_ids, c->host_start, c->host_list, c->host_y);
-    for (uint32_t i = 0; i < n_ids; i++) {
-        size_t from = c->host_start[id[i]], m = c->host_start[id[i] + 1] - from;
-        CUDA_DO("experts", cudaMemcpyAsync(c->expert_y + from * hidden, c->host_y + from * hidden,
-                                           m * hidden * sizeof(float), cudaMemcpyHostToDevice, c->stream));
-    }
-    return HLWQ_OK;
-}
-
-static hlwq_status cuda_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert,
-                                const hs_expert_source *source, uint32_t n, const hs_routing *routing, float *x,
-                                hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    uint32_t picks = n * w->used, first = 0, computed = 0, ready;
-    hs_sort_picks(routing->id, picks, w->used, w->experts, c->host_start, c->host_list, c->host_slot);
-    CUDA_DO("experts",
-            cudaMemcpyAsync(c->list, c->host_list, (uint8_t *)(c->host_slot + picks) - (uint8_t *)c->host_list,
-                            cudaMemcpyHostToDevice, c->stream));
-    do {
-        const int32_t *id;
-        hs_place place;
-        HS_TRY(source->next(source->user, &id, &ready, &place, err));
-        for (uint32_t i = 0; i < ready; i++)
-            computed += c->host_start[id[i] + 1] - c->host_start[id[i]];
-        if (place == HS_PLACE_HERE)
-            HS_TRY(experts_here(c, expert, id, ready, &first, err));
-        else if (ready)
-            HS_TRY(experts_beside(c, expert, id, ready, n, err));
-    } while (ready);
-    assert(computed == picks);
-    CUDA_DO("experts", gpu_run_combine(x, c->expert_y, c->slot, c->weight, w->used,
-                                       w->shared.gate.rows ? c->shared : NULL, picks, c->lim.hidden, n, c->stream));
-    return HLWQ_OK;
+    return gpu_recorded(
+        c, GPU_OPERANDS(w, x, n),
+        [=](hlwq_error *why) {
+            HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(&w->gate), why));
+            return gpu_ffn(c, w, c->u, NULL, &c->uq, n, 0, x, true, why);
+        },
+        err);
 }
 
 static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps, const hs_matrix *head, uint32_t n,
                              const float *x, float *hidden, float *logits, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    gpu_end_step(c);
     HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(head), err));
     if (hidden)
         HS_TRY(gpu_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
@@ -291,6 +103,15 @@ static void take_q8(carve *k, uint64_t rows, uint64_t cols, gpu_q8 *q)
     take(k, 2 * blocks, &q->of);
 }
 
+/* One copy takes all four. */
+static void take_choice(carve *k, uint32_t used, gpu_choice *out)
+{
+    take(k, (uint64_t)used * HS_CARD_CHOICE_BYTES, reinterpret_cast<uint8_t **>(&out->where));
+    out->weight = reinterpret_cast<float *>(out->where + used);
+    out->id = reinterpret_cast<int32_t *>(out->weight + used);
+    out->slot = reinterpret_cast<uint32_t *>(out->id + used);
+}
+
 static uint64_t larger(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -328,6 +149,9 @@ static void lay_out(hs_cuda *c, carve *k)
     take(k, picks, &c->slot);
     take(k, 3 * (uint64_t)m->experts, &c->job);
     take(k, (b + 1) * m->head_dim, &c->rope);
+    take(k, (uint64_t)m->mixtures * m->experts, &c->table);
+    take_choice(k, m->used, &c->choice);
+    take(k, 1, &c->position);
     take(k, GPU_SPAN_TOKENS * GPU_SPANS * (uint64_t)(m->q_width / 2 + 2 * q_heads), &c->part);
     take(k, (uint64_t)c->logits_rows * m->vocab, &c->logits);
 }
@@ -345,7 +169,9 @@ static void lay_out_staging(hs_cuda *c, carve *k)
     take(k, picks, &c->host_slot);
     take(k, m->experts + 2, &c->host_start);
     take(k, 3 * (uint64_t)m->experts, &c->host_job);
-    take(k, m->experts, &c->visit);
+    take_choice(k, m->used, &c->host_choice);
+    take(k, m->experts, &c->visits);
+    take(k, m->experts, &c->left);
 }
 
 static hs_limits limits_of(const hs_limits *limits)
@@ -371,6 +197,7 @@ static void cuda_close(hs_backend *be)
         (void)cudaStreamSynchronize(c->stream);
     if (c->back)
         (void)cudaStreamSynchronize(c->back);
+    gpu_close_runs(c);
     gpu_free(be, c->scratch);
     if (c->staging) {
         (void)cudaFreeHost(c->staging);
@@ -427,9 +254,12 @@ static const hs_backend_ops *cuda_ops()
     o.attention_rows = gpu_stage_attention_rows;
     o.deltanet_rows = gpu_stage_deltanet_rows;
     o.dense = cuda_dense;
-    o.route = cuda_route;
-    o.guess = cuda_guess;
-    o.experts = cuda_experts;
+    o.place = gpu_place;
+    o.step = gpu_stage_step;
+    o.route = gpu_stage_route;
+    o.guess = gpu_stage_guess;
+    o.experts = gpu_stage_experts;
+    o.mixture = gpu_stage_mixture;
     o.head = cuda_head;
     o.best = cuda_best;
     o.deltanet_window = gpu_stage_deltanet_window;

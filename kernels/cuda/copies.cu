@@ -38,13 +38,14 @@ hlwq_status gpu_open_streams(hs_cuda *c, hlwq_error *err)
     CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->up, cudaStreamNonBlocking));
     CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->back, cudaStreamNonBlocking));
     CUDA_DO("opening an event", cudaEventCreateWithFlags(&c->chosen, cudaEventDisableTiming));
+    CUDA_DO("opening a stream", cudaStreamCreateWithFlags(&c->recorder, cudaStreamNonBlocking));
     HS_TRY(open_points(&c->stages, err));
     return open_points(&c->copies, err);
 }
 
 void gpu_close_streams(hs_cuda *c)
 {
-    cudaStream_t all[] = {c->stream, c->up, c->back};
+    cudaStream_t all[] = {c->stream, c->up, c->back, c->recorder};
     close_points(&c->stages);
     close_points(&c->copies);
     if (c->chosen)
@@ -91,9 +92,14 @@ hlwq_status gpu_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char
         c->room_held = room;
     }
     uint64_t charged = (bytes + 511) / 512 * 512; /* cudaMalloc's grain */
+    gpu_end_run(c);
     HS_TRY(hs_mem_charge(c->vram, tag, charged, what, err));
     void *p = NULL;
     cudaError_t code = cudaMalloc(&p, charged ? charged : 512);
+    if (code == cudaErrorMemoryAllocation && gpu_forget_runs(c)) { /* they can be recorded again */
+        (void)cudaGetLastError();
+        code = cudaMalloc(&p, charged ? charged : 512);
+    }
     if (code == cudaSuccess) {
         code = cudaMemsetAsync(p, 0, charged, c->stream);
         if (code != cudaSuccess)
@@ -114,6 +120,7 @@ void gpu_free(hs_backend *be, void *p)
     hs_cuda *c = cuda_of(be);
     for (uint32_t i = c->n_held; p && i-- > 0;)
         if (c->held[i].p == p) {
+            (void)gpu_forget_runs(c); /* some may name it */
             (void)cudaStreamSynchronize(c->up);
             (void)cudaStreamSynchronize(c->stream);
             (void)cudaFree(p);
@@ -126,6 +133,7 @@ void gpu_free(hs_backend *be, void *p)
 hlwq_status gpu_put(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    gpu_end_run(c);
     CUDA_DO("copying to it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream));
     return gpu_wait(c, err);
 }
@@ -133,13 +141,16 @@ hlwq_status gpu_put(hs_backend *be, void *to, const void *from, uint64_t bytes, 
 hlwq_status gpu_get(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    gpu_end_run(c);
     CUDA_DO("copying from it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->stream));
     return gpu_wait(c, err);
 }
 
 hlwq_status gpu_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err)
 {
-    CUDA_DO("clearing memory", cudaMemsetAsync(p, 0, bytes, cuda_of(be)->stream));
+    hs_cuda *c = cuda_of(be);
+    gpu_end_run(c);
+    CUDA_DO("clearing memory", cudaMemsetAsync(p, 0, bytes, c->stream));
     return HLWQ_OK;
 }
 
@@ -163,6 +174,7 @@ void gpu_take_back(hs_backend *be, void *p)
 hlwq_status gpu_mark(hs_backend *be, uint64_t *mark, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    gpu_end_run(c);
     if (add_point(&c->stages, c->stream, mark, NULL) == HLWQ_OK)
         return HLWQ_OK;
     *mark = c->stages.made;
@@ -183,6 +195,7 @@ hlwq_status gpu_await(hs_backend *be, uint64_t copy, hlwq_error *err)
     hs_cuda *c = cuda_of(be);
     if (copy <= c->awaited)
         return HLWQ_OK;
+    gpu_end_run(c);
     HS_TRY(after_point(&c->copies, c->stream, copy, err));
     c->awaited = copy;
     return HLWQ_OK;

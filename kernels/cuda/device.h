@@ -62,6 +62,17 @@ typedef struct gpu_product {
     const uint32_t *list;
     gpu_q8 a;
     bool add; /* y += instead of y = */
+
+    /*
+     * Experts that the card found in its table (table.cu), one token: job i is of kind i / picks, of which own[kind]
+     * says where it would be if its extent lay at `base`; where[i % picks] is where that lies, 0 = not on the card.
+     * Results, and with `spread` the inputs, are in row to[i % picks].
+     */
+    const uint64_t *where;
+    const uint32_t *to;
+    uint64_t base;
+    uint32_t picks;
+    bool spread;
 } gpu_product;
 
 /* ---- launchers: a stage each, on a stream, never waiting ------------------------------------- */
@@ -111,13 +122,17 @@ typedef struct gpu_attention {
     uint32_t coded_first, coded_pages; /* those that this batch makes */
     gpu_kv_side side[2];               /* keys, values */
     float *part;                       /* [GPU_SPAN_TOKENS][q_heads][GPU_SPANS][2 + head_dim] */
+    const uint32_t *at;                /* on the card, instead of first, of one token; NULL = first */
+    uint32_t spans;                    /* with it: the most that there may be */
     bool half;
     float eps;
 } gpu_attention;
 
+/* With `at`: also *at = first. */
 cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
-                               float *table, cudaStream_t s);
+                               float *table, uint32_t *at, cudaStream_t s);
 cudaError_t gpu_run_attention(const gpu_attention *a, cudaStream_t s);
+uint32_t gpu_spans_about(uint32_t position); /* at least as many as it has, one of few numbers */
 
 typedef struct gpu_delta {
     const float *conv, *a_log, *dt_bias, *out_norm;
@@ -136,6 +151,32 @@ cudaError_t gpu_run_delta_keep(const gpu_delta *d, cudaStream_t s);
 
 cudaError_t gpu_run_top_k(const float *logits, uint32_t experts, uint32_t used, uint32_t n, int32_t *id, float *weight,
                           cudaStream_t s);
+
+/* Of one token, all on the card: what the router chose, most probable first, and where the table says it is. */
+typedef struct gpu_choice {
+    uint64_t *where; /* [used]; 0 = not on the card */
+    float *weight;
+    int32_t *id;
+    uint32_t *slot; /* how many of the chosen have a lower id: the row of its result */
+} gpu_choice;
+
+cudaError_t gpu_run_choose(const float *logits, uint32_t experts, uint32_t used, const uint64_t *table,
+                           const gpu_choice *out, cudaStream_t s);
+
+/* Entries first.. of the table: count of them, from `at` on in steps of `stride`; at 0 = none of them is there. */
+typedef struct gpu_entries {
+    uint64_t at, stride;
+    uint32_t first, count;
+} gpu_entries;
+
+enum { GPU_ENTRIES = 16 };
+
+typedef struct gpu_changes {
+    gpu_entries one[GPU_ENTRIES];
+    uint32_t n;
+} gpu_changes;
+
+cudaError_t gpu_run_changes(uint64_t *table, const gpu_changes *changes, cudaStream_t s); /* in their order */
 
 /*
  * part[GPU_BEST_PARTS].y: the id of the largest of n values, ties to the lower one, -1 if none is a number.  Those

@@ -20,6 +20,22 @@ static __device__ __forceinline__ gpu_job job_of(const gpu_product &p, uint32_t 
     return p.job ? p.job[i] : p.own[i];
 }
 
+/* What an expert of the table is to be: nothing, where it is not on the card. */
+static __device__ __forceinline__ gpu_job found_job(const gpu_product &p, uint32_t i)
+{
+    gpu_job j = p.own[i / p.picks];
+    uint64_t where = p.where[i % p.picks], by = where - p.base;
+    j.low = reinterpret_cast<const uint8_t *>(reinterpret_cast<uint64_t>(j.low) + by);
+    j.high = reinterpret_cast<const uint8_t *>(reinterpret_cast<uint64_t>(j.high) + by);
+    j.norms = reinterpret_cast<const uint16_t *>(reinterpret_cast<uint64_t>(j.norms) + by);
+    if (j.zeros)
+        j.zeros = reinterpret_cast<const uint8_t *>(reinterpret_cast<uint64_t>(j.zeros) + by);
+    j.row = p.to[i % p.picks];
+    j.first = p.spread ? j.row : 0;
+    j.rows = where ? j.rows : 0;
+    return j;
+}
+
 static __device__ __forceinline__ uint64_t token_row(const gpu_product &p, const gpu_job &j, uint32_t t)
 {
     return p.list ? p.list[j.first + t] : j.first + t;
@@ -161,7 +177,7 @@ static __device__ __forceinline__ void gemv_blocks(const uint32_t *table, const 
 template <int BITS, int ROWS, int M>
 static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p, uint32_t groups)
 {
-    const gpu_job j = job_of(p, blockIdx.y);
+    const gpu_job j = p.where ? found_job(p, blockIdx.y) : job_of(p, blockIdx.y);
     uint32_t lane = threadIdx.x % WARP, t = lane % 4, group = lane / 4 % groups;
     uint32_t rows = ROWS * (8 / groups), first = (blockIdx.x * (GEMV_THREADS / WARP) + threadIdx.x / WARP) * rows;
     uint32_t row0 = first + lane / (4 * groups) * ROWS;

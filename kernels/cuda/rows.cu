@@ -168,11 +168,10 @@ cudaError_t gpu_run_swiglu(float *x, const float *up, uint64_t n, cudaStream_t s
 
 enum { PER_LANE = 16 }; /* 512 experts at most */
 
-/* A warp a token: the largest, ties to the lower id, one after another; softmax over them. */
-static __global__ void top_k_kernel(const float *logits, uint32_t experts, uint32_t used, int32_t *id, float *weight)
+/* A warp: the largest of a token's logits, ties to the lower id, one after another; softmax over them. */
+static __device__ void choose(const float *l, uint32_t experts, uint32_t used, uint32_t lane, int32_t *id,
+                              float *weight)
 {
-    uint32_t lane = threadIdx.x;
-    const float *l = logits + (uint64_t)blockIdx.x * experts;
     float v[PER_LANE], top = 0.0f, total = 0.0f;
 #pragma unroll
     for (uint32_t i = 0; i < PER_LANE; i++)
@@ -203,18 +202,46 @@ static __global__ void top_k_kernel(const float *logits, uint32_t experts, uint3
         float p = hs_exp(best - top);
         total += p;
         if (lane == 0) {
-            id[blockIdx.x * used + r] = (int32_t)who;
-            weight[blockIdx.x * used + r] = p;
+            id[r] = (int32_t)who;
+            weight[r] = p;
         }
     }
     for (uint32_t r = 0; lane == 0 && r < used; r++)
-        weight[blockIdx.x * used + r] /= total;
+        weight[r] /= total;
+}
+
+static __global__ void top_k_kernel(const float *logits, uint32_t experts, uint32_t used, int32_t *id, float *weight)
+{
+    uint64_t t = blockIdx.x;
+    choose(logits + t * experts, experts, used, threadIdx.x, id + t * used, weight + t * used);
 }
 
 cudaError_t gpu_run_top_k(const float *logits, uint32_t experts, uint32_t used, uint32_t n, int32_t *id, float *weight,
                           cudaStream_t s)
 {
     return gpu_launch(top_k_kernel, dim3(n), dim3(WARP), 0, s, logits, experts, used, id, weight);
+}
+
+/* One token's, and where they are. */
+static __global__ void choose_kernel(const float *logits, uint32_t experts, uint32_t used, const uint64_t *table,
+                                     gpu_choice out)
+{
+    choose(logits, experts, used, threadIdx.x, out.id, out.weight);
+    __syncwarp();
+    for (uint32_t r = threadIdx.x; r < used; r += WARP) {
+        int32_t mine = out.id[r];
+        uint32_t lower = 0;
+        for (uint32_t k = 0; k < used; k++)
+            lower += out.id[k] < mine;
+        out.slot[r] = lower;
+        out.where[r] = table[mine];
+    }
+}
+
+cudaError_t gpu_run_choose(const float *logits, uint32_t experts, uint32_t used, const uint64_t *table,
+                           const gpu_choice *out, cudaStream_t s)
+{
+    return gpu_launch(choose_kernel, dim3(1), dim3(WARP), 0, s, logits, experts, used, table, *out);
 }
 
 static __global__ void combine_kernel(float *x, const float *y, const uint32_t *slot, const float *weight,

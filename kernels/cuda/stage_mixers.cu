@@ -8,6 +8,8 @@ extern "C" {
 #include "kernels/kv_codec.h"
 }
 
+#include <assert.h>
+
 gpu_kv_side gpu_side_of(const hs_kv_planes *p)
 {
     gpu_kv_side side = {};
@@ -32,7 +34,9 @@ static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_erro
     bool scattered = false;
     a->page = static_cast<uint8_t *>(kv->page[0]);
     a->ring = 1;
-    while (a->ring < pages && kv->page[a->ring] != a->page)
+    if (kv->ring)
+        a->ring = kv->ring;
+    while (!kv->ring && a->ring < pages && kv->page[a->ring] != a->page)
         a->ring++;
     for (uint32_t i = oldest; i < pages; i++)
         scattered |= kv->page[i] != a->page + i % a->ring * bytes;
@@ -70,8 +74,10 @@ static hlwq_status rotations(hs_cuda *c, const hs_attention *w, uint32_t row, ui
         HS_TRY(gpu_put(&c->base, freq, copy, bytes, err));
     }
     CUDA_DO("a rotation table", gpu_run_rope_table(freq, w->rope_scale, w->rotary_dims, first, n,
-                                                   c->rope + (uint64_t)row * w->rotary_dims, c->stream));
+                                                   c->rope + (uint64_t)row * w->rotary_dims, NULL, c->stream));
     c->rope_freq = w->inv_freq;
+    c->rope_scale = w->rope_scale;
+    c->rope_dims = w->rotary_dims;
     return HLWQ_OK;
 }
 
@@ -87,6 +93,11 @@ static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *k
     a.first = first;
     a.n = n;
     HS_TRY(place_pages(&a, kv, err));
+    if (c->steps.on) {
+        assert(n == 1 && a.coded_pages == 0);
+        a.at = c->position;
+        a.spans = c->steps.spans;
+    }
     a.q_norm = w->q_norm;
     a.k_norm = w->k_norm;
     a.rope = c->rope + (uint64_t)row * w->rotary_dims;
@@ -100,10 +111,9 @@ static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *k
     return HLWQ_OK;
 }
 
-hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
-                                float *x, hlwq_error *err)
+static hlwq_status attention(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
+                             float *x, hlwq_error *err)
 {
-    hs_cuda *c = cuda_of(be);
     HS_TRY(project(c, w, n, x, err));
     if (c->rope_freq != w->inv_freq || c->rope_first != first || c->rope_n != n) {
         HS_TRY(rotations(c, w, 0, first, n, err));
@@ -113,6 +123,15 @@ hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_
     HS_TRY(attend(c, w, kv, 0, first, n, err));
     c->outq.form = GPU_NO_FORM;
     return gpu_product_of(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+}
+
+hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
+                                float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    return gpu_recorded(
+        c, GPU_OPERANDS(w, kv->page[0], x), [=](hlwq_error *why) { return attention(c, w, kv, first, n, x, why); },
+        err);
 }
 
 /* Weights are read once for all texts; what lies between the products is each text's own. */
@@ -192,8 +211,10 @@ static hlwq_status mix_states(hs_cuda *c, const hs_delta *w, const hs_delta_stat
 hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
                                uint32_t n, float *x, hlwq_error *err)
 {
+    hs_cuda *c = cuda_of(be);
     (void)first;
-    return mix_states(cuda_of(be), w, state, 1, n, x, err);
+    return gpu_recorded(
+        c, GPU_OPERANDS(w, state->s, x), [=](hlwq_error *why) { return mix_states(c, w, state, 1, n, x, why); }, err);
 }
 
 hlwq_status gpu_stage_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,

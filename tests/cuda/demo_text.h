@@ -70,6 +70,7 @@ static inline hlwq_status a_text(const hlwq_engine_options *o, uint32_t tokens, 
         ids[i] = (i < 12 ? first[i] : (int32_t)(i * 37 + 11)) % (int32_t)e->net.config->vocab;
     hlwq_session_options so = hlwq_session_options_default(e);
     so.context = o->context;
+    so.kv = o->kv;
     so.sampling.temperature = 0;
     st = hlwq_session_open(e, &so, &s, err);
     if (st == HLWQ_OK)

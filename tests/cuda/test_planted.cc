@@ -21,6 +21,8 @@ static void replace_ops(hlwq_engine *e)
     broken.upload = with.upload ? with.upload : broken.upload;
     broken.await = with.await ? with.await : broken.await;
     broken.uploaded = with.uploaded ? with.uploaded : broken.uploaded;
+    broken.place = with.place ? with.place : broken.place;
+    broken.step = with.step ? with.step : broken.step;
     e->backend->ops = &broken;
 }
 
@@ -40,17 +42,34 @@ static bool forget_that_it_is_read(hs_backend *, uint64_t, bool)
     return true;
 }
 
+/* An expert's slot is filled with another, and the card still finds it there. */
+static hlwq_status forget_to_take_back(hs_backend *be, uint32_t row, uint32_t first, uint32_t count, const void *at,
+                                       uint64_t stride, hlwq_error *err)
+{
+    return at ? whole->place(be, row, first, count, at, stride, err) : HLWQ_OK;
+}
+
+/* A position that is told once is as good as one that was recorded with the stages. */
+static uint32_t stale_position;
+
+static hlwq_status forget_the_position(hs_backend *be, uint32_t first, bool *on, hlwq_error *err)
+{
+    stale_position = stale_position ? stale_position : first;
+    return whole->step(be, stale_position, on, err);
+}
+
 /* Whether some order of the streams brings it to light. */
-static bool comes_to_light(hlwq_engine_options *o, uint64_t want, hs_backend_ops with)
+static bool comes_to_light(hlwq_engine_options *o, uint32_t tokens, uint64_t want, hs_backend_ops with)
 {
     hlwq_error err;
     hlwq_streaming io;
     uint64_t hash = want, peak;
     for (uint64_t seed = 1; seed < 12 && hash == want; seed++) {
         configure(seed, HS_SIM_SHUFFLE, 64 << 20, 0);
+        stale_position = 0;
         broken = with;
         plant = replace_ops;
-        hlwq_status st = a_text(o, 3, &hash, &io, &peak, &err);
+        hlwq_status st = a_text(o, tokens, &hash, &io, &peak, &err);
         plant = nullptr;
         if (st != HLWQ_OK)
             fail_msg("status %d: %s", st, err.message);
@@ -67,13 +86,30 @@ static void a_forgotten_order_comes_to_light(void **state)
     const uint64_t want = hash_of(&o, 3, &io);
     hs_backend_ops with = {};
     with.await = forget_the_copy; /* a stage reads a slot before it is filled */
-    assert_true(comes_to_light(&o, want, with));
+    assert_true(comes_to_light(&o, 3, want, with));
     with = {};
     with.upload = forget_the_readers; /* a slot is filled while a stage reads it */
-    assert_true(comes_to_light(&o, want, with));
+    assert_true(comes_to_light(&o, 3, want, with));
     with = {};
     with.uploaded = forget_that_it_is_read; /* memory below is read into while it is copied from */
-    assert_true(comes_to_light(&o, want, with));
+    assert_true(comes_to_light(&o, 3, want, with));
+}
+
+/* What the card finds by itself. */
+static void a_stale_table_or_position_comes_to_light(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = few_slots(0.5);
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 5, &io);
+    assert_true(io.card_hits > 0 && hs_sim_read_stats().graph_launches > 0);
+    hs_backend_ops with = {};
+    with.place = forget_to_take_back;
+    assert_true(comes_to_light(&o, 5, want, with));
+    with = {};
+    with.step = forget_the_position;
+    assert_true(comes_to_light(&o, 5, want, with));
 }
 
 /* ---- in what the backend asks of the runtime ------------------------------------------------- */
@@ -171,9 +207,8 @@ static void a_forgotten_barrier_shows(void **state)
 int main(void)
 {
     const CMUnitTest tests[] = {
-        TEST(a_forgotten_order_comes_to_light),
-        TEST(a_forgotten_event_shows),
-        TEST(staging_memory_refilled_too_early_shows),
+        TEST(a_forgotten_order_comes_to_light), TEST(a_stale_table_or_position_comes_to_light),
+        TEST(a_forgotten_event_shows),          TEST(staging_memory_refilled_too_early_shows),
         TEST(a_forgotten_barrier_shows),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -221,6 +221,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
     sim_op *op = sim_op_new(SIM_GRAPH, 0);
     op->exec = exec;
     exec->queued++;
+    sim_stats.graph_launches++;
     return sim_leave(sim_enqueue(s, op));
 }
 

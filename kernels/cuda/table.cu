@@ -1,0 +1,51 @@
+/*
+ * table.cu - the card's own table of experts: where each one's extent is, or that it is not there.
+ *
+ * The router's kernel looks its choice up and the products go where it says, so that nothing of a layer's launches
+ * depends on the choice, and nobody waits for it.  Changes are collected and told to the compute stream before the next
+ * run of stages, never by the stream that copies: so a run sees the table as it was when the run was asked for, and the
+ * host knows what that was.  Whoever fills slots (offload/upper.c) says that one holds an expert when the copy is known
+ * to be done or the stream waits for it, and takes that back before the slot is copied over.
+ */
+#include "kernels/cuda/backend.h"
+
+#include <assert.h>
+
+enum { CHANGE_THREADS = 256 };
+
+/* One block: a later change is of the same entry, perhaps. */
+static __global__ void changes_kernel(uint64_t *table, gpu_changes changes)
+{
+    for (uint32_t k = 0; k < changes.n; k++) {
+        gpu_entries e = changes.one[k];
+        for (uint32_t i = threadIdx.x; i < e.count; i += CHANGE_THREADS)
+            table[e.first + i] = e.at ? e.at + i * e.stride : 0;
+        __syncthreads();
+    }
+}
+
+cudaError_t gpu_run_changes(uint64_t *table, const gpu_changes *changes, cudaStream_t s)
+{
+    return gpu_launch(changes_kernel, dim3(1), dim3(CHANGE_THREADS), 0, s, table, *changes);
+}
+
+hlwq_status gpu_tell_changes(hs_cuda *c, hlwq_error *err)
+{
+    if (c->changes.n == 0)
+        return HLWQ_OK;
+    gpu_end_run(c);
+    CUDA_DO("the table of experts", gpu_run_changes(c->table, &c->changes, c->stream));
+    c->changes.n = 0;
+    return HLWQ_OK;
+}
+
+hlwq_status gpu_place(hs_backend *be, uint32_t row, uint32_t first, uint32_t count, const void *at, uint64_t stride,
+                      hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    assert(row < c->lim.mixtures && first + count <= c->lim.experts);
+    if (c->changes.n == GPU_ENTRIES)
+        HS_TRY(gpu_tell_changes(c, err));
+    c->changes.one[c->changes.n++] = gpu_entries{(uint64_t)at, stride, row * c->lim.experts + first, count};
+    return HLWQ_OK;
+}

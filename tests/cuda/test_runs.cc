@@ -1,0 +1,208 @@
+/* Steps that are recorded and played back: the same logits, fewer calls, and nothing that a token could lose by it. */
+#include "tests/cuda/demo_text.h"
+
+extern "C" {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* {0} is C's */
+#include "tests/support/tiny_model.h"
+#pragma GCC diagnostic pop
+}
+
+/* ---- with and without ------------------------------------------------------------------------ */
+
+static hs_backend_ops plainly;
+
+static void never_a_step(hlwq_engine *e)
+{
+    plainly = *e->backend->ops;
+    plainly.step = nullptr;
+    e->backend->ops = &plainly;
+}
+
+/* The same logits; how many graphs were launched. */
+static uint64_t same_played_back(const hlwq_engine_options *o, uint32_t tokens, const char *what)
+{
+    hlwq_streaming io;
+    configure(7, HS_SIM_SHUFFLE, 64 << 20, 0);
+    plant = never_a_step;
+    const uint64_t want = hash_of(o, tokens, &io);
+    plant = nullptr;
+    assert_int_equal(hs_sim_read_stats().graph_launches, 0);
+    configure(8, HS_SIM_SHUFFLE, 64 << 20, 0);
+    if (hash_of(o, tokens, &io) != want)
+        fail_msg("%s: another hash", what);
+    assert_int_equal(hs_sim_read_stats().faults, 0);
+    return hs_sim_read_stats().graph_launches;
+}
+
+/* The first token is asked for plainly, the second is recorded as well. */
+static void with_everything_on_the_card_a_token_is_one_call(void **state)
+{
+    (void)state;
+    hlwq_engine_options o = options();
+    assert_int_equal(same_played_back(&o, 6, "all"), 4);
+}
+
+static void experts_that_come_and_go_are_two_calls_a_layer(void **state)
+{
+    (void)state;
+    hlwq_engine_options o = few_slots(1);
+    uint64_t launches = same_played_back(&o, 5, "30 slots, all else the CPU's");
+    assert_true(launches > 0 && launches % (2 * 3) == 0); /* five tokens, of which three are played back */
+    o.card_slots = 60;
+    o.slots = 0;
+    o.cpu_share = 0.5;
+    assert_true(same_played_back(&o, 5, "60 slots, half of all else copied up") == launches);
+}
+
+/* Positions 58.. and 120..: pages end, and at 128 attention has a second span; plain experts and none. */
+static void the_end_of_a_page_and_more_spans_change_nothing(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/hlwq-runs-XXXXXX", source[64], command[96];
+    assert_non_null(mkdtemp(dir));
+    snprintf(source, sizeof source, "%s/tiny", dir);
+    for (int moe = 0; moe < 2; moe++) {
+        hlwq_engine_options o = options();
+        tiny_model_write(source, moe);
+        o.model = source;
+        o.context = 192;
+        for (prompt_tokens = 58; prompt_tokens < 150; prompt_tokens += 62)
+            assert_true(same_played_back(&o, 14, moe ? "plain experts" : "dense") > (moe ? 8 : 4));
+    }
+    prompt_tokens = 12;
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void a_coded_cache_changes_nothing(void **state)
+{
+    (void)state;
+    hlwq_engine_options o = options();
+    o.context = 192;
+    o.kv = HLWQ_KV_K4V3;
+    prompt_tokens = 126;
+    assert_int_equal(same_played_back(&o, 7, "codes"), 2); /* the last two: 128 ends a page, and has more spans */
+    prompt_tokens = 12;
+}
+
+/* ---- several texts, and memory that goes ----------------------------------------------------- */
+
+static hlwq_session *a_session(hlwq_engine *e, uint32_t text)
+{
+    hlwq_error err;
+    hlwq_session *s;
+    int32_t ids[8];
+    for (uint32_t i = 0; i < 8; i++)
+        ids[i] = (int32_t)(i * 37 + text * 101 + 11);
+    hlwq_session_options so = hlwq_session_options_default(e);
+    so.context = 64;
+    so.sampling.temperature = 0;
+    if (hlwq_session_open(e, &so, &s, &err) != HLWQ_OK ||
+        hlwq_session_eval(s, ids, 3 + 2 * text, nullptr, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    return s;
+}
+
+static void next_token(hlwq_session *s)
+{
+    hlwq_error err;
+    int32_t id;
+    if (hlwq_session_next(s, &id, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+}
+
+static uint64_t logits_hash(const hlwq_session *s)
+{
+    hlwq_session_stats stats;
+    hlwq_session_get_stats(s, &stats);
+    return stats.logits_hash;
+}
+
+/* Texts in turn have runs of their own; one that is closed takes what was recorded with it. */
+static void texts_in_turn_are_played_back_apart(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_session *s[2];
+    uint64_t want[2];
+    hlwq_engine_options o = options();
+    configure(3, HS_SIM_SHUFFLE, 64 << 20, 0);
+    o.sessions = 2;
+    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    never_a_step(e);
+    for (uint32_t i = 0; i < 2; i++) {
+        s[i] = a_session(e, i);
+        for (int t = 0; t < 9; t++)
+            next_token(s[i]);
+        want[i] = logits_hash(s[i]);
+        hlwq_session_close(s[i]);
+    }
+    hlwq_engine_close(e);
+    configure(4, HS_SIM_SHUFFLE, 64 << 20, 0);
+    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    for (uint32_t i = 0; i < 2; i++)
+        s[i] = a_session(e, i);
+    for (int t = 0; t < 5; t++)
+        for (hlwq_session *each : s)
+            next_token(each);
+    assert_int_equal(hs_sim_read_stats().graph_execs, 2);
+    assert_int_equal(hs_sim_read_stats().graph_launches, 6);
+    hlwq_session_close(s[0]);
+    assert_int_equal(hs_sim_read_stats().graph_execs, 0);
+    s[0] = a_session(e, 0);
+    for (int t = 0; t < 4; t++)
+        next_token(s[1]);
+    for (int t = 0; t < 9; t++)
+        next_token(s[0]);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_true(logits_hash(s[i]) == want[i]);
+        hlwq_session_close(s[i]);
+    }
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+}
+
+/* A step that cannot be recorded is asked for plainly; one that cannot be played back is a status. */
+static void failing_calls_cost_no_token_while_recording(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_streaming io;
+    uint64_t hash, peak, calls[2], plainly_right = 0;
+    hlwq_engine_options o = options();
+    for (uint32_t i = 0; i < 2; i++) {
+        configure(1, HS_SIM_UP, 64 << 20, 0);
+        hash = hash_of(&o, 1 + 3 * i, &io);
+        calls[i] = hs_sim_read_stats().calls;
+    }
+    const uint64_t want = hash, step = getenv("HLWQ_LONG") ? 1 : (calls[1] - calls[0]) / 5 | 1;
+    for (uint64_t n = calls[0]; n <= calls[1]; n += step) {
+        configure(1, HS_SIM_UP, 64 << 20, n);
+        hlwq_status st = a_text(&o, 4, &hash, &io, &peak, &err);
+        if (st == HLWQ_OK && hash != want)
+            fail_msg("call %u: another hash", (unsigned)n);
+        if (st != HLWQ_OK && st != HLWQ_ERR_IO && st != HLWQ_ERR_NOMEM)
+            fail_msg("call %u: status %d, %s", (unsigned)n, st, err.message);
+        if (hs_sim_leaks())
+            fail_msg("call %u: %u things are left (%s)", (unsigned)n, (unsigned)hs_sim_leaks(), err.message);
+        plainly_right += st == HLWQ_OK;
+    }
+    assert_true(plainly_right > 0);
+}
+
+int main(void)
+{
+    const CMUnitTest tests[] = {
+        TEST(with_everything_on_the_card_a_token_is_one_call),
+        TEST(experts_that_come_and_go_are_two_calls_a_layer),
+        TEST(the_end_of_a_page_and_more_spans_change_nothing),
+        TEST(a_coded_cache_changes_nothing),
+        TEST(texts_in_turn_are_played_back_apart),
+        TEST(failing_calls_cost_no_token_while_recording),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
