@@ -13,6 +13,8 @@
 
 #include "kernels/cuda/device.h"
 
+#include <pthread.h>
+
 typedef struct block {
     void *p;
     uint64_t bytes;
@@ -28,6 +30,28 @@ typedef struct gpu_points {
     cudaEvent_t event[POINTS];
     uint64_t made, done; /* done: known to be */
 } gpu_points;
+
+/* Ordinary memory that copies read: the first `pinned` bytes are registered, in chunks; the rest unless it is `over`.
+ */
+typedef struct gpu_region {
+    uint8_t *p;
+    uint64_t bytes, chunk, pinned;
+    bool over;
+} gpu_region;
+
+enum { GPU_RING_BYTES = 1 << 20, GPU_RING_PIECE = 256 << 10 };
+
+typedef struct gpu_pins {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t thread;
+    bool opened, started, quit;
+    const void *busy; /* the region that is being registered */
+    gpu_region *region;
+    uint32_t n, room;
+    uint64_t pieces; /* that went through the ring */
+    cudaEvent_t read[GPU_RING_BYTES / GPU_RING_PIECE];
+} gpu_pins;
 
 /*
  * A run of stages that comes again with the same operands, one token after another: what the host says once, and the
@@ -51,7 +75,8 @@ enum { GPU_RUNS = 256 };
 typedef enum gpu_mode { GPU_NO_RUN, GPU_PLAINLY, GPU_RECORDING, GPU_REPLAYED } gpu_mode;
 
 typedef struct gpu_steps {
-    bool on; /* between `step` and what ends it */
+    bool on;    /* between `step` and what ends it */
+    bool never; /* HLWQ_CUDA_STEPS=0: to compare with */
     gpu_mode mode;
     bool broken; /* recording: something was refused */
     uint32_t number, spans, stages, cursor, n;
@@ -106,6 +131,8 @@ typedef struct hs_cuda {
     bool have_u;   /* host_u holds the activations of the layer in hand */
     bool found;    /* the choice in hand was looked up in the table, and what was found is computed */
     gpu_steps steps;
+    gpu_pins pins;
+    uint8_t *ring; /* [GPU_RING_BYTES], pinned: of copies from memory that is not */
 } hs_cuda;
 
 static inline hs_cuda *cuda_of(hs_backend *be)
@@ -198,6 +225,16 @@ hlwq_status gpu_place(hs_backend *be, uint32_t row, uint32_t first, uint32_t cou
                       hlwq_error *err);
 hlwq_status gpu_tell_changes(hs_cuda *c, hlwq_error *err); /* stages from now on see them */
 
+/* ---- pinned.cu: memory that copies to the card read ------------------------------------------ */
+
+extern uint64_t gpu_pin_chunk, gpu_pin_at_once; /* bytes; tests have their own */
+
+hlwq_status gpu_open_pins(hs_cuda *c, hlwq_error *err);
+void gpu_close_pins(hs_cuda *c); /* also after opening has failed half-way */
+void gpu_lend(hs_backend *be, void *p, uint64_t bytes);
+void gpu_take_back(hs_backend *be, void *p);
+hlwq_status gpu_copy_up(hs_cuda *c, void *to, const void *from, uint64_t bytes, hlwq_error *err); /* on `up` */
+
 /* ---- runs.cu: steps that are recorded and played back ---------------------------------------- */
 
 hlwq_status gpu_stage_step(hs_backend *be, uint32_t first, bool *on, hlwq_error *err);
@@ -262,8 +299,6 @@ void gpu_free(hs_backend *be, void *p);
 hlwq_status gpu_put(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err);
 hlwq_status gpu_get(hs_backend *be, void *to, const void *from, uint64_t bytes, hlwq_error *err);
 hlwq_status gpu_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err);
-void gpu_lend(hs_backend *be, void *p, uint64_t bytes);
-void gpu_take_back(hs_backend *be, void *p);
 hlwq_status gpu_mark(hs_backend *be, uint64_t *mark, hlwq_error *err);
 hlwq_status gpu_upload(hs_backend *be, void *to, const void *from, uint64_t bytes, uint64_t after, uint64_t *copy,
                        hlwq_error *err);

@@ -172,6 +172,7 @@ static void lay_out_staging(hs_cuda *c, carve *k)
     take_choice(k, m->used, &c->host_choice);
     take(k, m->experts, &c->visits);
     take(k, m->experts, &c->left);
+    take(k, (uint64_t)GPU_RING_BYTES, &c->ring);
 }
 
 static hs_limits limits_of(const hs_limits *limits)
@@ -198,6 +199,7 @@ static void cuda_close(hs_backend *be)
     if (c->back)
         (void)cudaStreamSynchronize(c->back);
     gpu_close_runs(c);
+    gpu_close_pins(c);
     gpu_free(be, c->scratch);
     if (c->staging) {
         (void)cudaFreeHost(c->staging);
@@ -212,6 +214,7 @@ static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
 {
     carve k = {}, h = {};
     HS_TRY(gpu_open_streams(c, err));
+    HS_TRY(gpu_open_pins(c, err));
     lay_out(c, &k);
     assert(sizeof(gpu_job) == HS_CARD_JOB_BYTES && k.bytes == hs_backend_cuda_bytes(&c->lim));
     HS_TRY(gpu_alloc(&c->base, HS_MEM_ACT, k.bytes, "activations", &c->scratch, err));
@@ -319,6 +322,8 @@ extern "C" hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *li
     c->vram = options->vram;
     c->cpu = options->cpu;
     c->lim = limits_of(limits);
+    const char *steps = getenv("HLWQ_CUDA_STEPS");
+    c->steps.never = steps && strcmp(steps, "0") == 0;
     hlwq_status st = open_parts(c, err);
     if (st != HLWQ_OK) {
         cuda_close(&c->base);

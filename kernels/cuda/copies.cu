@@ -2,8 +2,8 @@
  * copies.cu - memory of the card, its streams, and what moves between it and ordinary memory.
  *
  * Copies of weights run on a stream of their own.  What may overtake what is told by points: a copy into a slot comes
- * after the mark at which its last reader was queued, a stage after the copy it reads.  Ordinary memory that copies
- * read is pinned where the system lets us; where not, the driver copies it aside first, and the host waits for that.
+ * after the mark at which its last reader was queued, a stage after the copy it reads.  pinned.cu has the memory that
+ * they come from.
  */
 #include "kernels/cuda/backend.h"
 
@@ -156,21 +156,6 @@ hlwq_status gpu_clear(hs_backend *be, void *p, uint64_t bytes, hlwq_error *err)
 
 /* ---- copies beside the stages ---------------------------------------------------------------- */
 
-/* Memory that the system does not let us pin is copied from nevertheless. */
-void gpu_lend(hs_backend *be, void *p, uint64_t bytes)
-{
-    (void)be;
-    if (cudaHostRegister(p, bytes, cudaHostRegisterDefault) != cudaSuccess)
-        (void)cudaGetLastError();
-}
-
-void gpu_take_back(hs_backend *be, void *p)
-{
-    (void)cudaStreamSynchronize(cuda_of(be)->up); /* it may still be read */
-    if (cudaHostUnregister(p) != cudaSuccess)
-        (void)cudaGetLastError();
-}
-
 hlwq_status gpu_mark(hs_backend *be, uint64_t *mark, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
@@ -186,7 +171,7 @@ hlwq_status gpu_upload(hs_backend *be, void *to, const void *from, uint64_t byte
 {
     hs_cuda *c = cuda_of(be);
     HS_TRY(after_point(&c->stages, c->up, after, err));
-    CUDA_DO("copying to it", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->up));
+    HS_TRY(gpu_copy_up(c, to, from, bytes, err));
     return add_point(&c->copies, c->up, copy, err);
 }
 

@@ -185,7 +185,7 @@ hlwq_status gpu_stage_step(hs_backend *be, uint32_t first, bool *on, hlwq_error 
     hs_cuda *c = cuda_of(be);
     gpu_end_step(c);
     *on = false;
-    if (!c->rope_freq || first % HS_GRID == 0)
+    if (c->steps.never || !c->rope_freq || first % HS_GRID == 0)
         return HLWQ_OK;
     float *freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim;
     CUDA_DO("a rotation table",

@@ -11,6 +11,8 @@ extern "C" {
 #pragma GCC diagnostic pop
 }
 
+#include "kernels/cuda/backend.h"
+
 #include <math.h>
 
 static void one_hash_for_every_placement(void **state)
@@ -74,6 +76,30 @@ static void without_pinned_memory_the_tokens_are_the_same(void **state)
     hs_sim_configure(&refuses);
     assert_true(hash_of(&o, 2, &io) == want);
     assert_true(io.uploads > 0);
+}
+
+/* Some of it, up to a cap, in pieces that no extent respects, while the program goes on. */
+static void pinning_in_the_background_changes_no_token(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = few_slots(0.5);
+    o.slots = 0;
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 2, &io), chunk = gpu_pin_chunk, at_once = gpu_pin_at_once;
+    uint64_t all = hs_sim_read_stats().pinned_peak_bytes;
+    gpu_pin_chunk = 100 << 10;
+    gpu_pin_at_once = 0;
+    for (uint64_t cap = all / 2; cap <= all; cap += all / 2) {
+        hs_sim_options some = plain_options();
+        some.pinned_bytes = cap;
+        some.order = HS_SIM_SHUFFLE;
+        hs_sim_configure(&some);
+        assert_true(hash_of(&o, 2, &io) == want);
+        assert_true(io.uploads > 0 && hs_sim_read_stats().pinned_peak_bytes <= cap);
+    }
+    gpu_pin_chunk = chunk;
+    gpu_pin_at_once = at_once;
 }
 
 /* ---- beside the CPU -------------------------------------------------------------------------- */
@@ -371,6 +397,7 @@ int main(void)
     const CMUnitTest tests[] = {
         TEST(one_hash_for_every_placement),
         TEST(without_pinned_memory_the_tokens_are_the_same),
+        TEST(pinning_in_the_background_changes_no_token),
         TEST(int4_and_coded_caches_are_near_the_cpu),
         TEST(texts_in_a_step_have_the_bits_they_have_alone),
         TEST(weights_that_gather_their_inputs_are_near_the_cpu),

@@ -119,6 +119,7 @@ enum { COMPUTE = 1, UP = 2, BACK = 3 }; /* its streams, in the order in which it
 static hlwq_engine_options planted_options;
 static hs_sim_options planted_card;
 static uint64_t planted_want;
+static bool never_pinned;
 
 /* In a child: what a mistake makes of the program's own memory is not ours to bear. */
 static void run_planted(void)
@@ -145,6 +146,7 @@ static bool it_shows(const hlwq_engine_options *o, uint64_t want, hs_sim_forget 
         planted_card.seed = seed;
         planted_card.order = (hs_sim_order)(seed % 3);
         planted_card.forget = what;
+        planted_card.register_fails = never_pinned;
         planted_card.forget_which = which;
         int status = in_child(run_planted, said, sizeof said);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
@@ -169,6 +171,21 @@ static void a_forgotten_event_shows(void **state)
     o.cpu_share = 0.5;
     assert_true(it_shows(&o, want, HS_SIM_FORGET_WAITS, BACK)); /* the choice, before it is fetched */
     assert_true(it_shows(&o, want, HS_SIM_FORGET_SYNCS, BACK)); /* the choice, before the host reads it */
+}
+
+/* Copies from memory that is not pinned go through a ring, which is written again when it has been read. */
+static void a_ring_refilled_too_early_shows(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = few_slots(0);
+    o.slots = 0; /* memory below stays as it is */
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 3, &io);
+    never_pinned = true;
+    bool shows = it_shows(&o, want, HS_SIM_FORGET_EVENTS, UP);
+    never_pinned = false;
+    assert_true(shows);
 }
 
 /* A dense model's host waits nowhere between the pieces of a prompt but for the memory that embeddings pass through. */
@@ -207,8 +224,11 @@ static void a_forgotten_barrier_shows(void **state)
 int main(void)
 {
     const CMUnitTest tests[] = {
-        TEST(a_forgotten_order_comes_to_light), TEST(a_stale_table_or_position_comes_to_light),
-        TEST(a_forgotten_event_shows),          TEST(staging_memory_refilled_too_early_shows),
+        TEST(a_forgotten_order_comes_to_light),
+        TEST(a_stale_table_or_position_comes_to_light),
+        TEST(a_forgotten_event_shows),
+        TEST(a_ring_refilled_too_early_shows),
+        TEST(staging_memory_refilled_too_early_shows),
         TEST(a_forgotten_barrier_shows),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -39,6 +39,7 @@ typedef enum hs_sim_forget {
     HS_SIM_FORGET_NOTHING,
     HS_SIM_FORGET_WAITS,  /* cudaStreamWaitEvent of that stream */
     HS_SIM_FORGET_SYNCS,  /* cudaStreamSynchronize of that stream */
+    HS_SIM_FORGET_EVENTS, /* cudaEventSynchronize of events of that stream */
     HS_SIM_FORGET_BARRIER /* __syncthreads at that place */
 } hs_sim_forget;
 
@@ -47,9 +48,9 @@ typedef struct hs_sim_options {
     uint64_t pinned_bytes; /* cap of what is allocated and registered */
     uint64_t seed;
     hs_sim_order order;
-    uint64_t fail_at; /* the call, counted from 1, that fails; 0 is none */
-    int arch;         /* 75, 80, 86, 89, 90 or 120 */
-    int devices;      /* 0 or 1 */
+    uint64_t fail_at;     /* the call, counted from 1, that fails; 0 is none */
+    int arch;             /* 75, 80, 86, 89, 90 or 120 */
+    int devices;          /* 0 or 1 */
     uint32_t patience_ms; /* a wait that nothing can end aborts after this long: another thread may still act */
     bool protect;         /* the host cannot touch device memory */
     bool register_fails;  /* cudaHostRegister, as where memory may not be locked */
@@ -64,13 +65,13 @@ typedef struct hs_sim_stats {
     uint64_t pinned_blocks, pinned_bytes, pinned_peak_bytes; /* allocated and registered */
     uint64_t streams, events, graphs, graph_execs;
     uint64_t h2d_bytes, d2h_bytes, d2d_bytes, h2h_bytes, set_bytes;
-    uint64_t calls; /* that can fail */
+    uint64_t calls;                      /* that can fail */
     uint64_t launches, blocks, switches; /* of kernels, those of graphs too */
     uint64_t graph_launches;
-    uint64_t forgotten;  /* times that something was left undone */
-    uint32_t barriers;   /* places with a barrier that were met */
-    uint64_t faults;     /* diagnoses of kernels */
-    bool failed_at;      /* fail_at has struck */
+    uint64_t forgotten;   /* times that something was left undone */
+    uint32_t barriers;    /* places with a barrier that were met */
+    uint64_t faults;      /* diagnoses of kernels */
+    bool failed_at;       /* fail_at has struck */
     char last_fault[512]; /* the last diagnosis */
 } hs_sim_stats;
 

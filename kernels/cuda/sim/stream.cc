@@ -65,7 +65,7 @@ static double now_ms(void)
 static void run_copy(const sim_op *op)
 {
     sim_where to = sim_where_is(op->to, op->bytes), from = sim_where_is(op->from, op->bytes);
-    uint64_t *count = to == SIM_DEVICE ? from == SIM_DEVICE ? &sim_stats.d2d_bytes : &sim_stats.h2d_bytes
+    uint64_t *count = to == SIM_DEVICE     ? from == SIM_DEVICE ? &sim_stats.d2d_bytes : &sim_stats.h2d_bytes
                       : from == SIM_DEVICE ? &sim_stats.d2h_bytes
                                            : &sim_stats.h2h_bytes;
     *count += op->bytes;
@@ -164,7 +164,8 @@ static bool anyone_busy(void)
 
 [[noreturn]] static void die_of_deadlock(const char *doing)
 {
-    fprintf(stderr, "hlwq-stream: gpusim: deadlock: the host waits for %s, and nothing on the device can move\n", doing);
+    fprintf(stderr, "hlwq-stream: gpusim: deadlock: the host waits for %s, and nothing on the device can move\n",
+            doing);
     for (CUstream_st *s = sim_streams; s; s = s->next) {
         const sim_op *op = s->head;
         if (!op)
@@ -585,6 +586,8 @@ static cudaError_t enter_event(cudaEvent_t event)
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     cudaError_t e = enter_event(event);
+    if (!e && event->stream && sim_forgets(HS_SIM_FORGET_EVENTS, event->stream->id))
+        return sim_leave(cudaSuccess);
     return sim_leave(e || !event->stream ? e : sim_drain(event->stream, event->seq));
 }
 
