@@ -56,6 +56,8 @@ int app_bench_kernels(const app_args *args)
     o.tokens = (uint32_t)app_number(args, OPT_PROMPT_TOKENS, 0);
     for (int i = 1; i < args->n_operands; i++) /* the sweep refuses what it does not know */
         *(strchr("QqIi", args->operand[i][0]) ? &o.format : &o.isa) = args->operand[i];
+    if (!o.isa && args->value[OPT_DEVICE].set && args->value[OPT_DEVICE].number == HLWQ_DEVICE_CUDA)
+        o.isa = "cuda";
     o.each = each;
     o.user = &s;
     app_watch(NULL);

@@ -64,6 +64,13 @@ static void take_streaming(speed *s, const hlwq_streaming *from, hlwq_streaming 
     sum->retries += now.retries - from->retries;
     sum->guessed += now.guessed - from->guessed;
     sum->guessed_right += now.guessed_right - from->guessed_right;
+    sum->card_slots = now.card_slots;
+    sum->card_lookups += now.card_lookups - from->card_lookups;
+    sum->card_hits += now.card_hits - from->card_hits;
+    sum->uploads += now.uploads - from->uploads;
+    sum->beside += now.beside - from->beside;
+    for (int i = 0; i < HLWQ_TIER_COUNT; i++)
+        sum->tier_bytes[i] += now.tier_bytes[i] - from->tier_bytes[i];
     sum->io_seconds += now.io_seconds - from->io_seconds;
     sum->wait_seconds += now.wait_seconds - from->wait_seconds;
 }
@@ -199,6 +206,33 @@ static void print_streaming(hs_text *t, const speed *s)
     }
 }
 
+/* Weights by where they were read: the rate over all of the time, whoever else worked meanwhile. */
+static void print_tiers(hs_text *t, const speed *s)
+{
+    static const char *const what[2] = {"prefill", "decode"};
+    static const char *const tier[HLWQ_TIER_COUNT] = {"card", "copied up", "memory", "file"};
+    const uint32_t count[2] = {s->prompt * s->runs, s->tokens * s->runs};
+    for (int k = 0; k < 2; k++) {
+        const hlwq_streaming *io = &s->streaming[k];
+        const char *before = ": ";
+        if (!count[k])
+            continue;
+        hs_text_format(t, "%s weights", what[k]);
+        for (int i = 0; i < HLWQ_TIER_COUNT; i++) {
+            if (!io->tier_bytes[i])
+                continue;
+            hs_text_format(t, "%s%s %.2f MB/token, %.2f GB/s", before, tier[i],
+                           (double)io->tier_bytes[i] / count[k] * 1e-6,
+                           app_rate(io->tier_bytes[i], s->seconds[k]) * 1e-9);
+            before = "; ";
+        }
+        if (io->card_slots)
+            hs_text_format(t, "; hit rate on the card %.1f %%",
+                           100.0 * app_rate(io->card_hits, (double)io->card_lookups));
+        hs_text_format(t, "\n");
+    }
+}
+
 /* Of attention, for a token: what the depth costs. */
 static double deeper_seconds(const speed *s)
 {
@@ -246,6 +280,7 @@ static void print_table(hs_text *t, const speed *s)
                        (double)s->tokens / (double)ahead.passes, ahead.depth, ahead.expected_gain);
     if (s->args->value[OPT_DRAFT_PRETEND].real > 0)
         hs_text_format(t, "drafts were taken for right with probability %g\n", s->args->value[OPT_DRAFT_PRETEND].real);
+    print_tiers(t, s);
     print_streaming(t, s);
     if (app_flag(s->args, OPT_STAGES))
         print_stages(t, s);

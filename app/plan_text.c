@@ -137,6 +137,11 @@ void app_streaming_json(hs_text *t, const hlwq_streaming *s)
                        ", \"uploads\": %" PRIu64 ", \"computed_beside\": %" PRIu64 "},\n",
                        s->card_slots, s->card_lookups, s->card_hits, s->uploads, s->beside);
     hs_text_format(t,
+                   "  \"tiers\": {\"card_bytes\": %" PRIu64 ", \"upload_bytes\": %" PRIu64
+                   ", \"memory_bytes\": %" PRIu64 ", \"file_bytes\": %" PRIu64 "},\n",
+                   s->tier_bytes[HLWQ_TIER_CARD], s->tier_bytes[HLWQ_TIER_UPLOAD], s->tier_bytes[HLWQ_TIER_MEMORY],
+                   s->tier_bytes[HLWQ_TIER_FILE]);
+    hs_text_format(t,
                    "  \"io\": {\"engine\": \"%s\", \"reason\": \"%s\", \"bytes_read\": %" PRIu64
                    ", \"requests\": %" PRIu64 ", \"retries\": %" PRIu64 ", \"seconds\": %.6f, \"wait_seconds\": %.6f}",
                    s->engine ? s->engine : "none", s->reason ? s->reason : "", s->bytes_read, s->requests, s->retries,

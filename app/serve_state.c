@@ -116,6 +116,16 @@ static void draft_metrics(hs_text *o, const hlwq_speculation *d)
            d->expected_gain);
 }
 
+static void tier_metrics(hs_text *o, const hlwq_streaming *s)
+{
+    static const char *const tier[HLWQ_TIER_COUNT] = {"card", "upload", "memory", "file"};
+    hs_text_format(o,
+                   "# HELP hlwq_tier_bytes_total Weights read, by where from: by the card, copied to it, by the CPU, "
+                   "from the file.\n# TYPE hlwq_tier_bytes_total counter\n");
+    for (int i = 0; i < HLWQ_TIER_COUNT; i++)
+        hs_text_format(o, "hlwq_tier_bytes_total{tier=\"%s\"} %" PRIu64 "\n", tier[i], s->tier_bytes[i]);
+}
+
 void serve_say_metrics(serve *s, serve_reply *r)
 {
     hs_text *o = &r->body;
@@ -150,6 +160,10 @@ void serve_say_metrics(serve *s, serve_reply *r)
     metric(o, "vram_bytes", "gauge", "Memory held on the graphics card.", (double)v.vram_now);
     metric(o, "expert_cache_lookups_total", "counter", "Experts asked for.", (double)v.streaming.lookups);
     metric(o, "expert_cache_hits_total", "counter", "Of them in memory.", (double)v.streaming.hits);
+    metric(o, "card_cache_lookups_total", "counter", "Experts looked for on the card.",
+           (double)v.streaming.card_lookups);
+    metric(o, "card_cache_hits_total", "counter", "Of them there.", (double)v.streaming.card_hits);
+    tier_metrics(o, &v.streaming);
     metric(o, "weights_read_bytes_total", "counter", "Weights read from storage.", (double)v.streaming.bytes_read);
     metric(o, "io_requests_total", "counter", "Reads asked of the system.", (double)v.streaming.requests);
     metric(o, "io_wait_seconds_total", "counter", "Time with nothing to compute.", v.streaming.wait_seconds);

@@ -198,6 +198,15 @@ HLWQ_API hlwq_status hlwq_make_plan(const hlwq_engine_options *options, hlwq_pla
 HLWQ_API hlwq_status hlwq_engine_set_budget(hlwq_engine *engine, uint64_t ram_bytes, hlwq_error *err);
 
 /* What streaming did since the engine was opened. All zero, engine "none", while everything is resident. */
+/* Where weights are read from. */
+typedef enum hlwq_tier {
+    HLWQ_TIER_CARD,   /* the card's memory, by the card */
+    HLWQ_TIER_UPLOAD, /* ordinary memory, by copies to the card */
+    HLWQ_TIER_MEMORY, /* ordinary memory, by the CPU */
+    HLWQ_TIER_FILE,
+    HLWQ_TIER_COUNT
+} hlwq_tier;
+
 typedef struct hlwq_streaming {
     uint32_t slots;
     uint64_t lookups, hits, misses, evictions;
@@ -212,6 +221,7 @@ typedef struct hlwq_streaming {
     double wait_seconds;                               /* with nothing to compute */
     const char *engine;                                /* "uring" */
     const char *reason;                                /* one sentence */
+    uint64_t tier_bytes[HLWQ_TIER_COUNT];              /* of weights, so far; embeddings apart */
 } hlwq_streaming;
 
 HLWQ_API void hlwq_engine_streaming(const hlwq_engine *engine, hlwq_streaming *streaming);

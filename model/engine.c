@@ -533,7 +533,8 @@ void hlwq_engine_streaming(const hlwq_engine *e, hlwq_streaming *out)
                             .uploads = s.uploads,
                             .beside = s.beside,
                             .engine = s.engine,
-                            .reason = s.reason};
+                            .reason = s.reason,
+                            .tier_bytes = {s.card_bytes, s.upload_bytes, s.memory_bytes, s.io.bytes}};
 }
 
 const hlwq_tokenizer *hlwq_engine_tokenizer(const hlwq_engine *e)

@@ -142,6 +142,8 @@ static hlwq_status whole_mixture(hs_network *net, const hs_layer *layer, bool *d
     if (net->trace || hs_residency_streams(net->residency, layer->experts_group))
         return HLWQ_OK;
     hlwq_status st = net->backend->ops->mixture(net->backend, &layer->mixture, net->x, done, err);
+    if (*done)
+        hs_residency_used(net->residency, layer->experts_group, layer->mixture.used);
     spent(net, HLWQ_STAGE_EXPERTS, &mark);
     return st;
 }

@@ -209,10 +209,13 @@ static hlwq_status open_parts(hs_residency *r, hs_pool *pool, const hs_residency
     r->waiting = r->missing + most;
     r->seen = (uint8_t *)(r->waiting + most);
     hs_footprint f = hs_footprint_of(t);
+    r->piece_bytes = f.stage_bytes;
     if (o->own_memory && o->upper_slots && o->upper_slots < f.streamed)
         HS_TRY(open_upper(r, o, err));
     if (o->slots && o->slots < f.streamed)
         HS_TRY(open_slots(r, o, err));
+    if (r->dense && !r->slots && !r->upper.slots)
+        r->piece_bytes += f.streamed_bytes;
     return load_all(r, pool, o, err);
 }
 
@@ -230,6 +233,7 @@ hlwq_status hs_residency_open(hs_residency **out, hs_store *store, hs_mem *mem, 
     r->verify = options->verify;
     r->always = options->always;
     r->dense = r->table->config.experts == 0;
+    r->own_memory = options->own_memory;
     hlwq_status st = open_parts(r, pool, options, err);
     if (st != HLWQ_OK) {
         hs_residency_close(r);
@@ -384,7 +388,10 @@ hs_residency_stats hs_residency_get_stats(const hs_residency *r)
         s.upper = hs_slots_get_stats(r->upper.slots);
         s.uploads = r->upper.uploads;
         s.beside = r->upper.beside_count;
+        s.upload_bytes = r->upper.upload_bytes;
     }
+    s.card_bytes = r->card_bytes;
+    s.memory_bytes = r->memory_bytes;
     if (r->slots) {
         s.slots = hs_slots_capacity(r->slots);
         s.slot_bytes = r->slab.slot_bytes;

@@ -76,6 +76,9 @@ const uint8_t *hs_residency_table(const hs_residency *r, uint32_t group, uint32_
 void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n);
 bool hs_residency_wants_guesses(const hs_residency *r); /* now: nothing of the group in use is to come */
 
+/* Stages read n extents of a group that is always there, and nobody asked for them by name. */
+void hs_residency_used(hs_residency *r, uint32_t group, uint32_t n);
+
 /* Also after a failure: nothing stays in use. */
 void hs_residency_end(hs_residency *r);
 
@@ -88,7 +91,8 @@ typedef struct hs_residency_stats {
     hs_slots_stats cache;
     uint32_t upper_slots; /* 0 = none, or everything is there */
     hs_slots_stats upper;
-    uint64_t uploads, beside; /* experts copied up; computed by the CPU */
+    uint64_t uploads, beside;                        /* experts copied up; computed by the CPU */
+    uint64_t card_bytes, upload_bytes, memory_bytes; /* weights that stages read above; copied up; read below */
     hs_rival_stats rival;
     hs_stream_stats io;
     uint64_t wait_ns;                /* nothing to compute until a read was done */

@@ -52,9 +52,12 @@ struct hs_residency {
     uint64_t guessed, guessed_right, judged, judged_right, quiet_until, tokens;
     uint8_t *on_guess; /* [slots_made]: read on a guess and not used yet */
     uint32_t slots_made;
-    reading *read, *spare; /* [READS_MAX]; those not in use */
-    uint64_t *checked;     /* bit per streamed extent: its checksum was right once */
-    uint32_t *first_bit;   /* [groups] */
+    bool own_memory;
+    uint64_t piece_bytes;              /* that every step reads */
+    uint64_t card_bytes, memory_bytes; /* read so far, above and below */
+    reading *read, *spare;             /* [READS_MAX]; those not in use */
+    uint64_t *checked;                 /* bit per streamed extent: its checksum was right once */
+    uint32_t *first_bit;               /* [groups] */
 
     /* The use under way. */
     bool begun, given;    /* given: `ready` is what next gave out */

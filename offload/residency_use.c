@@ -152,8 +152,19 @@ static hlwq_status take_up(hs_residency *r, int32_t extent, bool if_better, int3
 
 /* ---- using a group -------------------------------------------------------------------------- */
 
+static void count_read(hs_residency *r, bool above, uint64_t bytes)
+{
+    *(above ? &r->card_bytes : &r->memory_bytes) += bytes;
+}
+
+void hs_residency_used(hs_residency *r, uint32_t group, uint32_t n)
+{
+    count_read(r, r->own_memory, n * r->table->group[group].bytes);
+}
+
 void hs_residency_tokens(hs_residency *r, uint32_t n)
 {
+    count_read(r, r->own_memory, r->piece_bytes);
     r->tokens += n;
     r->last_tokens = n;
     if (r->upper.slots)
@@ -406,6 +417,7 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
     if (!hs_residency_streams(r, r->group)) {
         *n = r->n_ready;
         r->n_ready = 0;
+        hs_residency_used(r, r->group, *n);
         return HLWQ_OK;
     }
     let_go_above(r, r->given_above);
@@ -435,12 +447,14 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
     if (r->given_above) {
         *extent = r->here;
         *n = r->given_above;
+        count_read(r, true, *n * r->table->group[r->group].bytes);
         return HLWQ_OK;
     }
     *n = r->n_ready;
     *place = r->upper.slots ? HS_PLACE_HOST : HS_PLACE_HERE;
     r->upper.beside_count += r->upper.slots ? r->n_ready : 0;
     r->given = true;
+    count_read(r, false, *n * r->table->group[r->group].bytes);
     if ((*n == 0 && r->n_missing) || (*n && r->upper.slots && r->dense)) /* floors leave each group at least one slot */
         return hs_fail(err, HLWQ_ERR_BUDGET, "%s: no slot is free", hs_store_path(r->store));
     return HLWQ_OK;

@@ -84,6 +84,7 @@ hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const ui
     }
     hs_slots_ready(u->slots, *slot);
     u->uploads++;
+    u->upload_bytes += bytes;
     return HLWQ_OK;
 }
 

@@ -23,8 +23,8 @@ typedef struct hs_upper {
     uint64_t *copy;        /* [capacity]: what filled it */
     hs_upper_holds *holds; /* [capacity] */
     bool tells;            /* the backend has a table */
-    double beside;    /* share of the experts that are not here which the CPU computes; below 0: by what is usual */
-    uint64_t uploads; /* extents */
+    double beside; /* share of the experts that are not here which the CPU computes; below 0: by what is usual */
+    uint64_t uploads, upload_bytes; /* extents; of them */
     uint64_t beside_count;
 } hs_upper;
 

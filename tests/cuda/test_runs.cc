@@ -86,6 +86,29 @@ static void a_coded_cache_changes_nothing(void **state)
     prompt_tokens = 12;
 }
 
+/* Weights are counted where they were read, whoever asked for them. */
+static void every_tier_has_its_bytes(void **state)
+{
+    (void)state;
+    hlwq_streaming io[2], some;
+    hlwq_engine_options o = options();
+    for (int k = 0; k < 2; k++) {
+        configure(7, HS_SIM_UP, 64 << 20, 0);
+        plant = k ? nullptr : never_a_step;
+        (void)hash_of(&o, 3, &io[k]);
+    }
+    assert_true(io[0].tier_bytes[HLWQ_TIER_CARD] > 0);
+    assert_memory_equal(io[0].tier_bytes, io[1].tier_bytes, sizeof io[0].tier_bytes);
+    for (int i = HLWQ_TIER_CARD + 1; i < HLWQ_TIER_COUNT; i++)
+        assert_int_equal(io[0].tier_bytes[i], 0);
+    o = few_slots(0.5);
+    configure(7, HS_SIM_UP, 64 << 20, 0);
+    (void)hash_of(&o, 2, &some);
+    for (uint64_t bytes : some.tier_bytes)
+        assert_true(bytes > 0);
+    assert_true(some.tier_bytes[HLWQ_TIER_FILE] == some.bytes_read);
+}
+
 /* ---- several texts, and memory that goes ----------------------------------------------------- */
 
 static hlwq_session *a_session(hlwq_engine *e, uint32_t text)
@@ -201,6 +224,7 @@ int main(void)
         TEST(experts_that_come_and_go_are_two_calls_a_layer),
         TEST(the_end_of_a_page_and_more_spans_change_nothing),
         TEST(a_coded_cache_changes_nothing),
+        TEST(every_tier_has_its_bytes),
         TEST(texts_in_turn_are_played_back_apart),
         TEST(failing_calls_cost_no_token_while_recording),
     };
