@@ -76,7 +76,7 @@ hlwq_status hs_session_reset(hlwq_session *s, hlwq_error *err)
     hlwq_status st = hs_states_reset(&s->states, err);
     if (s->ahead)
         hs_speculate_reset(s->ahead);
-    s->broken = st != HLWQ_OK;
+    s->broken = s->unreset = st != HLWQ_OK;
     s->constraint = NULL;
     s->n = 0;
     s->whole = true;
@@ -209,9 +209,14 @@ void hlwq_session_speculation(const hlwq_session *s, hlwq_speculation *out)
         hs_speculate_stats(s->ahead, out);
 }
 
-static hlwq_status check_input(const hlwq_session *s, const int32_t *ids, size_t count, hlwq_error *err)
+static hlwq_status check_input(hlwq_session *s, const int32_t *ids, size_t count, hlwq_error *err)
 {
     uint32_t vocab = s->engine->net.config->vocab;
+    if (s->unreset) { /* for what has become better, or a sentence that says what has not */
+        hlwq_constraint *constraint = s->constraint;
+        HS_TRY(hs_session_reset(s, err));
+        s->constraint = constraint;
+    }
     if (s->broken)
         return hs_fail(err, HLWQ_ERR_ARG, "the session failed in the middle of a token and must be reset");
     if (count > s->positions - s->n)

@@ -48,7 +48,9 @@ typedef struct hs_sim_options {
     uint64_t pinned_bytes; /* cap of what is allocated and registered */
     uint64_t seed;
     hs_sim_order order;
-    uint64_t fail_at;     /* the call, counted from 1, that fails; 0 is none */
+    uint64_t fail_at; /* the call, counted from 1, that fails; 0 is none */
+    uint64_t *site;   /* [site_room], lent: which place each call that can fail came from; NULL is unwanted */
+    uint64_t site_room;
     int arch;             /* 75, 80, 86, 89, 90 or 120 */
     int devices;          /* 0 or 1 */
     uint32_t patience_ms; /* a wait that nothing can end aborts after this long: another thread may still act */
