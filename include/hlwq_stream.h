@@ -371,7 +371,7 @@ typedef struct hlwq_session_options {
     hlwq_kv kv;
     bool whole; /* hlwq_session_seek keeps only what leaves the bits of a text read at once; false by default */
     /*
-     * Only tokens are wanted: a choice that can be made where the logits are (greedy, on a graphics card) leaves them
+     * Only tokens are wanted: a choice that can be made where the logits are (on a graphics card) leaves them
      * there.  hlwq_session_logits is NULL then, logits_hash leaves them out, and other sampling or a constraint holds
      * from the token after the next on.  False by default.
      */

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/threads.h"
 #include "kernels/matrix.h"
+#include "kernels/sample.h"
 
 enum {
     HS_GRID = 64,       /* absolute positions at which attention splits and DeltaNet chunks are cut */
@@ -140,6 +141,24 @@ typedef struct hs_expert_source {
     void *user;
 } hs_expert_source;
 
+/* A token of the text so far, and how often it occurs where penalties look. */
+typedef struct hs_repeat {
+    int32_t id;
+    uint32_t count;
+} hs_repeat;
+
+/* One id below `usable`, by its logit: penalties, times scale, the top_k best of them, and what the rule draws. */
+typedef struct hs_selection {
+    uint32_t usable, top_k; /* top_k 0 = all; at most HS_SAMPLE_MOST */
+    float scale;            /* 0 = the best after penalties, ties to the lower id */
+    hs_sampling_rule rule;
+    float repetition, presence, frequency;
+    const hs_repeat *repeat; /* [n_repeats], each id once */
+    uint32_t n_repeats;
+} hs_selection;
+
+enum { HS_UNDECIDED = -2 };
+
 typedef struct hs_backend hs_backend;
 
 typedef struct hs_backend_ops {
@@ -237,13 +256,17 @@ typedef struct hs_backend_ops {
 
     /*
      * logits [n][vocab] = head norm(x); `hidden` [n][hidden] gets norm(x) if not NULL.  With n = 1 and a backend that
-     * has `best`, logits may be NULL: they stay where they are.
+     * has `choose`, logits may be NULL: they stay where they are.
      */
     hlwq_status (*head)(hs_backend *be, const float *norm, float eps, const hs_matrix *head, uint32_t n, const float *x,
                         float *hidden, float *logits, hlwq_error *err);
 
-    /* Of the logits that stayed: the largest of the first `usable`, ties to the lower id; -1 if none is a number. */
-    hlwq_status (*best)(hs_backend *be, uint32_t usable, int32_t *id, hlwq_error *err);
+    /*
+     * A choice among the logits that stayed: -1 if none is a number, HS_UNDECIDED if it takes more candidates than the
+     * backend puts in order.  `logits` brings them, then.
+     */
+    hlwq_status (*choose)(hs_backend *be, const hs_selection *choice, int32_t *id, hlwq_error *err);
+    hlwq_status (*logits)(hs_backend *be, uint32_t n, float *logits, hlwq_error *err);
 
     /* ---- speculation: a backend that has none of these runs without it ---- */
 

@@ -255,10 +255,13 @@ hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *l
     return st;
 }
 
-hlwq_status hs_forward_best(hs_network *net, uint32_t usable, int32_t *id, hlwq_error *err)
+hlwq_status hs_forward_choose(hs_network *net, const hs_selection *choice, int32_t *id, float *logits, hlwq_error *err)
 {
     uint64_t mark = hs_now_ns();
-    hlwq_status st = net->backend->ops->best(net->backend, usable, id, err);
+    const hs_backend_ops *ops = net->backend->ops;
+    hlwq_status st = ops->choose(net->backend, choice, id, err);
+    if (st == HLWQ_OK && *id == HS_UNDECIDED)
+        st = ops->logits(net->backend, net->config->vocab, logits, err);
     spent(net, HLWQ_STAGE_HEAD, &mark);
     return st;
 }

@@ -94,8 +94,11 @@ typedef enum hs_logits_mode { HS_LOGITS_NONE, HS_LOGITS_LAST, HS_LOGITS_ALL } hs
 hlwq_status hs_forward(hs_network *net, hs_states *states, const int32_t *ids, uint32_t first, uint32_t n,
                        hs_logits_mode mode, float *logits, const hs_tap *tap, hlwq_error *err);
 
-/* What the logits choose that an hs_forward of one row, with logits NULL, left with the backend; see `best` there. */
-hlwq_status hs_forward_best(hs_network *net, uint32_t usable, int32_t *id, hlwq_error *err);
+/*
+ * A choice among the logits that an hs_forward of one row, with logits NULL, left with the backend; see `choose` there.
+ * Undecided, `logits` [vocab] gets them.
+ */
+hlwq_status hs_forward_choose(hs_network *net, const hs_selection *choice, int32_t *id, float *logits, hlwq_error *err);
 
 /* Logits [n][vocab] of tokens from..from + n - 1 of the hs_forward before, which need not have made any. */
 hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *logits, const hs_tap *tap,

@@ -3,12 +3,12 @@
  */
 #include "model/sampler.h"
 
-#include "kernels/numeric.h"
-
+#include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 
 typedef struct candidate {
-    float logit; /* after penalties and temperature; then the probability */
+    float logit; /* after penalties and temperature */
     int32_t id;
 } candidate;
 
@@ -16,8 +16,9 @@ struct hs_sampler {
     hs_mem *mem;
     uint32_t vocab, usable;
     hlwq_sampling opt;
-    uint32_t *count; /* [vocab] occurrences in the window, zero between calls */
-    candidate *list; /* [vocab] */
+    uint32_t *count;  /* [vocab] occurrences in the window, zero between calls */
+    candidate *list;  /* [vocab] */
+    uint64_t *weight; /* [vocab] of the first ones of it */
 };
 
 hlwq_status hs_sampling_check(const hlwq_sampling *o, hlwq_error *err)
@@ -47,8 +48,8 @@ hlwq_status hs_sampler_open(hs_sampler **out, hs_mem *mem, uint32_t vocab, uint3
     *out = NULL;
     HS_TRY(hs_sampling_check(options, err));
     uint64_t counts = ((uint64_t)vocab * sizeof(uint32_t) + 63) & ~(uint64_t)63;
-    HS_TRY(hs_mem_alloc(mem, HS_MEM_OTHER, sizeof(hs_sampler) + 64 + counts + (uint64_t)vocab * sizeof(candidate),
-                        "sampler", &p, err));
+    uint64_t each = sizeof(candidate) + sizeof(uint64_t);
+    HS_TRY(hs_mem_alloc(mem, HS_MEM_OTHER, sizeof(hs_sampler) + 64 + counts + vocab * each, "sampler", &p, err));
     hs_sampler *s = p;
     s->mem = mem;
     s->vocab = vocab;
@@ -56,6 +57,7 @@ hlwq_status hs_sampler_open(hs_sampler **out, hs_mem *mem, uint32_t vocab, uint3
     s->opt = *options;
     s->count = (uint32_t *)(void *)(s + 1);
     s->list = (candidate *)(void *)((uint8_t *)s->count + counts);
+    s->weight = (uint64_t *)(void *)(s->list + vocab);
     *out = s;
     return HLWQ_OK;
 }
@@ -77,12 +79,6 @@ static bool penalises(const hlwq_sampling *o)
     return o->repetition_penalty != 1.0f || o->presence_penalty != 0.0f || o->frequency_penalty != 0.0f;
 }
 
-bool hs_sampler_is_greedy(const hs_sampler *s, uint32_t *usable)
-{
-    *usable = s->usable;
-    return (s->opt.temperature == 0.0f || s->opt.top_k == 1) && !penalises(&s->opt);
-}
-
 void hs_sampler_close(hs_sampler *s)
 {
     if (s)
@@ -90,7 +86,7 @@ void hs_sampler_close(hs_sampler *s)
 }
 
 /* Philox 4x32-10 (Salmon et al. 2011), key = seed, counter = position. */
-float hs_sampler_uniform(uint64_t seed, uint64_t position)
+static uint32_t random_bits(uint64_t seed, uint64_t position)
 {
     uint32_t c[4] = {(uint32_t)position, (uint32_t)(position >> 32), 0, 0};
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
@@ -104,7 +100,12 @@ float hs_sampler_uniform(uint64_t seed, uint64_t position)
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (float)(c[0] >> 8) * 0x1p-24f;
+    return c[0] >> 8;
+}
+
+float hs_sampler_uniform(uint64_t seed, uint64_t position)
+{
+    return (float)random_bits(seed, position) * 0x1p-24f;
 }
 
 static bool better(candidate a, candidate b)
@@ -159,13 +160,10 @@ static void best_first(candidate *list, uint32_t n, uint32_t k)
     qsort(list, k, sizeof *list, by_value);
 }
 
-static float penalised(const hs_sampler *s, float logit, uint32_t count)
+/* How many of n tokens penalties look back at. */
+static size_t window_of(const hs_sampler *s, size_t n)
 {
-    if (count == 0)
-        return logit;
-    if (s->opt.repetition_penalty != 1.0f)
-        logit = logit > 0 ? logit / s->opt.repetition_penalty : logit * s->opt.repetition_penalty;
-    return logit - s->opt.presence_penalty - s->opt.frequency_penalty * (float)count;
+    return s->opt.penalty_window && s->opt.penalty_window < n ? s->opt.penalty_window : n;
 }
 
 /* Fills list with every usable and allowed id whose logit is a number; returns how many. */
@@ -173,7 +171,7 @@ static uint32_t collect(hs_sampler *s, const float *logits, const int32_t *histo
                         uint32_t n_allowed)
 {
     uint32_t usable = allowed && n_allowed < s->usable ? n_allowed : s->usable;
-    size_t window = s->opt.penalty_window && s->opt.penalty_window < n ? s->opt.penalty_window : n;
+    size_t window = window_of(s, n);
     bool penalties = penalises(&s->opt);
     if (penalties)
         for (size_t i = n - window; i < n; i++)
@@ -182,7 +180,10 @@ static uint32_t collect(hs_sampler *s, const float *logits, const int32_t *histo
     for (uint32_t i = 0; i < usable; i++) {
         if (allowed && !(allowed[i / 64] >> i % 64 & 1))
             continue;
-        float l = penalties ? penalised(s, logits[i], s->count[i]) : logits[i];
+        float l = logits[i];
+        if (penalties && s->count[i])
+            l = hs_sample_penalised(l, s->count[i], s->opt.repetition_penalty, s->opt.presence_penalty,
+                                    s->opt.frequency_penalty);
         if (l == l)
             s->list[m++] = (candidate){l, (int32_t)i};
     }
@@ -192,28 +193,22 @@ static uint32_t collect(hs_sampler *s, const float *logits, const int32_t *histo
     return m;
 }
 
-/*
- * Orders as many candidates as top-p needs and turns their logits into probabilities; returns how many remain.
- * `total` is the sum over all m, added in order of id while they still are in it.
- */
-static uint32_t nucleus(hs_sampler *s, uint32_t m, float top, double total)
+/* Draws one of m candidates, of which as many are put in order as that takes. */
+static int32_t draw_one(hs_sampler *s, uint32_t m, float top, uint32_t random)
 {
-    if (s->opt.top_p >= 1.0f && s->opt.min_p <= 0.0f)
-        return m; /* nothing to cut, so nothing to order */
-    for (uint32_t k = 256;; k = k > m / 4 ? m : 4 * k) {
+    const hs_sampling_rule rule = {random, s->opt.top_p, s->opt.min_p};
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < m; i++)
+        total += hs_sample_weight(s->list[i].logit, top);
+    for (uint32_t k = HS_SAMPLE_MOST;; k = k > m / 4 ? m : 4 * k) {
         k = k < m ? k : m;
         best_first(s->list, m, k);
-        double mass = 0;
-        for (uint32_t i = 0; i < k; i++) {
-            double p = hs_exp(s->list[i].logit - top) / total;
-            if (i && s->opt.min_p > 0.0f && p < s->opt.min_p / total) /* relative to the best, whose exp is 1 */
-                return i;
-            mass += p;
-            if (s->opt.top_p < 1.0f && mass >= s->opt.top_p)
-                return i + 1;
-        }
-        if (k == m)
-            return m;
+        for (uint32_t i = 0; i < k; i++)
+            s->weight[i] = hs_sample_weight(s->list[i].logit, top);
+        int32_t at = hs_sample_pick(&rule, s->weight, k, m, total);
+        if (at >= 0)
+            return s->list[at].id;
+        assert(k < m);
     }
 }
 
@@ -233,33 +228,45 @@ hlwq_status hs_sampler_next(hs_sampler *s, const float *logits, const int32_t *h
     for (uint32_t i = 1; i < m; i++)
         if (better(s->list[i], best))
             best = s->list[i];
-    if (s->opt.temperature == 0.0f || m == 1 || s->opt.top_k == 1 || best.logit == INFINITY) {
+    float scale = 1.0f / s->opt.temperature, top = best.logit * scale;
+    if (s->opt.temperature == 0.0f || s->opt.top_k == 1 || !isfinite(top)) {
         *id = best.id;
         return HLWQ_OK;
     }
-    float scale = 1.0f / s->opt.temperature;
     for (uint32_t i = 0; i < m; i++)
         s->list[i].logit *= scale;
-    float top = best.logit * scale;
     if (s->opt.top_k && s->opt.top_k < m) {
         best_first(s->list, m, s->opt.top_k);
         m = s->opt.top_k;
     }
-    double total = 0;
-    for (uint32_t i = 0; i < m; i++)
-        total += hs_exp(s->list[i].logit - top);
-    uint32_t kept = nucleus(s, m, top, total);
-
-    double mass = 0, draw = hs_sampler_uniform(s->opt.seed, position);
-    for (uint32_t i = 0; i < kept; i++)
-        mass += hs_exp(s->list[i].logit - top);
-    draw *= mass;
-    uint32_t at = 0;
-    for (double sum = 0; at + 1 < kept; at++) {
-        sum += hs_exp(s->list[at].logit - top);
-        if (draw < sum)
-            break;
-    }
-    *id = s->list[at].id;
+    *id = draw_one(s, m, top, random_bits(s->opt.seed, position));
     return HLWQ_OK;
+}
+
+bool hs_sampler_choice(hs_sampler *s, const int32_t *history, size_t n, uint64_t position, hs_selection *choice)
+{
+    const hlwq_sampling *o = &s->opt;
+    bool drawn = o->temperature != 0.0f && o->top_k != 1;
+    if (drawn && o->top_k > HS_SAMPLE_MOST && o->top_k < s->usable)
+        return false;
+    *choice = (hs_selection){.usable = s->usable,
+                             .scale = drawn ? 1.0f / o->temperature : 0.0f,
+                             .top_k = o->top_k < s->usable ? o->top_k : 0,
+                             .rule = {random_bits(o->seed, position), o->top_p, o->min_p},
+                             .repetition = o->repetition_penalty,
+                             .presence = o->presence_penalty,
+                             .frequency = o->frequency_penalty};
+    if (!penalises(o))
+        return true;
+    hs_repeat *repeat = (hs_repeat *)(void *)s->list;
+    size_t window = window_of(s, n);
+    for (size_t i = n - window; i < n; i++)
+        s->count[history[i]]++;
+    for (size_t i = n - window; i < n; i++)
+        if (s->count[history[i]]) {
+            repeat[choice->n_repeats++] = (hs_repeat){history[i], s->count[history[i]]};
+            s->count[history[i]] = 0;
+        }
+    choice->repeat = repeat;
+    return true;
 }

@@ -9,6 +9,7 @@
 #define HS_MODEL_SAMPLER_H
 
 #include "base/mem.h"
+#include "kernels/backend.h"
 
 typedef struct hs_sampler hs_sampler;
 
@@ -18,8 +19,11 @@ hlwq_status hs_sampler_open(hs_sampler **sampler, hs_mem *mem, uint32_t vocab, u
 /* What there is to say where no logit is a number. */
 hlwq_status hs_sampler_no_number(uint64_t position, hlwq_error *err);
 
-/* Whether the choice is the largest logit of the first *usable, whatever came before. */
-bool hs_sampler_is_greedy(const hs_sampler *s, uint32_t *usable);
+/*
+ * The same choice for a backend that makes it where the logits are.  What it points to holds until the sampler is used
+ * again.  False: no backend takes such options.
+ */
+bool hs_sampler_choice(hs_sampler *s, const int32_t *history, size_t n, uint64_t position, hs_selection *choice);
 
 void hs_sampler_close(hs_sampler *sampler); /* NULL is fine */
 

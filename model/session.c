@@ -235,11 +235,11 @@ static void grow(hlwq_session *s, uint32_t n)
     s->n += n;
 }
 
-/* Whether the choice after a piece can be made where its logits are, among the first *usable. */
-static bool chosen_there(const hlwq_session *s, uint32_t *usable)
+/* Whether the choice after n tokens can be made where its logits are. */
+static bool chosen_there(const hlwq_session *s, uint32_t n, hs_selection *choice)
 {
-    return s->tokens_only && !s->ahead && !s->constraint && s->engine->backend->ops->best &&
-           hs_sampler_is_greedy(s->sampler, usable);
+    return s->tokens_only && !s->ahead && !s->constraint && s->engine->backend->ops->choose &&
+           hs_sampler_choice(s->sampler, s->tokens, n, n, choice);
 }
 
 /* One piece: all layers, then the bookkeeping. */
@@ -247,22 +247,21 @@ static hlwq_status feed(hlwq_session *s, const int32_t *ids, uint32_t n, bool la
 {
     size_t vocab = s->engine->net.config->vocab;
     hs_logits_mode mode = logits ? HS_LOGITS_ALL : last ? HS_LOGITS_LAST : HS_LOGITS_NONE;
-    uint32_t usable;
-    bool there = mode == HS_LOGITS_LAST && chosen_there(s, &usable);
-    float *out = logits ? logits : there ? NULL : s->logits;
+    hs_selection choice;
     HS_TRY(hs_states_reach(&s->states, s->n + n, err)); /* where it fails the session is as it was */
+    memmove(s->tokens + s->n, ids, n * sizeof *ids);
+    bool there = mode == HS_LOGITS_LAST && chosen_there(s, s->n + n, &choice);
+    float *out = logits ? logits : there ? NULL : s->logits;
     hlwq_status st = hs_forward(&s->engine->net, &s->states, ids, s->n, n, mode, out, NULL, err);
     if (st == HLWQ_OK && there)
-        st = hs_forward_best(&s->engine->net, usable, &s->best, err);
+        st = hs_forward_choose(&s->engine->net, &choice, &s->best, s->logits, err);
     if (st != HLWQ_OK) {
         s->broken = true;
         return st;
     }
-    for (uint32_t i = 0; i < n; i++)
-        s->tokens[s->n + i] = ids[i];
     grow(s, n);
-    s->has_best = there;
-    s->has_logits = s->has_logits && !there;
+    s->has_best = there && s->best != HS_UNDECIDED;
+    s->has_logits = there ? !s->has_best : s->has_logits;
     if (mode != HS_LOGITS_NONE && !there) {
         XXH3_64bits_update(s->hash, out, (mode == HS_LOGITS_ALL ? n : 1) * vocab * sizeof(float));
         if (logits)

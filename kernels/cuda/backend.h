@@ -288,6 +288,11 @@ hlwq_status gpu_stage_norm(hs_backend *be, const float *norm, float eps, uint32_
 hlwq_status gpu_stage_join(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
                            const float *h, float *x, hlwq_error *err);
 
+/* ---- sample.cu: choices, of which four bytes come back --------------------------------------- */
+
+hlwq_status gpu_stage_choose(hs_backend *be, const hs_selection *choice, int32_t *id, hlwq_error *err);
+hlwq_status gpu_stage_logits(hs_backend *be, uint32_t n, float *logits, hlwq_error *err);
+
 /* ---- copies.cu: memory, and what moves ------------------------------------------------------- */
 
 hlwq_status gpu_open_streams(hs_cuda *c, hlwq_error *err);

@@ -73,15 +73,6 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
     return HLWQ_OK;
 }
 
-/* Four bytes come back. */
-static hlwq_status cuda_best(hs_backend *be, uint32_t usable, int32_t *id, hlwq_error *err)
-{
-    hs_cuda *c = cuda_of(be);
-    uint2 *part = reinterpret_cast<uint2 *>(c->gate);
-    CUDA_DO("a choice", gpu_run_best(c->logits, usable, part, c->stream));
-    return gpu_get(be, id, &part[GPU_BEST_PARTS].y, sizeof *id, err);
-}
-
 /* ---- life ------------------------------------------------------------------------------------ */
 
 /* Hands out pieces of a block, or only counts them while it is NULL. */
@@ -264,7 +255,8 @@ static const hs_backend_ops *cuda_ops()
     o.experts = gpu_stage_experts;
     o.mixture = gpu_stage_mixture;
     o.head = cuda_head;
-    o.best = cuda_best;
+    o.choose = gpu_stage_choose;
+    o.logits = gpu_stage_logits;
     o.deltanet_window = gpu_stage_deltanet_window;
     o.deltanet_keep = gpu_stage_deltanet_keep;
     o.norm = gpu_stage_norm;

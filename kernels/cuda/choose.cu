@@ -42,20 +42,22 @@ static __global__ void __launch_bounds__(BEST_THREADS) best_kernel(const float *
 {
     float value = 0.0f;
     int32_t id = NONE;
-    for (uint32_t i = blockIdx.x * BEST_THREADS + threadIdx.x; i < n; i += GPU_BEST_PARTS * BEST_THREADS)
+    for (uint32_t i = blockIdx.x * BEST_THREADS + threadIdx.x; i < n; i += gridDim.x * BEST_THREADS)
         take_better(value, id, x[i], x[i] == x[i] ? (int32_t)i : (int32_t)NONE);
     best_of_block(value, id, &part[blockIdx.x]);
 }
 
-static __global__ void __launch_bounds__(BEST_THREADS) best_part_kernel(uint2 *part)
+static __global__ void __launch_bounds__(BEST_THREADS) best_part_kernel(uint2 *part, uint32_t parts)
 {
-    bool there = threadIdx.x < GPU_BEST_PARTS;
+    bool there = threadIdx.x < parts;
     uint2 p = part[there ? threadIdx.x : 0];
     best_of_block(hs_bits_float(p.x), there ? (int32_t)p.y : (int32_t)NONE, &part[GPU_BEST_PARTS]);
 }
 
 cudaError_t gpu_run_best(const float *x, uint32_t n, uint2 *part, cudaStream_t s)
 {
-    GPU_TRY(gpu_launch(best_kernel, dim3(GPU_BEST_PARTS), dim3(BEST_THREADS), 0, s, x, n, part));
-    return gpu_launch(best_part_kernel, dim3(1), dim3(BEST_THREADS), 0, s, part);
+    uint32_t parts = (n + BEST_THREADS - 1) / BEST_THREADS;
+    parts = parts < GPU_BEST_PARTS ? parts : (uint32_t)GPU_BEST_PARTS;
+    GPU_TRY(gpu_launch(best_kernel, dim3(parts), dim3(BEST_THREADS), 0, s, x, n, part));
+    return gpu_launch(best_part_kernel, dim3(1), dim3(BEST_THREADS), 0, s, part, parts);
 }

@@ -185,6 +185,31 @@ cudaError_t gpu_run_changes(uint64_t *table, const gpu_changes *changes, cudaStr
 enum { GPU_BEST_PARTS = 64 };
 cudaError_t gpu_run_best(const float *x, uint32_t n, uint2 *part, cudaStream_t s);
 
+/*
+ * A draw among the first n of x; sample.cu.  `best` is gpu_run_best's part of these.  `key` [n], `info` [n / 4096 + 1]
+ * and what `best` has before its last are scratch; *id gets HS_UNDECIDED where it takes more candidates than can be put
+ * in order.
+ */
+enum { GPU_SAMPLE_MOST = 64 * 4096 };
+typedef struct gpu_sample_info {
+    uint64_t mass;
+    uint32_t numbers, kept; /* values that are numbers; of them in `key` */
+} gpu_sample_info;
+typedef struct gpu_sample {
+    const float *x;
+    uint32_t n, top_k;
+    float scale;
+    hs_sampling_rule rule;
+    const uint2 *best;
+    uint64_t *key;
+    gpu_sample_info *info;
+    int32_t *id;
+} gpu_sample;
+cudaError_t gpu_run_sample(const gpu_sample *c, cudaStream_t s);
+
+/* y[id] = the penalised x[id], for ids that occur among the first `usable`. */
+cudaError_t gpu_run_penalties(const float *x, float *y, const hs_repeat *repeat, const hs_selection *c, cudaStream_t s);
+
 /* x[t] += sum over r of weight[t][r] y[slot[t][r]] + sigmoid(mix[t]) y[shared + t]; mix NULL = no shared expert. */
 cudaError_t gpu_run_combine(float *x, const float *y, const uint32_t *slot, const float *weight, uint32_t used,
                             const float *mix, uint64_t shared, uint32_t hidden, uint32_t n, cudaStream_t s);

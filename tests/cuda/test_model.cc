@@ -269,6 +269,41 @@ static void texts_in_a_step_have_the_bits_they_have_alone(void **state)
     assert_int_equal(hs_sim_leaks(), 0);
 }
 
+/* Drawn tokens, too, with penalties on what the text has so far. */
+static void drawn_tokens_leave_the_logits_on_the_card(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_engine_options o = options();
+    enum { DRAWN = 8 };
+    int32_t id[2][DRAWN];
+    configure(5, HS_SIM_SHUFFLE, 64 << 20, 0);
+    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    for (int k = 0; k < 2; k++) {
+        hlwq_session *s;
+        hlwq_session_options so = hlwq_session_options_default(e);
+        so.context = 64;
+        so.tokens_only = k;
+        so.sampling.temperature = 1.2f;
+        so.sampling.top_k = 40;
+        so.sampling.top_p = 0.9f;
+        so.sampling.repetition_penalty = 1.1f;
+        so.sampling.seed = 11;
+        static const int32_t ids[] = {11, 48, 85};
+        if (hlwq_session_open(e, &so, &s, &err) != HLWQ_OK || hlwq_session_eval(s, ids, 3, nullptr, &err) != HLWQ_OK)
+            fail_msg("%s", err.message);
+        for (int32_t &each : id[k])
+            assert_int_equal(hlwq_session_next(s, &each, &err), HLWQ_OK);
+        assert_true((k != 0) == (hlwq_session_logits(s) == nullptr));
+        hlwq_session_close(s);
+    }
+    assert_memory_equal(id[0], id[1], sizeof id[0]);
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+}
+
 /* Where only tokens are wanted, logits stay on the card, and the tokens are the same. */
 static void tokens_alone_leave_the_logits_on_the_card(void **state)
 {
@@ -289,10 +324,11 @@ static void tokens_alone_leave_the_logits_on_the_card(void **state)
                 fail_msg("%s", err.message);
         bytes[k] = hs_sim_read_stats().d2h_bytes - before;
         assert_true((k != 0) == (hlwq_session_logits(s) == nullptr));
-        if (k) { /* other sampling wants logits: from the token after the next on there are some */
+        if (k) { /* some sampling wants logits: from the token after the next on there are some */
             hlwq_sampling warm;
             hlwq_session_get_sampling(s, &warm);
             warm.temperature = 0.8f;
+            warm.top_k = 300;
             assert_int_equal(hlwq_session_set_sampling(s, &warm, &err), HLWQ_OK);
             int32_t ids[2];
             for (int32_t &each : ids)
@@ -402,6 +438,7 @@ int main(void)
         TEST(texts_in_a_step_have_the_bits_they_have_alone),
         TEST(weights_that_gather_their_inputs_are_near_the_cpu),
         TEST(tokens_alone_leave_the_logits_on_the_card),
+        TEST(drawn_tokens_leave_the_logits_on_the_card),
         TEST(a_card_that_is_too_small_is_a_sentence),
         TEST(failing_calls_leave_nothing_behind),
         TEST(the_doctor_measures_the_card),
