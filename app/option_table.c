@@ -67,8 +67,8 @@ const app_option app_option_table[OPT_COUNT] = {
     [OPT_CARD_SLOTS] = {"card-slots", NULL, 0, APP_NUMBER, "N", 0, 1048576, "what the memory allows",
                         "experts (of a dense model: layers) kept on the graphics card", ENGINE_COMMANDS, false},
     [OPT_CPU_SHARE] = {"cpu-share", NULL, 0, APP_REAL, "X", 0, 1, "by the number of tokens",
-                       "of the experts that are not on the graphics card: the share that the CPU computes; the others "
-                       "are copied there",
+                       "of the experts (of dense models: rows) that are not on the graphics card: the share that the "
+                       "CPU computes; the others are copied there",
                        ENGINE_COMMANDS, false},
     [OPT_RAM] =
         {"ram", NULL, 0, APP_SIZE, "SIZE", 0, 0, "0",

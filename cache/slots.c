@@ -271,6 +271,13 @@ void hs_slots_abandon(hs_slots *s, int32_t at)
     empty(s, c);
 }
 
+void hs_slots_drop(hs_slots *s, int32_t at)
+{
+    slot *c = &s->slot[at];
+    assert(c->state == READY && c->pins == 0);
+    empty(s, c);
+}
+
 bool hs_slots_is_ready(const hs_slots *s, int32_t at)
 {
     return s->slot[at].state == READY;

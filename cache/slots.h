@@ -67,6 +67,7 @@ int32_t hs_slots_claim_if_better(hs_slots *s, uint32_t group, uint32_t extent);
 
 void hs_slots_ready(hs_slots *s, int32_t slot);   /* FILLING -> READY */
 void hs_slots_abandon(hs_slots *s, int32_t slot); /* FILLING -> EMPTY, whoever had it pinned */
+void hs_slots_drop(hs_slots *s, int32_t slot);    /* READY -> EMPTY; nobody has it pinned */
 bool hs_slots_is_ready(const hs_slots *s, int32_t slot);
 void hs_slots_pin(hs_slots *s, int32_t slot);
 void hs_slots_unpin(hs_slots *s, int32_t slot);

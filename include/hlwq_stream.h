@@ -111,7 +111,7 @@ typedef struct hlwq_engine_options {
     hlwq_device device;
     uint64_t vram_bytes; /* hard cap on the graphics card's memory; 0 = what is free there */
     uint32_t card_slots; /* experts (of a dense model: layers) kept there; 0 = as many as fit */
-    double cpu_share;    /* of the experts that are not on the card, computed by the CPU; below 0 = as is best */
+    double cpu_share;    /* of the experts (dense: rows) not on the card, computed by the CPU; below 0 = as is best */
     uint64_t ram_bytes;  /* hard cap on what the engine and its sessions hold; 0 = what is available now */
     uint32_t context;    /* positions of one session to keep memory for; 0 = as a session has by default */
     hlwq_kv kv;          /* of that session */

@@ -84,6 +84,15 @@ typedef struct hs_ffn {
     hs_matrix gate, up, down;
 } hs_ffn;
 
+/* A feed-forward of which the CPU computes the first `rows` outputs of gate and up, and the first `down_rows` of down.
+ */
+typedef struct hs_split {
+    hs_ffn beside; /* in ordinary memory */
+    uint32_t rows, down_rows;
+} hs_split;
+
+enum { HS_SPLIT_TOKENS = 8 };
+
 /* What a draft head is fed: one projection of a token's embedding and the hidden state before it. */
 typedef struct hs_joint {
     const float *embed_norm, *hidden_norm; /* [hidden] */
@@ -233,6 +242,13 @@ typedef struct hs_backend_ops {
     hlwq_status (*dense)(hs_backend *be, const float *norm, float eps, const hs_ffn *w, uint32_t n, float *x,
                          hlwq_error *err);
 
+    /*
+     * The same, of n <= HS_SPLIT_TOKENS, where the first rows of the three matrices are not with the backend but in
+     * ordinary memory: the CPU computes these.  NULL where stages work on ordinary memory.
+     */
+    hlwq_status (*dense_split)(hs_backend *be, const float *norm, float eps, const hs_ffn *w, const hs_split *split,
+                               uint32_t n, float *x, hlwq_error *err);
+
     /* Chooses experts for norm(x). The normed activations stay with the backend for the experts call that follows. */
     hlwq_status (*route)(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                          hlwq_error *err);
@@ -331,6 +347,13 @@ const char *hs_backend_cpu_isa(void);
  */
 void hs_backend_cpu_lane(hs_backend *cpu, const float *u, uint32_t n, const hs_ffn *expert, const int32_t *id,
                          uint32_t n_ids, const uint32_t *start, const uint32_t *list, float *y);
+
+/*
+ * And rows of a feed-forward that is split: h [n][stride] = silu(gate u) * up u, y [n][stride] = down h, of as many
+ * rows as the matrices have here.  None of them gathers, all are packed.
+ */
+void hs_backend_cpu_hidden(hs_backend *cpu, const hs_ffn *w, const float *u, uint32_t n, float *h, size_t stride);
+void hs_backend_cpu_down(hs_backend *cpu, const hs_matrix *down, const float *h, uint32_t n, float *y, size_t stride);
 
 /* Sorts picks [n * used] by expert: expert e's tokens are list[start[e]..start[e + 1] - 1]; slot[i] is where pick i
  * went. */

@@ -43,6 +43,19 @@ static inline hs_matrix hs_matrix_at(hs_dtype dtype, uint32_t rows, uint32_t col
     };
 }
 
+/* `rows` rows of a packed matrix from row `first` on. */
+static inline hs_matrix hs_matrix_rows(const hs_matrix *w, uint32_t first, uint32_t rows)
+{
+    hs_matrix m = *w;
+    uint64_t blocks = (uint64_t)first * w->blocks, groups = (uint64_t)first * w->groups;
+    m.rows = rows;
+    m.low += blocks * w->low_block;
+    m.high = w->high ? w->high + blocks * w->high_block : NULL;
+    m.norms = w->norms ? w->norms + groups * 2 : NULL;
+    m.zeros = w->zeros ? w->zeros + groups : NULL;
+    return m;
+}
+
 /* True if its inputs are put in another order or scaled before the product. */
 static inline bool hs_matrix_gathers(const hs_matrix *w)
 {

@@ -156,8 +156,16 @@ static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t
     if (layer->moe)
         return done ? HLWQ_OK : mixture(net, layer, n, err);
     uint64_t mark = hs_now_ns();
-    hlwq_status st =
-        net->backend->ops->dense(net->backend, layer->ffn_norm, net->config->eps, &layer->dense, n, net->x, err);
+    const hs_backend_ops *ops = net->backend->ops;
+    float eps = net->config->eps;
+    uint32_t rows, down_rows;
+    const uint8_t *below;
+    hlwq_status st;
+    if (hs_residency_split(net->residency, &rows, &down_rows, &below)) {
+        hs_split split = hs_network_bind_split(net, layer->group, below, rows, down_rows);
+        st = ops->dense_split(net->backend, layer->ffn_norm, eps, &layer->dense, &split, n, net->x, err);
+    } else
+        st = ops->dense(net->backend, layer->ffn_norm, eps, &layer->dense, n, net->x, err);
     spent(net, HLWQ_STAGE_DENSE, &mark);
     return st;
 }

@@ -188,6 +188,12 @@ void hs_network_bind_layer(hs_network *net, uint32_t group)
     bind_layer(&b, &net->layer[b.group->layer]);
 }
 
+hs_split hs_network_bind_split(const hs_network *net, uint32_t group, const uint8_t *below, uint32_t rows,
+                               uint32_t down_rows)
+{
+    return (hs_split){hs_network_bind_expert_at(net, &net->table->group[group], below), rows, down_rows};
+}
+
 void hs_network_bind_at(const hs_network *net, const hs_group *group, const uint8_t *data, hs_layer *layer)
 {
     binder b = {net, group, data};

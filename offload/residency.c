@@ -234,6 +234,7 @@ hlwq_status hs_residency_open(hs_residency **out, hs_store *store, hs_mem *mem, 
     r->always = options->always;
     r->dense = r->table->config.experts == 0;
     r->own_memory = options->own_memory;
+    r->share = hs_split_first();
     hlwq_status st = open_parts(r, pool, options, err);
     if (st != HLWQ_OK) {
         hs_residency_close(r);

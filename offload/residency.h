@@ -70,6 +70,12 @@ const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t
 const uint8_t *hs_residency_table(const hs_residency *r, uint32_t group, uint32_t *row);
 
 /*
+ * Of a dense model's layer that was just given: what of it the CPU computes, from *below in ordinary memory; the rest
+ * is where hs_residency_data says.  False: nothing.
+ */
+bool hs_residency_split(const hs_residency *r, uint32_t *rows, uint32_t *down_rows, const uint8_t **below);
+
+/*
  * Extents of a group to come that will probably be used, likeliest first: reads some of those that are not in memory
  * while nothing else is to be read.  Guesses are counted, and left alone for a while where too few come true.
  */

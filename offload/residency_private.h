@@ -6,6 +6,7 @@
 
 #include "offload/residency.h"
 #include "offload/slab.h"
+#include "offload/split.h"
 #include "offload/upper.h"
 
 enum { READS_MAX = 256 /* extents being read at once */ };
@@ -59,11 +60,16 @@ struct hs_residency {
     uint64_t *checked;                 /* bit per streamed extent: its checksum was right once */
     uint32_t *first_bit;               /* [groups] */
 
+    hs_split_share share; /* of layers that come up in part */
+    uint64_t token_began_ns;
+    bool token_is_one; /* that token was a lone one */
+
     /* The use under way. */
-    bool begun, given;    /* given: `ready` is what next gave out */
-    uint32_t given_above; /* or so many of `here` are, the first ones */
-    uint32_t n_found;     /* of `here` were there before; those after them are on their way */
-    bool sorted;          /* how many of `ready` stay below was decided: `beside` */
+    uint32_t rows, down_rows; /* that the CPU computes; the layer stays below until the end, and not above */
+    bool begun, given;        /* given: `ready` is what next gave out */
+    uint32_t given_above;     /* or so many of `here` are, the first ones */
+    uint32_t n_found;         /* of `here` were there before; those after them are on their way */
+    bool sorted;              /* how many of `ready` stay below was decided: `beside` */
     uint32_t group, last_tokens, n_here, n_ready, n_missing, n_waiting, beside;
     int32_t *here, *ready, *missing, *waiting; /* extents: above; can be used below; without a slot; being read */
     uint8_t *seen;                             /* [extents of the group] */

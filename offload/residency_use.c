@@ -135,12 +135,14 @@ hlwq_status hs_residency_land(hs_residency *r, bool all, hlwq_error *err)
 /* Begins to copy up an extent that can be used below, and has it stay there until that is done. */
 static hlwq_status take_up(hs_residency *r, int32_t extent, bool if_better, int32_t *slot, hlwq_error *err)
 {
+    hs_span span[HS_SPANS_MAX];
     const hs_group *g = &r->table->group[r->group];
     uint32_t index = r->index[r->group], e = (uint32_t)extent;
     const uint8_t *data = hs_residency_data(r, r->group, e);
     if (flights(r) == FLIGHTS && landed(r, true))
         HS_TRY(land_first(r, err));
-    HS_TRY(hs_upper_take(&r->upper, index, e, data, g->bytes, if_better, slot, err));
+    uint32_t spans = hs_split_spans(g, r->rows, r->down_rows, span);
+    HS_TRY(hs_upper_take(&r->upper, index, e, data, span, spans, if_better, slot, err));
     if (*slot < 0)
         return HLWQ_OK;
     flight f = {hs_upper_copy(&r->upper, *slot), *slot, r->slots ? hs_slots_find(r->slots, index, e) : -1};
@@ -165,6 +167,11 @@ void hs_residency_used(hs_residency *r, uint32_t group, uint32_t n)
 void hs_residency_tokens(hs_residency *r, uint32_t n)
 {
     count_read(r, r->own_memory, r->piece_bytes);
+    uint64_t now = hs_now_ns();
+    if (r->token_is_one && n == 1)
+        hs_split_learn(&r->share, now - r->token_began_ns);
+    r->token_began_ns = now;
+    r->token_is_one = n == 1;
     r->tokens += n;
     r->last_tokens = n;
     if (r->upper.slots)
@@ -298,6 +305,11 @@ static void let_go_above(hs_residency *r, uint32_t n)
     if (n == 0)
         return;
     hs_upper_release(&r->upper, r->index[r->group], r->here, n);
+    if (r->rows + r->down_rows) { /* a part of a layer is nothing to find again */
+        hs_slots_drop(r->upper.slots, hs_slots_find(r->upper.slots, r->index[r->group], (uint32_t)r->here[0]));
+        unpin_below(r, r->here[0]);
+        r->rows = r->down_rows = 0;
+    }
     memmove(r->here, r->here + n, (r->n_here - n) * sizeof *r->here);
     r->n_here -= n;
     r->given_above = 0;
@@ -318,14 +330,21 @@ static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
     if (r->dense) { /* what is needed last makes room, but for the first slots, which keep their layers */
         uint32_t layer = r->index[r->group], kept = hs_slots_capacity(r->upper.slots) - 1;
         hs_slots_value(r->upper.slots, layer, 0, layer < kept ? 1.0 : -(double)r->position);
+        if (layer >= kept && r->last_tokens <= HS_SPLIT_TOKENS && r->backend->ops->dense_split)
+            hs_split_rows(&r->table->group[r->group], r->upper.beside >= 0 ? r->upper.beside : r->share.share, &r->rows,
+                          &r->down_rows);
     }
     while (r->n_ready > r->beside && r->n_here - r->n_found < 2 * CARRY) {
         int32_t slot, extent = r->ready[r->n_ready - 1];
-        HS_TRY(take_up(r, extent, false, &slot, err));
-        if (slot < 0)
-            return HLWQ_OK;
+        hlwq_status st = take_up(r, extent, false, &slot, err);
+        if (st != HLWQ_OK || slot < 0) {
+            r->rows = r->down_rows = 0;
+            return st;
+        }
         r->n_ready--;
-        unpin_below(r, extent);
+        r->upper.beside_count += r->rows + r->down_rows > 0;
+        if (r->rows + r->down_rows == 0)
+            unpin_below(r, extent);
         r->here[r->n_here++] = extent;
     }
     return HLWQ_OK;
@@ -458,6 +477,17 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
     if ((*n == 0 && r->n_missing) || (*n && r->upper.slots && r->dense)) /* floors leave each group at least one slot */
         return hs_fail(err, HLWQ_ERR_BUDGET, "%s: no slot is free", hs_store_path(r->store));
     return HLWQ_OK;
+}
+
+bool hs_residency_split(const hs_residency *r, uint32_t *rows, uint32_t *down_rows, const uint8_t **below)
+{
+    *rows = r->rows;
+    *down_rows = r->down_rows;
+    if (r->rows + r->down_rows == 0)
+        return false;
+    *below =
+        r->slots ? hs_slab_slot(&r->slab, (uint32_t)hs_slots_find(r->slots, r->index[r->group], 0)) : r->data[r->group];
+    return true;
 }
 
 void hs_residency_end(hs_residency *r)

@@ -66,16 +66,17 @@ hlwq_status hs_upper_landed(hs_upper *u, int32_t slot, uint64_t copy, hlwq_error
     return u->copy[slot] == copy && hs_slots_is_ready(u->slots, slot) ? tell(u, slot, true, err) : HLWQ_OK;
 }
 
-hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const uint8_t *data, uint64_t bytes,
-                          bool if_better, int32_t *slot, hlwq_error *err)
+hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const uint8_t *data, const hs_span *span,
+                          uint32_t spans, bool if_better, int32_t *slot, hlwq_error *err)
 {
     *slot = if_better ? hs_slots_claim_if_better(u->slots, group, extent) : hs_slots_claim(u->slots, group, extent);
     if (*slot < 0)
         return HLWQ_OK;
     hlwq_status st = tell(u, *slot, false, err);
+    uint8_t *to = u->memory + (uint32_t)*slot * u->slot_bytes;
     u->holds[*slot] = (hs_upper_holds){group, extent, false};
-    if (st == HLWQ_OK)
-        st = u->backend->ops->upload(u->backend, u->memory + (uint32_t)*slot * u->slot_bytes, data, bytes,
+    for (uint32_t i = 0; i < spans && st == HLWQ_OK; i++)
+        st = u->backend->ops->upload(u->backend, to + span[i].offset, data + span[i].offset, span[i].bytes,
                                      u->free_at[*slot], &u->copy[*slot], err);
     if (st != HLWQ_OK) {
         hs_slots_abandon(u->slots, *slot);
@@ -84,7 +85,8 @@ hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const ui
     }
     hs_slots_ready(u->slots, *slot);
     u->uploads++;
-    u->upload_bytes += bytes;
+    for (uint32_t i = 0; i < spans; i++)
+        u->upload_bytes += span[i].bytes;
     return HLWQ_OK;
 }
 

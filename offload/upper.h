@@ -34,12 +34,18 @@ void hs_upper_close(hs_upper *u); /* idempotent for zeroed structs */
 
 const uint8_t *hs_upper_data(const hs_upper *u, int32_t slot);
 
+/* Bytes of an extent. */
+typedef struct hs_span {
+    uint64_t offset, bytes;
+} hs_span;
+
 /*
- * Begins to copy an extent up.  The slot, ready and pinned once: stages may use it after hs_upper_await.  `data` must
- * stay until the copy is done (*copy).  -1 if every slot is in use, or, with `if_better`, holds what is worth more.
+ * Begins to copy spans of an extent up.  The slot, ready and pinned once: stages may use it after hs_upper_await.
+ * `data` must stay until the copy is done (*copy).  -1 if every slot is in use, or, with `if_better`, holds what is
+ * worth more.
  */
-hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const uint8_t *data, uint64_t bytes,
-                          bool if_better, int32_t *slot, hlwq_error *err);
+hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const uint8_t *data, const hs_span *span,
+                          uint32_t spans, bool if_better, int32_t *slot, hlwq_error *err);
 uint64_t hs_upper_copy(const hs_upper *u, int32_t slot);
 
 /* The copy is done: stages may find by themselves what the slot was filled with then, if it still holds that. */

@@ -121,7 +121,7 @@ typedef struct hs_cuda {
     uint32_t rope_dims, rope_first, rope_n, logits_rows;
 
     void *staging; /* pinned, ordinary memory: all below */
-    float *host_x, *host_u, *host_y, *host_weight;
+    float *host_x, *host_u, *host_h, *host_y, *host_weight;
     int32_t *host_id;
     uint32_t *host_list, *host_slot, *host_start;
     gpu_job *host_job;
@@ -287,6 +287,11 @@ hlwq_status gpu_stage_norm(hs_backend *be, const float *norm, float eps, uint32_
                            hlwq_error *err);
 hlwq_status gpu_stage_join(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
                            const float *h, float *x, hlwq_error *err);
+
+/* ---- stage_split.cu: rows that the CPU computes ---------------------------------------------- */
+
+hlwq_status gpu_stage_dense_split(hs_backend *be, const float *norm, float eps, const hs_ffn *w, const hs_split *split,
+                                  uint32_t n, float *x, hlwq_error *err);
 
 /* ---- sample.cu: choices, of which four bytes come back --------------------------------------- */
 

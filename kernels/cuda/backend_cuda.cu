@@ -152,8 +152,9 @@ static void lay_out_staging(hs_cuda *c, carve *k)
     const hs_limits *m = &c->lim;
     uint64_t b = m->batch, picks = b * m->used;
     take(k, b * m->hidden, &c->host_x);
-    take(k, m->experts ? b * m->hidden : 0, &c->host_u);
-    take(k, m->experts ? picks * m->hidden : 0, &c->host_y);
+    take(k, m->experts ? b * m->hidden : HS_SPLIT_TOKENS * (uint64_t)m->hidden, &c->host_u);
+    take(k, m->experts ? 0 : HS_SPLIT_TOKENS * (uint64_t)m->ffn_width, &c->host_h);
+    take(k, m->experts ? picks * m->hidden : HS_SPLIT_TOKENS * (uint64_t)m->hidden, &c->host_y);
     take(k, picks, &c->host_weight);
     take(k, picks, &c->host_id);
     take(k, picks, &c->host_list);
@@ -248,6 +249,7 @@ static const hs_backend_ops *cuda_ops()
     o.attention_rows = gpu_stage_attention_rows;
     o.deltanet_rows = gpu_stage_deltanet_rows;
     o.dense = cuda_dense;
+    o.dense_split = gpu_stage_dense_split;
     o.place = gpu_place;
     o.step = gpu_stage_step;
     o.route = gpu_stage_route;

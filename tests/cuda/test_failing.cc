@@ -204,7 +204,7 @@ static void every_call_of_a_mixture_fails_once(void **state)
 static void every_call_of_a_dense_model_fails_once(void **state)
 {
     (void)state;
-    fail_calls_of_a_small_model(false, true, 2, 3);
+    fail_calls_of_a_small_model(false, true, 2, 3); /* a layer of which the CPU computes a half, and one that stays */
 }
 
 int main(void)
