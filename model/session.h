@@ -29,7 +29,7 @@ struct hlwq_session {
     uint32_t n, positions;
     hlwq_kv kv;
     bool has_logits, broken;
-    bool unreset; /* resetting it failed */
+    bool unreset;     /* resetting it failed */
     bool tokens_only; /* hlwq_session_options.tokens_only */
     bool has_best;    /* no logits, but what they would have made of the choice: */
     int32_t best;

@@ -104,8 +104,52 @@ INLINE void transpose8(__m256 *r)
     }
 }
 
-/* Token by token. */
+/* ---- many tokens ---------------------------------------------------------------------------- */
+
+enum {
+    TILE_ROWS = 16,
+    TILES = BAND_ROWS / TILE_ROWS,
+    CHUNK_TOKENS = 128 /* that one decoding serves */
+};
+
+typedef struct sums {
+    _Alignas(32) float seg[CHUNK_TOKENS][BAND_ROWS], total[CHUNK_TOKENS][BAND_ROWS];
+} sums;
+
+/* Ends a segment: eight blocks, or the last ones. */
+INLINE void end_segment(sums *s, uint32_t n, uint32_t rows)
+{
+    for (uint32_t k = 0; k < n; k++)
+        for (uint32_t i = 0; i < rows; i += 8) {
+            _mm256_store_ps(s->total[k] + i,
+                            _mm256_add_ps(_mm256_load_ps(s->total[k] + i), _mm256_load_ps(s->seg[k] + i)));
+            _mm256_store_ps(s->seg[k] + i, _mm256_setzero_ps());
+        }
+}
+
+INLINE void begin_totals(sums *s, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k++) {
+        memset(s->seg[k], 0, sizeof s->seg[k]);
+        memset(s->total[k], 0, sizeof s->total[k]);
+    }
+}
+
+/* y: of the first token and row. */
+INLINE void store_totals(const sums *s, uint32_t n, uint32_t rows, float scale, float *y, size_t stride)
+{
+    for (uint32_t k = 0; k < n; k++)
+        for (uint32_t i = 0; i < rows; i += 8) {
+            float out[8];
+            _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_load_ps(s->total[k] + i), _mm256_set1_ps(scale)));
+            memcpy(y + k * stride + i, out, (rows - i < 8 ? rows - i : 8) * sizeof *out);
+        }
+}
+
+/* Token by token; and many tokens against INT4. */
 void hs_avx2_gemv(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
+                  float *y, size_t stride);
+void hs_avx2_int4(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
                   float *y, size_t stride);
 
 #endif

@@ -6,7 +6,7 @@
  * by vpmaddwd: 16 products an instruction and nothing to saturate, where the signed bytes of vpmaddubsw would need a
  * vpsignb and a second vpmaddwd for each 32.  No sum crosses lanes.  Bound by two multiplications a cycle.
  *
- * INT4 stays with the products for few tokens, which add up whole units in 16 bits.
+ * INT4 has its own: avx2_nibble.c.
  */
 #include "kernels/cpu/avx2.h"
 
@@ -14,10 +14,7 @@
 
 enum {
     FEW = 4,
-    TILE_ROWS = 16,
-    TILES = BAND_ROWS / TILE_ROWS,
-    TILE_TOKENS = 6,    /* two accumulators each; weights and products have the other four registers */
-    CHUNK_TOKENS = 128, /* that one decoding serves */
+    TILE_TOKENS = 6, /* two accumulators each; weights and products have the other four registers */
     PAIRS = HS_BLOCK / 2,
     AHEAD_BLOCKS = 4 /* of a row, fetched while one is multiplied */
 };
@@ -152,21 +149,6 @@ static void multiply_some(const tile *w, const inputs *in, uint32_t n, float *se
     }
 }
 
-typedef struct sums {
-    _Alignas(32) float seg[CHUNK_TOKENS][BAND_ROWS], total[CHUNK_TOKENS][BAND_ROWS];
-} sums;
-
-/* Ends a segment: eight blocks, or the last ones. */
-INLINE void end_segment(sums *s, uint32_t n, uint32_t rows)
-{
-    for (uint32_t k = 0; k < n; k++)
-        for (uint32_t i = 0; i < rows; i += 8) {
-            _mm256_store_ps(s->total[k] + i,
-                            _mm256_add_ps(_mm256_load_ps(s->total[k] + i), _mm256_load_ps(s->seg[k] + i)));
-            _mm256_store_ps(s->seg[k] + i, _mm256_setzero_ps());
-        }
-}
-
 /* At most CHUNK_TOKENS tokens against at most BAND_ROWS rows. */
 INLINE void product(hs_dtype type, const hs_matrix *w, const tables *t, const hs_act *a, const uint32_t *token,
                     uint32_t from, uint32_t n, uint32_t first, uint32_t rows, float *y, size_t stride)
@@ -174,10 +156,7 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const tables *t, const hs
     const uint32_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     tile tiled[TILES];
     sums s;
-    for (uint32_t k = 0; k < n; k++) {
-        memset(s.seg[k], 0, sizeof s.seg[k]);
-        memset(s.total[k], 0, sizeof s.total[k]);
-    }
+    begin_totals(&s, n);
     for (uint32_t b = 0; b < w->blocks; b++) {
         for (uint32_t i = 0; i < 2 * tiles; i++) {
             uint32_t at = 8 * i, left = rows > at ? rows - at : 0;
@@ -194,13 +173,7 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const tables *t, const hs
         if (b % 8 == 7 || b + 1 == w->blocks)
             end_segment(&s, n, tiles * TILE_ROWS);
     }
-    const __m256 scale = _mm256_set1_ps(last_scale(type, w));
-    for (uint32_t k = 0; k < n; k++)
-        for (uint32_t i = 0; i < rows; i += 8) {
-            float out[8];
-            _mm256_storeu_ps(out, _mm256_mul_ps(_mm256_load_ps(s.total[k] + i), scale));
-            memcpy(y + (from + k) * stride + first + i, out, (rows - i < 8 ? rows - i : 8) * sizeof *out);
-        }
+    store_totals(&s, n, rows, last_scale(type, w), y + from * stride + first, stride);
 }
 
 INLINE void gemm(hs_dtype type, const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
@@ -226,8 +199,12 @@ static void avx2_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token
                       uint32_t last, float *y, size_t stride)
 {
     assert(hs_dtype_packed(w->dtype) && n <= HS_BATCH_MAX && a->cols == w->cols);
-    if (n <= FEW || hs_dtype_int4(w->dtype)) {
+    if (n <= FEW) {
         hs_avx2_gemv(w, a, token, n, first, last, y, stride);
+        return;
+    }
+    if (hs_dtype_int4(w->dtype)) {
+        hs_avx2_int4(w, a, token, n, first, last, y, stride);
         return;
     }
     many[few_row(w->dtype)](w, a, token, n, first, last, y, stride);
