@@ -221,16 +221,23 @@ static void traces_that_are_none_are_refused(void **state)
     hs_mem_close(mem);
 }
 
-static void floors_pins_and_sizes_hold(void **state)
+/* Six slots for two groups of eight. */
+static hs_slots *two_groups(hs_mem *mem, uint32_t floor)
 {
-    (void)state;
     hlwq_error err;
-    hs_mem *mem = hs_mem_open(0);
     hs_slots *s;
     const uint32_t extents[2] = {8, 8};
     hs_slots_options o = {
-        .groups = 2, .extents = extents, .capacity = 6, .floor = 2, .policy = HS_POLICY_LRU, .half_life = 16};
+        .groups = 2, .extents = extents, .capacity = 6, .floor = floor, .policy = HS_POLICY_LRU, .half_life = 16};
     CHECK_OK(hs_slots_open(&s, mem, &o, &err), err);
+    return s;
+}
+
+static void floors_pins_and_sizes_hold(void **state)
+{
+    (void)state;
+    hs_mem *mem = hs_mem_open(0);
+    hs_slots *s = two_groups(mem, 2);
     for (uint32_t e = 0; e < 6; e++) { /* group 0 may fill all but the other's floor */
         assert_int_equal(hs_slots_use(s, 0, e), -1);
         int32_t at = hs_slots_claim(s, 0, e);
@@ -281,13 +288,8 @@ static void fill_slot(hs_slots *s, uint32_t group, uint32_t extent)
 static void an_idle_group_keeps_nothing(void **state)
 {
     (void)state;
-    hlwq_error err;
     hs_mem *mem = hs_mem_open(0);
-    hs_slots *s;
-    const uint32_t extents[2] = {8, 8};
-    hs_slots_options o = {
-        .groups = 2, .extents = extents, .capacity = 6, .floor = 3, .policy = HS_POLICY_LRU, .half_life = 16};
-    CHECK_OK(hs_slots_open(&s, mem, &o, &err), err);
+    hs_slots *s = two_groups(mem, 3);
     for (uint32_t e = 0; e < 3; e++)
         fill_slot(s, 1, e);
     uint32_t held[2] = {0};
