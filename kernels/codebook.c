@@ -185,6 +185,16 @@ static float bound_between(float a, float b)
     return of_rank((int32_t)yes);
 }
 
+void hs_codebook_cells(hs_codebook *book)
+{
+    uint32_t below_cell = 0, n = 1u << book->bits;
+    for (uint32_t i = 0; i < 256; i++) {
+        while (below_cell + 1 < n && hs_level_cell(book, book->bound[below_cell]) < i)
+            below_cell++;
+        book->start[i] = (uint8_t)below_cell;
+    }
+}
+
 hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *level, hlwq_error *err)
 {
     *book = (hs_codebook){.bits = bits};
@@ -215,11 +225,6 @@ hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *leve
     book->reach = level[n - 1];
     for (uint32_t i = 0; i < sizeof book->bound / sizeof *book->bound; i++)
         book->bound[i] = i + 1 < n ? bound_between(level[i], level[i + 1]) : NAN;
-    uint32_t below_cell = 0;
-    for (uint32_t i = 0; i < 256; i++) {
-        while (below_cell + 1 < n && hs_level_cell(book, book->bound[below_cell]) < i)
-            below_cell++;
-        book->start[i] = (uint8_t)below_cell;
-    }
+    hs_codebook_cells(book);
     return HLWQ_OK;
 }

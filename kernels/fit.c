@@ -384,9 +384,7 @@ static void integer_levels(hs_codebook *book)
         book->level[i] = (float)(i - HS_INT4_ZERO);
         book->bound[i] = i < 15 ? book->level[i] + 0.5f : NAN;
     }
-    for (int cell = 0; cell < 256; cell++)
-        while (book->bound[book->start[cell]] < ((float)cell / 128.0f - 1.0f) * book->reach)
-            book->start[cell]++;
+    hs_codebook_cells(book);
 }
 
 hlwq_status hs_fit_matrix(const hs_fit *fit, hs_pool *pool, void *scratch, hs_fit_error *error, hlwq_error *err)

@@ -55,6 +55,9 @@ typedef struct hs_codebook {
 /* HLWQ_ERR_FORMAT unless the levels are finite, ascending and symmetric to 1e-6 of the largest. bits 2..6. */
 hlwq_status hs_codebook_init(hs_codebook *book, uint32_t bits, const float *level, hlwq_error *err);
 
+/* Fills `start` from the bounds and the reach of 2^bits levels. */
+void hs_codebook_cells(hs_codebook *book);
+
 static inline uint32_t hs_level_cell(const hs_codebook *book, float r)
 {
     float cell = (r / book->reach + 1.0f) * 128.0f;
