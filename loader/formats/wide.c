@@ -121,10 +121,6 @@ static hlwq_status read_row(const hs_hf *hf, const hs_tensor *t, uint64_t row, u
 {
     uint64_t codes, scales;
     row_parts(t, cols, &codes, &scales);
-    if (t->encoding == HS_ENC_FP8) {
-        HS_TRY(read_at(hf, &t->data, row * cols, out, cols, err));
-        return read_at(hf, &t->norms, row / HS_BLOCK * scales, out + codes, scales, err);
-    }
     if (t->encoding == HS_ENC_EOQ) {
         const uint64_t bits = t->ints.bits, first = row * cols, last = first + cols - 1;
         const uint64_t from = first * bits / 8, to = hs_ceil_div((last + 1) * bits, 8);
@@ -139,6 +135,26 @@ static hlwq_status read_row(const hs_hf *hf, const hs_tensor *t, uint64_t row, u
     return read_at(hf, &t->data, file_row(t, row) * length, out, length, err);
 }
 
+/* All codes in one piece, which begins where the last row's place leaves room for it; then every row to its place. */
+static hlwq_status read_fp8(const hs_hf *hf, const hs_tensor *t, uint64_t from, uint64_t rows, uint64_t cols,
+                            uint8_t *out, hlwq_error *err)
+{
+    uint64_t codes, scales;
+    row_parts(t, cols, &codes, &scales);
+    const uint64_t step = hs_hf_wide_bytes(t, cols);
+    uint8_t *piece = out + rows * (step - cols);
+    HS_TRY(read_at(hf, &t->data, from * cols, piece, rows * cols, err));
+    for (uint64_t r = 0; r < rows; r++) {
+        uint8_t *row = out + r * step;
+        memmove(row, piece + r * cols, cols);
+        if (r && (from + r) % HS_BLOCK)
+            memcpy(row + codes, row + codes - step, scales);
+        else
+            HS_TRY(read_at(hf, &t->norms, (from + r) / HS_BLOCK * scales, row + codes, scales, err));
+    }
+    return HLWQ_OK;
+}
+
 hlwq_status hs_hf_read_wide(const hs_hf *hf, const hs_source *s, uint64_t first, uint64_t rows, uint8_t *out,
                             hlwq_error *err)
 {
@@ -150,6 +166,8 @@ hlwq_status hs_hf_read_wide(const hs_hf *hf, const hs_source *s, uint64_t first,
     if (t->encoding == HS_ENC_GGML && !t->heads.rows && hs_ggml_type(t->ggml, &weights, &bytes, &name) &&
         s->cols / weights * bytes == step) /* the rows stand in the file as they should in the buffer */
         return read_at(hf, &t->data, from * step, out, rows * step, err);
+    if (t->encoding == HS_ENC_FP8)
+        return read_fp8(hf, t, from, rows, s->cols, out, err);
     for (uint64_t r = 0; r < rows; r++)
         HS_TRY(read_row(hf, t, from + r, s->cols, out + r * step, err));
     return HLWQ_OK;
@@ -166,7 +184,11 @@ static inline float e4m3(uint8_t v)
     uint32_t bits = (uint32_t)(v & 0x7F) << 20 | (uint32_t)(v & 0x80) << 24;
     float f;
     memcpy(&f, &bits, 4);
-    return (v & 0x7F) == 0x7F ? NAN : f * 0x1p120f;
+    f *= 0x1p120f;
+    memcpy(&bits, &f, 4);
+    bits |= (v & 0x7F) == 0x7F ? 0x7FC00000u : 0; /* without a branch, so that many are done at once */
+    memcpy(&f, &bits, 4);
+    return f;
 }
 
 static void widen_fp8(const hs_tensor *t, uint64_t cols, const uint8_t *raw, float *out)
@@ -176,8 +198,9 @@ static void widen_fp8(const hs_tensor *t, uint64_t cols, const uint8_t *raw, flo
     for (uint64_t c = 0; c < cols; c += HS_BLOCK) {
         float scale;
         hs_to_f32(&scale, raw + codes + c / HS_BLOCK * hs_dtype_bytes(t->ints.scale), t->ints.scale, 1);
-        for (uint64_t k = c; k < cols && k < c + HS_BLOCK; k++)
-            out[k] = e4m3(raw[k]) * scale;
+        const uint64_t n = hs_min_u64(HS_BLOCK, cols - c);
+        for (uint64_t k = 0; k < n; k++)
+            out[c + k] = e4m3(raw[c + k]) * scale;
     }
 }
 
