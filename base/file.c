@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static int64_t mtime_ns(const struct stat *s)
@@ -50,9 +51,52 @@ hlwq_status hs_file_open(hs_file *file, const char *path, hlwq_error *err)
 
 void hs_file_close(hs_file *file)
 {
-    if (file->fd >= 0)
-        close(file->fd);
+    if (file->fd < 0)
+        return;
+    if (file->ahead) {
+        hs_ahead_forget(file->ahead, file->direct);
+        close(file->direct);
+        file->ahead = NULL;
+    }
+    close(file->fd);
     file->fd = -1;
+}
+
+int hs_open_again(int fd, const char *path, int flags)
+{
+    char name[64];
+    struct stat want, got;
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    int again = open(name, flags);
+    if (again >= 0 || errno == EINVAL)
+        return again;
+    again = open(path, flags); /* no /proc here */
+    if (again >= 0 && fstat(fd, &want) == 0 && fstat(again, &got) == 0 &&
+        (want.st_ino != got.st_ino || want.st_dev != got.st_dev)) {
+        close(again);
+        errno = ESTALE;
+        return -1;
+    }
+    return again;
+}
+
+bool hs_in_page_cache(int fd, uint64_t bytes)
+{
+    enum { PROBES = 64 };
+    uint32_t there = 0;
+    uint8_t byte;
+    struct iovec to = {&byte, 1};
+    for (uint64_t i = 0; i < PROBES; i++) /* a read that must not wait says so */
+        there += preadv2(fd, &to, 1, (off_t)(bytes / PROBES * i), RWF_NOWAIT) == 1;
+    return bytes >= PROBES && there * 10 >= PROBES * 9;
+}
+
+void hs_file_read_ahead(hs_file *file, const char *path, hs_ahead *ahead)
+{
+    if (hs_in_page_cache(file->fd, file->bytes))
+        return;
+    file->direct = hs_open_again(file->fd, path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    file->ahead = file->direct >= 0 ? ahead : NULL;
 }
 
 static _Thread_local hs_file_tally tally;
@@ -66,8 +110,30 @@ hs_file_tally hs_file_take_tally(void)
 
 void hs_file_ahead(const hs_file *file, uint64_t offset, uint64_t bytes)
 {
-    if (bytes && bytes <= INT64_MAX && offset <= INT64_MAX - bytes)
+    if (!bytes || bytes > INT64_MAX || offset > INT64_MAX - bytes)
+        return;
+    if (file->ahead)
+        hs_ahead_ask(file->ahead, file->direct, file->bytes, offset, bytes);
+    else
         (void)posix_fadvise(file->fd, (off_t)offset, (off_t)bytes, POSIX_FADV_WILLNEED);
+}
+
+/* At least one byte, of *bytes at most. */
+static hlwq_status read_some(const hs_file *file, uint64_t offset, void *out, uint64_t *bytes, const char *path,
+                             hlwq_error *err)
+{
+    ssize_t n;
+    do {
+        n = pread(file->fd, out, *bytes < (1u << 30) ? *bytes : (1u << 30), (off_t)offset);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return hs_fail(err, HLWQ_ERR_IO, "%s: read of %" PRIu64 " bytes at %" PRIu64 ": %s", path, *bytes, offset,
+                       strerror(errno));
+    if (n == 0)
+        return hs_fail(err, HLWQ_ERR_IO, "%s is truncated: %" PRIu64 " bytes missing at %" PRIu64, path, *bytes,
+                       offset);
+    *bytes = (uint64_t)n;
+    return HLWQ_OK;
 }
 
 hlwq_status hs_file_read(const hs_file *file, uint64_t offset, void *out, uint64_t bytes, const char *path,
@@ -76,22 +142,18 @@ hlwq_status hs_file_read(const hs_file *file, uint64_t offset, void *out, uint64
     uint8_t *p = out;
     if (offset > INT64_MAX || bytes > INT64_MAX - offset)
         return hs_fail(err, HLWQ_ERR_IO, "%s: read at %" PRIu64 " is beyond any file", path, offset);
-    const uint64_t all = bytes, start = hs_now_ns();
+    const uint64_t start = hs_now_ns();
     while (bytes) {
-        ssize_t n = pread(file->fd, p, bytes < (1u << 30) ? bytes : (1u << 30), (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return hs_fail(err, HLWQ_ERR_IO, "%s: read of %" PRIu64 " bytes at %" PRIu64 ": %s", path, bytes, offset,
-                           strerror(errno));
-        if (n == 0)
-            return hs_fail(err, HLWQ_ERR_IO, "%s is truncated: %" PRIu64 " bytes missing at %" PRIu64, path, bytes,
-                           offset);
+        uint64_t n = file->ahead ? hs_ahead_take(file->ahead, file->direct, offset, p, bytes) : 0;
+        if (!n) {
+            n = file->ahead ? hs_min_u64(bytes, HS_AHEAD_WINDOW - offset % HS_AHEAD_WINDOW) : bytes;
+            HS_TRY(read_some(file, offset, p, &n, path, err));
+            tally.bytes += n;
+        }
         p += n;
-        offset += (uint64_t)n;
-        bytes -= (uint64_t)n;
+        offset += n;
+        bytes -= n;
     }
-    tally.bytes += all;
     tally.ns += hs_now_ns() - start;
     return HLWQ_OK;
 }

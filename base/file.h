@@ -4,6 +4,7 @@
 #ifndef HS_BASE_FILE_H
 #define HS_BASE_FILE_H
 
+#include "base/ahead.h"
 #include "base/arena.h"
 
 #include <sys/stat.h>
@@ -14,6 +15,8 @@ typedef struct hs_file {
     uint64_t bytes;
     uint64_t device, inode;
     int64_t mtime_ns;
+    hs_ahead *ahead; /* NULL = read as the system sees fit */
+    int direct;      /* with it: the same file, past the page cache */
 } hs_file;
 
 /* Refuses anything but a regular file: directories, devices and pipes by name. Does not block on a pipe. */
@@ -30,8 +33,23 @@ typedef struct hs_file_tally {
 } hs_file_tally;
 hs_file_tally hs_file_take_tally(void);
 
-/* The system may begin to read that. */
+/* That will be read: the system may begin, or hs_file_read_ahead's threads do. */
 void hs_file_ahead(const hs_file *file, uint64_t offset, uint64_t bytes);
+
+/*
+ * From now on hs_file_ahead asks `ahead`, which must outlive the file's being open; unless the page cache has nearly
+ * all of the file already, or the file system does not read past it.
+ */
+void hs_file_read_ahead(hs_file *file, const char *path, hs_ahead *ahead);
+
+/*
+ * Another descriptor of the file that `fd` is, also where `path` names a new one by now; -1 and errno, of which ESTALE
+ * says that it cannot be had.
+ */
+int hs_open_again(int fd, const char *path, int flags);
+
+/* Whether nearly all of some pages from all over the file are in the page cache. */
+bool hs_in_page_cache(int fd, uint64_t bytes);
 
 /* Whether there is a regular file whose first bytes are those, at most 16. */
 bool hs_file_begins(const char *path, const void *magic, size_t bytes);

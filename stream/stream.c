@@ -5,6 +5,7 @@
 #include "stream/stream.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "stream/engine.h"
 
 #include <assert.h>
@@ -67,37 +68,10 @@ hs_stream_options hs_stream_options_default(void)
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
-/* The path, or another descriptor of the very file that `o.file` is: the path may name a new one by now. */
+/* The path, or another descriptor of the very file that `o.file` is. */
 static int open_again(const hs_stream *s, const char *path, int flags)
 {
-    char again[64];
-    struct stat want, got;
-    if (s->o.file < 0)
-        return open(path, flags);
-    snprintf(again, sizeof again, "/proc/self/fd/%d", s->o.file);
-    int fd = open(again, flags);
-    if (fd >= 0 || errno == EINVAL)
-        return fd;
-    fd = open(path, flags); /* no /proc here */
-    if (fd >= 0 && fstat(s->o.file, &want) == 0 && fstat(fd, &got) == 0 &&
-        (want.st_ino != got.st_ino || want.st_dev != got.st_dev)) {
-        close(fd);
-        errno = ESTALE;
-        return -1;
-    }
-    return fd;
-}
-
-/* Whether nearly all of some pages from all over the file are in the page cache: a read that must not wait says so. */
-static bool in_page_cache(int fd, uint64_t bytes)
-{
-    enum { PROBES = 64 };
-    uint32_t there = 0;
-    uint8_t byte;
-    struct iovec to = {&byte, 1};
-    for (uint64_t i = 0; i < PROBES; i++)
-        there += preadv2(fd, &to, 1, (off_t)(bytes / PROBES * i), RWF_NOWAIT) == 1;
-    return bytes >= PROBES && there * 10 >= PROBES * 9;
+    return s->o.file < 0 ? open(path, flags) : hs_open_again(s->o.file, path, flags);
 }
 
 static hlwq_status open_file(hs_stream *s, const char *path, hlwq_error *err)
@@ -111,7 +85,7 @@ static hlwq_status open_file(hs_stream *s, const char *path, hlwq_error *err)
     s->file_bytes = (uint64_t)st.st_size;
     if (s->o.io == HS_IO_MMAP || s->o.direct == HS_DIRECT_OFF)
         return HLWQ_OK;
-    s->is_cached = s->o.direct == HS_DIRECT_AUTO && in_page_cache(s->fd, s->file_bytes);
+    s->is_cached = s->o.direct == HS_DIRECT_AUTO && hs_in_page_cache(s->fd, s->file_bytes);
     int direct = s->is_cached ? -1 : open_again(s, path, O_RDONLY | O_CLOEXEC | O_DIRECT);
     if (direct >= 0) { /* else tmpfs, or another that does not know O_DIRECT */
         close(s->fd);
