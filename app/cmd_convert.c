@@ -41,7 +41,7 @@ static void say_rates(const hlwq_convert_report *r)
              r->seconds, app_size_text(read, r->read_bytes), mebibytes(r->read_bytes, r->seconds),
              app_size_text(written, r->written_bytes), mebibytes(r->written_bytes, r->seconds),
              mebibytes(r->read_bytes, r->read_seconds), mebibytes(r->written_bytes, r->write_seconds),
-             r->make_seconds - r->read_seconds, app_size_text(peak, r->peak_bytes));
+             r->make_seconds, app_size_text(peak, r->peak_bytes));
 }
 
 static hlwq_status convert(const app_args *args, hlwq_error *err)

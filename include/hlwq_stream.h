@@ -544,8 +544,8 @@ HLWQ_API bool hlwq_is_session(const char *path);
 /* ---- convert -------------------------------------------------------------------------------- */
 
 /*
- * What a conversion did.  Reading, making (reading included) and writing overlap, and threads read and make at the same
- * time; seconds are those of all of them together and add up to more than the whole.
+ * What a conversion did.  Reading, making and writing overlap, and threads read and make at the same time; seconds are
+ * those of all of them together and add up to more than the whole.
  */
 typedef struct hlwq_convert_report {
     uint64_t read_bytes, written_bytes, peak_bytes; /* the last: of memory, at most */

@@ -129,7 +129,7 @@ hlwq_status hs_hf_source(const hs_hf *hf, const hs_group *group, uint32_t extent
                          hs_source *source, hlwq_error *err);
 
 /* The system may begin to read the source. */
-void hs_hf_ahead(const hs_hf *hf, const hs_source *source);
+uint64_t hs_hf_ahead(const hs_hf *hf, const hs_source *source);
 
 /* Reads rows first..first + rows - 1 of the source (PLAIN) as stored, into `out`. */
 hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *source, uint64_t first, uint64_t rows, void *out,

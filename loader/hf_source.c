@@ -261,15 +261,15 @@ hlwq_status hs_hf_table(const hs_hf *hf, hs_table *t, hs_arena *arena, hlwq_erro
 /* ---- reading -------------------------------------------------------------------------------- */
 
 /* The source's share of a range that goes with all weights of its tensor. */
-static void range_ahead(const hs_hf *hf, const hs_range *r, double from, double share)
+static uint64_t range_ahead(const hs_hf *hf, const hs_range *r, double from, double share)
 {
-    uint64_t at = (uint64_t)((double)r->bytes * from);
-    if (r->bytes)
-        hs_file_ahead(&hf->file[r->file], r->offset + at,
-                      hs_min_u64((uint64_t)((double)r->bytes * share) + 4096, r->bytes - at));
+    const uint64_t at = (uint64_t)((double)r->bytes * from);
+    const uint64_t bytes = hs_min_u64((uint64_t)((double)r->bytes * share) + 4096, r->bytes - at);
+    hs_file_ahead(&hf->file[r->file], r->offset + at, bytes);
+    return bytes;
 }
 
-void hs_hf_ahead(const hs_hf *hf, const hs_source *s)
+uint64_t hs_hf_ahead(const hs_hf *hf, const hs_source *s)
 {
     const hs_tensor *t = s->tensor;
     double all = 1;
@@ -277,8 +277,8 @@ void hs_hf_ahead(const hs_hf *hf, const hs_source *s)
         all *= (double)t->dim[i];
     double share = fmin((double)s->rows * (double)s->cols / all, 1),
            from = (double)s->first_row * (double)s->cols / all;
-    range_ahead(hf, &t->data, fmin(from, 1 - share), share);
-    range_ahead(hf, &t->norms, fmin(from, 1 - share), share);
+    return range_ahead(hf, &t->data, fmin(from, 1 - share), share) +
+           range_ahead(hf, &t->norms, fmin(from, 1 - share), share);
 }
 
 hlwq_status hs_hf_read_rows(const hs_hf *hf, const hs_source *s, uint64_t first, uint64_t rows, void *out,
@@ -296,7 +296,7 @@ hlwq_status hs_hf_read_bytes(const hs_hf *hf, const hs_source *s, uint64_t first
     const hs_range *d = &s->tensor->data;
     const uint64_t row = s->cols * hs_dtype_bytes(s->tensor->dtype), at = s->first_row * row + first;
     assert(s->tensor->encoding == HS_ENC_PLAIN && first + bytes <= s->rows * row && at + bytes <= d->bytes);
-    hs_file_ahead(&hf->file[d->file], d->offset + at + bytes, hs_min_u64(ahead, s->rows * row - first - bytes));
+    hs_file_ahead(&hf->file[d->file], d->offset + at, bytes + hs_min_u64(ahead, s->rows * row - first - bytes));
     return hs_file_read(&hf->file[d->file], d->offset + at, out, bytes, hf->path[d->file], err);
 }
 

@@ -24,7 +24,8 @@
 #include <xxhash.h>
 
 #define WAITING_MAX (96ull << 20) /* bytes that are made and not written, unless one extent is larger */
-#define AHEAD_MAX (48ull << 20)   /* bytes of extents whose sources are asked for */
+#define AHEAD_MAX (48ull << 20)   /* bytes of sources that are asked for before they are needed */
+#define WINDOWS (96ull << 20)     /* bytes of them, those that are read from included */
 #define SMALL_MAX (8ull << 20)    /* bytes of an extent that one thread makes */
 #define PIECE (8ull << 20)
 #define SCRATCH_MAX (32ull << 20) /* bytes of transfer buffers that are kept for the next extent */
@@ -53,6 +54,7 @@ typedef struct line {
     hs_container_writer *writer;
     hs_shelf shelf;               /* of what waits to be written */
     uint64_t *hash;               /* of each extent of the table; the writer's */
+    uint64_t *source;             /* bytes that an extent is made of, by group, as far as asked for */
     uint64_t n, finished;         /* extents; of those in the file */
     uint64_t keep_every, unsaved; /* bytes; the writer's */
     uint64_t total, piece;        /* bytes of all extents; of a piece */
@@ -65,7 +67,7 @@ typedef struct line {
     item item[SLOTS];
     uint64_t taken, written, waiting; /* items; bytes */
     place next, ahead;                /* to be made; to be asked for */
-    uint64_t done, asked;             /* bytes of the extents before those */
+    uint64_t done, asked;             /* bytes of what the extents before those are made of */
     uint32_t small;                   /* the group that make_small is at */
     bool last;                        /* no more will be made */
     hlwq_status status;               /* the first that went wrong, of whoever */
@@ -163,8 +165,8 @@ static void ask_ahead(line *l)
 {
     const hs_table *t = l->table;
     for (; l->ahead.group < t->n_groups && l->asked < l->done + AHEAD_MAX; step(t, &l->ahead)) {
-        hs_store_ahead(l->store, l->ahead.group, l->ahead.extent);
-        l->asked += t->group[l->ahead.group].bytes;
+        l->source[l->ahead.group] = hs_store_ahead(l->store, l->ahead.group, l->ahead.extent);
+        l->asked += l->source[l->ahead.group];
     }
 }
 
@@ -189,9 +191,10 @@ static void put(line *l, item *it, uint64_t start_ns, hlwq_status st, const hlwq
 {
     const hs_file_tally read = hs_file_take_tally(); /* of this thread */
     pthread_mutex_lock(&l->lock);
-    l->report->make_seconds += (double)(hs_now_ns() - start_ns) * 1e-9;
-    l->report->read_seconds += (double)read.ns * 1e-9;
+    l->report->make_seconds += (double)(hs_now_ns() - start_ns - read.ns) * 1e-9;
     l->report->read_bytes += read.bytes;
+    if (read.bytes) /* else it waited for those who read ahead, if at all */
+        l->report->read_seconds += (double)read.ns * 1e-9;
     fail(l, st, err);
     it->ready = st == HLWQ_OK;
     pthread_cond_broadcast(&l->moved);
@@ -215,7 +218,7 @@ static hlwq_status fill(line *l, item *it, place at, uint64_t offset, hs_pool *p
 /* The next extent has its place. Under the lock. */
 static void move_on(line *l)
 {
-    l->done += l->table->group[l->next.group].bytes;
+    l->done += l->source[l->next.group];
     step(l->table, &l->next);
     ask_ahead(l);
 }
@@ -301,11 +304,10 @@ static void make_all(line *l)
     for (uint32_t g = 0; g < t->n_groups; g++)
         l->total += t->group[g].bytes * t->group[g].count;
     for (uint64_t i = 0; i < l->finished; i++) {
-        l->done += t->group[l->next.group].bytes;
+        l->told_bytes += t->group[l->next.group].bytes;
         step(t, &l->next);
     }
     l->ahead = l->told = l->next;
-    l->asked = l->told_bytes = l->done;
     ask_ahead(l);
     const uint32_t threads = hs_pool_threads(l->pool);
     for (bool goes = true; goes && l->next.group < t->n_groups;) {
@@ -395,6 +397,14 @@ static hlwq_status write_container(line *l, hlwq_error *err)
     return st;
 }
 
+static void add_read_ahead(hs_store *store, hlwq_convert_report *report)
+{
+    uint64_t bytes, ns;
+    hs_store_ahead_tally(store, &bytes, &ns);
+    report->read_bytes += bytes;
+    report->read_seconds += (double)ns * 1e-9;
+}
+
 hlwq_status hs_convert_write(hs_store *store, hs_mem *mem, hs_pool *pool, const hlwq_convert_options *o,
                              hlwq_convert_report *report, hlwq_error *err)
 {
@@ -411,11 +421,13 @@ hlwq_status hs_convert_write(hs_store *store, hs_mem *mem, hs_pool *pool, const 
     l->piece = hs_min_u64(PIECE, hs_align_up(l->keep_every, HS_EXTENT_ALIGN)); /* whole pages, for writing directly */
     l->n = hs_container_extents(l->table);
     l->hash = calloc(l->n, sizeof *l->hash);
+    l->source = calloc(l->table->n_groups, sizeof *l->source);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->moved, NULL);
     hs_shelf_open(&l->shelf, mem, HS_MEM_IO, WAITING_MAX);
     hs_store_keep_buffers(store, SCRATCH_MAX);
-    hlwq_status st = l->hash ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to convert");
+    hs_store_read_ahead(store, WINDOWS);
+    hlwq_status st = l->hash && l->source ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to convert");
     if (st == HLWQ_OK && !o->overwrite && hs_path_exists(o->output)) /* before a folder is made */
         st = hs_fail(err, HLWQ_ERR_IO, "%s exists already; use --force to replace it", o->output);
     uint64_t start = hs_now_ns();
@@ -425,10 +437,12 @@ hlwq_status hs_convert_write(hs_store *store, hs_mem *mem, hs_pool *pool, const 
     if (st == HLWQ_OK)
         st = write_container(l, err);
     report->seconds += (double)(hs_now_ns() - start) * 1e-9;
+    add_read_ahead(store, report);
     hs_work_close(&l->work);
     hs_shelf_close(&l->shelf);
     pthread_cond_destroy(&l->moved);
     pthread_mutex_destroy(&l->lock);
+    free(l->source);
     free(l->hash);
     free(l);
     return st;

@@ -38,6 +38,7 @@ struct hs_store {
     hs_table made;         /* of a directory, after the precision plan */
     const hs_table *table; /* the one in use */
     const hs_codebook *book;
+    hs_ahead *ahead; /* NULL = the system does it */
     const char *path;
     char provenance[512], format[256];
 };
@@ -178,6 +179,7 @@ void hs_store_close(hs_store *s)
         hs_container_close(&s->container);
     if (s->has_hf)
         hs_hf_close(&s->hf);
+    hs_ahead_close(s->ahead);
     hs_shelf_close(&s->shelf);
     hs_arena_close(&s->arena);
     hs_mem_free(s->mem, s);
@@ -454,6 +456,24 @@ void hs_store_keep_buffers(hs_store *s, uint64_t bytes)
     s->shelf.keep_bytes = bytes;
 }
 
+void hs_store_read_ahead(hs_store *s, uint64_t bytes)
+{
+    hs_container *c = &s->container;
+    if (s->ahead || hs_ahead_open(&s->ahead, s->mem, bytes, NULL) != HLWQ_OK)
+        return;
+    if (s->is_container)
+        hs_file_read_ahead(&c->file, c->path, s->ahead);
+    for (uint32_t i = 0; s->has_hf && i < s->hf.n_files; i++)
+        hs_file_read_ahead(&s->hf.file[i], s->hf.path[i], s->ahead);
+}
+
+void hs_store_ahead_tally(hs_store *s, uint64_t *bytes, uint64_t *ns)
+{
+    *bytes = *ns = 0;
+    if (s->ahead)
+        hs_ahead_tally(s->ahead, bytes, ns);
+}
+
 /* Whether the group is one matrix whose bytes are the file's. */
 static bool is_copied(const hs_store *s, const hs_group *g, uint32_t extent, hs_source *source)
 {
@@ -483,19 +503,21 @@ hlwq_status hs_store_load_piece(const hs_store *s, uint32_t g, uint32_t extent, 
     return hs_hf_read_bytes(&s->hf, &source, from, n, AHEAD, out, err);
 }
 
-void hs_store_ahead(const hs_store *s, uint32_t g, uint32_t extent)
+uint64_t hs_store_ahead(const hs_store *s, uint32_t g, uint32_t extent)
 {
     const hs_group *group = &s->table->group[g];
     hs_source source;
     if (hs_store_has_pieces(s, g, extent))
-        return; /* those are asked for one by one */
+        return 0; /* those are asked for one by one */
     if (s->is_container) {
         hs_file_ahead(&s->container.file, hs_container_offset(&s->container, g, extent), group->bytes);
-        return;
+        return group->bytes;
     }
+    uint64_t bytes = 0;
     for (uint32_t i = 0; i < group->n_parts; i++)
         if (hs_hf_source(&s->hf, group, extent, &group->part[i], &source, NULL) == HLWQ_OK)
-            hs_hf_ahead(&s->hf, &source);
+            bytes += hs_hf_ahead(&s->hf, &source);
+    return bytes;
 }
 
 /* ---- rows as fp32 --------------------------------------------------------------------------- */

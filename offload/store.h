@@ -60,6 +60,13 @@ hlwq_status hs_store_unchanged(const hs_store *store, hlwq_error *err);
 void hs_store_keep_buffers(hs_store *store, uint64_t bytes);
 
 /*
+ * What hs_store_ahead asks for is read past the page cache into `bytes` of windows where that is of use and there is
+ * memory for them; and what was read that way since the last call.
+ */
+void hs_store_read_ahead(hs_store *store, uint64_t bytes);
+void hs_store_ahead_tally(hs_store *store, uint64_t *bytes, uint64_t *ns);
+
+/*
  * Whether an extent is one plain matrix, as embeddings are, and can be had in pieces; and such a piece, bytes
  * offset..offset + bytes - 1 of the extent, its padding included.
  */
@@ -67,8 +74,8 @@ bool hs_store_has_pieces(const hs_store *store, uint32_t group, uint32_t extent)
 hlwq_status hs_store_load_piece(const hs_store *store, uint32_t group, uint32_t extent, uint64_t offset, uint64_t bytes,
                                 uint8_t *out, hlwq_error *err);
 
-/* The system may begin to read what an extent is made of. */
-void hs_store_ahead(const hs_store *store, uint32_t group, uint32_t extent);
+/* What an extent is made of will be read; how many bytes that are, about. 0 for one that can be had in pieces. */
+uint64_t hs_store_ahead(const hs_store *store, uint32_t group, uint32_t extent);
 
 /*
  * Rows first..first + rows - 1 of a part as fp32 [rows][cols], inputs in their own order and factors applied.  `part`

@@ -5,6 +5,8 @@
 #include "offload/store_planes.h"
 #include "tests/support/edit_model.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -92,6 +94,33 @@ static void killed_after_any_extent_it_goes_on_to_the_same_bytes(void **state)
         assert_true(WIFSIGNALED(how));
         go_on(data, bytes);
     }
+    free(data);
+}
+
+/* So that it is read past the page cache, where the file system can. */
+static void drop_source(void)
+{
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        int fd = openat(dirfd(d), e->d_name, O_RDONLY);
+        assert_true(fd >= 0);
+        (void)fsync(fd);
+        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        close(fd);
+    }
+    closedir(d);
+}
+
+static void a_source_that_is_not_in_the_page_cache_gives_the_same_bytes(void **state)
+{
+    (void)state;
+    char *data;
+    size_t bytes;
+    (void)whole(&data, &bytes);
+    unlink(file);
+    drop_source();
+    go_on(data, bytes);
     free(data);
 }
 
@@ -370,6 +399,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_after_any_extent_it_goes_on_to_the_same_bytes),
+        cmocka_unit_test(a_source_that_is_not_in_the_page_cache_gives_the_same_bytes),
         cmocka_unit_test(stopped_it_says_how_to_go_on),
         cmocka_unit_test(a_full_disk_is_a_sentence_and_it_goes_on),
         cmocka_unit_test(two_do_not_write_the_same_file),
