@@ -18,7 +18,8 @@
 
 enum { HEADER = 64, PAGE = 4096 };
 #define MAPPED_FROM (1u << 20)
-#define HUGE_FROM (8u << 20)
+#define HUGE (2u << 20)
+#define HUGE_FROM (4u << 20)
 #define LIVE 0x6d656d5f6c697665u
 
 typedef struct block {
@@ -108,6 +109,27 @@ void hs_mem_discharge(hs_mem *m, hs_mem_tag tag, uint64_t bytes)
     pthread_mutex_unlock(&m->lock);
 }
 
+static uint8_t *map(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* From a boundary of huge pages on: +15 % read bandwidth where the system agrees. */
+static uint8_t *map_huge(uint64_t bytes)
+{
+    uint8_t *p = map(bytes + HUGE);
+    if (!p)
+        return map(bytes);
+    const uint64_t before = hs_align_up((uintptr_t)p, HUGE) - (uintptr_t)p;
+    if (before)
+        (void)munmap(p, before);
+    if (before < HUGE)
+        (void)munmap(p + before + bytes, HUGE - before);
+    (void)madvise(p + before, bytes, MADV_HUGEPAGE);
+    return p + before;
+}
+
 hlwq_status hs_mem_alloc(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char *what, void **out, hlwq_error *err)
 {
     *out = NULL;
@@ -122,12 +144,8 @@ hlwq_status hs_mem_alloc(hs_mem *m, hs_mem_tag tag, uint64_t bytes, const char *
 
     uint8_t *data = NULL;
     if (mapped) {
-        uint8_t *p = mmap(NULL, charged, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p != MAP_FAILED) {
-            if (bytes >= HUGE_FROM)
-                (void)madvise(p, charged, MADV_HUGEPAGE); /* +15 % read bandwidth where the system agrees */
-            data = p + PAGE;
-        }
+        uint8_t *p = bytes >= HUGE_FROM ? map_huge(charged) : map(charged);
+        data = p ? p + PAGE : NULL;
     } else {
         uint8_t *p = aligned_alloc(64, charged);
         if (p) {

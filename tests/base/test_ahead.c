@@ -53,7 +53,8 @@ static bool open_ahead(hs_file *f, hs_ahead *a)
 static void check_read(const hs_file *f, uint64_t offset, uint64_t bytes)
 {
     uint8_t *out = malloc(bytes);
-    CHECK_OK(hs_file_read(f, offset, out, bytes, path, &err), err);
+    hlwq_error e; /* by several threads */
+    CHECK_OK(hs_file_read(f, offset, out, bytes, path, &e), e);
     for (uint64_t i = 0; i < bytes; i++)
         if (out[i] != at(offset + i))
             fail_msg("byte %llu is %u, not %u", (unsigned long long)(offset + i), out[i], at(offset + i));
