@@ -5,7 +5,7 @@
 
 #include "base/json.h"
 #include "base/size.h"
-#include "loader/formats/eoq.h"
+#include "loader/formats/eoq_file.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -49,6 +49,9 @@ static hlwq_status read_texts(hs_hf *hf, const hs_log *log, hlwq_error *err)
         read_text(hf, "tokenizer_config.json", TEXT_MAX, &hf->tokenizer_config_text, &hf->tokenizer_config_bytes, err));
     HS_TRY(read_text(hf, "chat_template.jinja", TEXT_MAX, &hf->template_text, &hf->template_bytes, err));
     HS_TRY(hs_path_join(&hf->arena, hf->text_dir, "config.json", &path, err));
+    if (!hf->config_text && !hs_path_is_directory(hf->dir))
+        return hs_fail(err, HLWQ_ERR_IO,
+                       "%s is missing: an .eoq file has weights only, config and tokenizer lie beside it", path);
     if (!hf->config_text)
         return hs_fail(err, HLWQ_ERR_IO, "%s is missing: %s is not a model directory", path, hf->dir);
     HS_TRY(hs_config_parse(&hf->config, hf->config_text, hf->config_bytes, path, log, err));
@@ -142,7 +145,6 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     void *p;
     uint32_t n = 0, file = 0;
     bool unfinished = false, pickle = false;
-    char *eoq = NULL;
     HS_TRY(hs_path_join(&hf->arena, hf->dir, "model.safetensors", &path, err));
     if (hs_path_exists(path))
         return add_shard(hf, "model.safetensors", &file, err);
@@ -152,8 +154,6 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     hlwq_status st = HLWQ_OK;
     for (struct dirent *e; d && st == HLWQ_OK && (e = readdir(d));) {
         unfinished = unfinished || ends_with(e->d_name, ".incomplete");
-        if (ends_with(e->d_name, ".eoq"))
-            st = hs_path_join(&hf->arena, hf->dir, e->d_name, &eoq, err);
         pickle = pickle || ends_with(e->d_name, ".pt") || ends_with(e->d_name, ".bin");
         if (*e->d_name == '.' || !ends_with(e->d_name, ".safetensors")) /* "._x.safetensors" is macOS's own */
             continue;
@@ -165,8 +165,6 @@ static hlwq_status open_unindexed(hs_hf *hf, hlwq_error *err)
     if (d)
         closedir(d);
     HS_TRY(st);
-    if (n == 0 && eoq)
-        HS_TRY(hs_eoq_refuse_file(eoq, err));
     if (n == 0 && pickle)
         return hs_fail(
             err, HLWQ_ERR_UNSUPPORTED,
@@ -292,13 +290,24 @@ hlwq_status hs_hf_read_shards(hs_hf *hf, hs_raw **raw, uint32_t *n, hlwq_error *
 
 static hlwq_status open_parts(hs_hf *hf, const char *dir, const hs_log *log, hlwq_error *err)
 {
-    char *copy;
+    char *copy, *folder, *eoq;
     hs_raw *raw;
     uint32_t n;
     HS_TRY(hs_arena_text(&hf->arena, dir, strlen(dir), &copy, err));
     hf->dir = copy;
-    HS_TRY(find_texts(hf, err));
+    if (hs_path_is_directory(dir)) {
+        HS_TRY(find_texts(hf, err));
+        HS_TRY(hs_eoq_file_find(&hf->arena, dir, &eoq, err));
+    } else {
+        HS_TRY(hs_eoq_file_folder(&hf->arena, dir, &folder, err));
+        hf->text_dir = folder;
+        eoq = copy;
+    }
     HS_TRY(read_texts(hf, log, err));
+    if (eoq) {
+        HS_TRY(hs_eoq_file_list(hf, eoq, log, err));
+        return hs_hf_check(hf, log, err);
+    }
     HS_TRY(hs_hf_read_shards(hf, &raw, &n, err));
     HS_TRY(hs_hf_list_tensors(hf, raw, n, log, err));
     return hs_hf_check(hf, log, err);

@@ -20,6 +20,7 @@ typedef enum hs_encoding {
     HS_ENC_COMPRESSED, /* hs_ints, compressed-tensors' pack-quantized: packed along the inputs of each row */
     HS_ENC_FP8,        /* and those after: widened to fp32 row by row (hs_hf_widen). FP8 with a scale a square of 128 */
     HS_ENC_EOQ,        /* absmax codes, a scale a block of 128 in row-major order */
+    HS_ENC_RANS,       /* the same entropy-coded, a scale a block of ints.group: of .eoq files */
     HS_ENC_GGML        /* a type of GGUF */
 } hs_encoding;
 
@@ -72,7 +73,7 @@ typedef struct hs_tensor {
     bool unsure;        /* HLWQ: MSB or LSB, which the codes must tell */
     bool flat;          /* no shape is stored: dim[0] is the number of weights, blocks run on over rows */
     hs_range awq;       /* F16 [inputs]: weights were multiplied by it before they were coded. bytes 0: none */
-    hs_ints ints;       /* GPTQ, COMPRESSED; bits of EOQ */
+    hs_ints ints;       /* GPTQ, COMPRESSED; bits and group of EOQ and RANS */
     uint32_t ggml;      /* GGML: the type; with it the next two */
     hs_change change;
     hs_regroup heads;
@@ -107,7 +108,10 @@ typedef struct hs_hf {
     uint64_t config_bytes, generation_bytes, tokenizer_bytes, tokenizer_config_bytes, template_bytes;
 } hs_hf;
 
-/* Opens and checks everything; reads no weights. On failure *hf is closed. `mem` must outlive it. */
+/*
+ * Opens and checks everything; reads no weights, but an .eoq file once, whose checksum is one for all of it.  `dir` may
+ * be such a file, with config and tokenizer beside it. On failure *hf is closed. `mem` must outlive it.
+ */
 hlwq_status hs_hf_open(hs_hf *hf, hs_mem *mem, const char *dir, const hs_log *log, hlwq_error *err);
 void hs_hf_close(hs_hf *hf); /* idempotent for zeroed structs */
 

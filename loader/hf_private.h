@@ -19,6 +19,15 @@ hlwq_status hs_hf_read_shards(hs_hf *hf, hs_raw **raw, uint32_t *n, hlwq_error *
 /* Turns file tensors into the logical ones of hf->tensor, sorted; refuses formats that are not read. */
 hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *raw, uint32_t n, const hs_log *log, hlwq_error *err);
 
+/* A name without the prefix of the checkpoint's class. */
+const char *hs_hf_canonical(const char *name);
+
+/* Vision, and tables that engines dumped beside the weights; of a name with its prefix or without. */
+bool hs_hf_skipped(const char *name);
+
+/* hf->format of what was listed; a warning where matrices are widened. */
+hlwq_status hs_hf_name_format(hs_hf *hf, const hs_log *log, hlwq_error *err);
+
 /* The number of a book in hf->book, added if none has the same levels. */
 hlwq_status hs_hf_book(hs_hf *hf, const hs_levels *levels, uint32_t *book, hlwq_error *err);
 

@@ -28,8 +28,7 @@ static bool begins(const char *name, const char *prefix)
     return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
-/* Without the prefix of the checkpoint's class. */
-static const char *canonical(const char *name)
+const char *hs_hf_canonical(const char *name)
 {
     static const char *const prefix[] = {"model.language_model.", "model."};
     for (int i = 0; i < 2; i++)
@@ -255,7 +254,7 @@ static hlwq_status make_tensor(hs_hf *hf, const hs_int_config *config, const hs_
         return HLWQ_OK;
     parameter_name(&m, name);
     HS_TRY(read_module(hf, config, &m, name, t, err));
-    const char *short_name = canonical(name);
+    const char *short_name = hs_hf_canonical(name);
     HS_TRY(hs_arena_text(&hf->arena, short_name, strlen(short_name), &copy, err));
     if (t->encoding == HS_ENC_HLWQ)
         hs_hlwq_slice_name(copy);
@@ -305,7 +304,7 @@ static void name_widened(hs_hf *hf, const hs_log *log)
                     n, hf->format);
 }
 
-static hlwq_status name_format(hs_hf *hf, const hs_log *log, hlwq_error *err)
+hlwq_status hs_hf_name_format(hs_hf *hf, const hs_log *log, hlwq_error *err)
 {
     HS_TRY(hs_int_describe(hf, log, &hf->format, err));
     if (!hf->format)
@@ -325,8 +324,7 @@ static hlwq_status name_format(hs_hf *hf, const hs_log *log, hlwq_error *err)
     return HLWQ_OK;
 }
 
-/* Vision, and tables that engines dumped beside the weights. */
-static bool is_skipped(const char *name)
+bool hs_hf_skipped(const char *name)
 {
     size_t base;
     return begins(name, "model.visual.") || begins(name, "visual.") || begins(name, "model__visual__") ||
@@ -350,7 +348,7 @@ hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, co
         if (i && strcmp(name, raw[i - 1].entry.name) == 0)
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate, it is also in %s",
                            hf->path[raw[i].file], name, hf->path[raw[i - 1].file]);
-        if (is_skipped(name)) {
+        if (hs_hf_skipped(name)) {
             hf->n_skipped++;
             hf->skipped_bytes += raw[i].entry.bytes;
             continue;
@@ -367,7 +365,7 @@ hlwq_status hs_hf_list_tensors(hs_hf *hf, const hs_raw *unsorted, uint32_t n, co
         if (strcmp(hf->tensor[i].name, hf->tensor[i - 1].name) == 0)
             return hs_fail(err, HLWQ_ERR_FORMAT, "%s: tensor %.200s is a duplicate under two prefixes", hf->dir,
                            hf->tensor[i].name);
-    HS_TRY(name_format(hf, log, err));
+    HS_TRY(hs_hf_name_format(hf, log, err));
     return hs_hlwq_check_config(hf, err);
 }
 

@@ -3,7 +3,7 @@
  */
 #include "model/engine.h"
 
-#include "loader/formats/eoq.h"
+#include "loader/formats/eoq_file.h"
 #include "loader/formats/gguf.h"
 #include "model/convert_write.h"
 #include "model/export.h"
@@ -66,9 +66,8 @@ static hlwq_status open_source(hs_store **store, hs_mem *mem, const hlwq_convert
 {
     if (!hs_path_exists(o->source))
         return hs_fail(err, HLWQ_ERR_IO, "%s does not exist", o->source);
-    HS_TRY(hs_eoq_refuse_file(o->source, err));
-    if (!hs_path_is_directory(o->source) && !hs_gguf_is(o->source))
-        return hs_fail(err, HLWQ_ERR_IO, "%s is not a model directory, nor a GGUF file", o->source);
+    if (!hs_path_is_directory(o->source) && !hs_gguf_is(o->source) && !hs_eoq_file_is(o->source))
+        return hs_fail(err, HLWQ_ERR_IO, "%s is not a model directory, nor a GGUF or .eoq file", o->source);
     return hs_store_open(store, mem, o->source, p, log, err);
 }
 

@@ -49,7 +49,7 @@ hlwq_status hs_store_tokenizer(hs_tokenizer **out, hs_mem *mem, const hs_store *
     if (!text)
         return HLWQ_OK;
     snprintf(what, sizeof what, "%s%s", hs_store_path(store),
-             hs_store_is_container(store) ? " (tokenizer)" : "/tokenizer.json");
+             hs_path_is_directory(hs_store_path(store)) ? "/tokenizer.json" : " (tokenizer)");
     return hs_tokenizer_parse(out, mem, text, bytes, config, config_bytes, hs_store_table(store)->config.vocab, what,
                               err);
 }

@@ -4,6 +4,7 @@
  * The template's text and the special tokens come from the model; messages and variables from the request.
  */
 #define _GNU_SOURCE
+#include "loader/formats/eoq_file.h"
 #include "model/engine.h"
 #include "model/jinja.h"
 
@@ -105,8 +106,12 @@ static hlwq_status open_container(hlwq_template *t, const char *path, hlwq_error
 
 static hlwq_status open_any(hlwq_template *t, hs_arena *arena, const char *path, hlwq_error *err)
 {
-    char *text;
+    char *text, *folder;
     uint64_t bytes;
+    if (hs_eoq_file_is(path)) { /* beside it */
+        HS_TRY(hs_eoq_file_folder(arena, path, &folder, err));
+        path = folder;
+    }
     if (hs_path_is_directory(path))
         return open_directory(t, arena, path, err);
     if (hs_container_is(path))

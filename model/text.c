@@ -1,6 +1,7 @@
 /*
  * model/text.c - the public tokenizer functions.
  */
+#include "loader/formats/eoq_file.h"
 #include "loader/formats/gguf.h"
 #include "model/engine.h"
 
@@ -34,7 +35,11 @@ static hlwq_status parse_container(hlwq_tokenizer *t, const char *path, hlwq_err
 
 static hlwq_status open_any(hlwq_tokenizer *t, hs_arena *arena, const char *path, hlwq_error *err)
 {
-    char *file, *config;
+    char *file, *config, *folder;
+    if (hs_eoq_file_is(path)) { /* beside it */
+        HS_TRY(hs_eoq_file_folder(arena, path, &folder, err));
+        path = folder;
+    }
     if (hs_path_is_directory(path)) {
         HS_TRY(hs_path_join(arena, path, "tokenizer.json", &file, err));
         HS_TRY(hs_path_join(arena, path, "tokenizer_config.json", &config, err));

@@ -8,7 +8,7 @@
 
 #include "base/shelf.h"
 #include "base/size.h"
-#include "loader/formats/eoq.h"
+#include "loader/formats/eoq_file.h"
 #include "loader/formats/gguf.h"
 #include "offload/store_codes.h"
 #include "offload/store_decode.h"
@@ -85,8 +85,8 @@ static hlwq_status apply_precision(hs_table *t, const hs_precision *p, hlwq_erro
 static hlwq_status open_directory(hs_store *s, const char *path, const hs_precision *precision, const hs_log *log,
                                   hlwq_error *err)
 {
-    HS_TRY(hs_path_is_directory(path) ? hs_hf_open(&s->hf, s->mem, path, log, err)
-                                      : hs_gguf_open(&s->hf, s->mem, path, log, err));
+    HS_TRY(hs_gguf_is(path) ? hs_gguf_open(&s->hf, s->mem, path, log, err)
+                            : hs_hf_open(&s->hf, s->mem, path, log, err));
     s->has_hf = true;
     HS_TRY(hs_hf_table(&s->hf, &s->made, &s->arena, err));
     for (uint32_t i = 0; i < s->made.n_books; i++) {
@@ -148,15 +148,15 @@ hlwq_status hs_store_open(hs_store **store, hs_mem *mem, const char *path, const
     hlwq_status st = hs_arena_text(&s->arena, path, strlen(path), &copy, err);
     if (st == HLWQ_OK) {
         s->path = copy;
-        if (hs_path_is_directory(path) || hs_gguf_is(path)) {
+        if (hs_path_is_directory(path) || hs_gguf_is(path) || hs_eoq_file_is(path)) {
             st = open_directory(s, path, precision, log, err);
-        } else if ((st = hs_eoq_refuse_file(path, err)) == HLWQ_OK) {
+        } else {
             st = hs_container_open(&s->container, mem, path, log, err);
             s->is_container = st == HLWQ_OK;
             s->table = &s->container.table;
             if (st == HLWQ_OK && precision)
                 st = hs_fail(err, HLWQ_ERR_ARG,
-                             "%s is a container already; convert reads model directories and GGUF files", path);
+                             "%s is a container already; convert reads model directories, GGUF and .eoq files", path);
         }
     }
     if (st == HLWQ_OK)

@@ -11,15 +11,6 @@
 
 enum { CENTROIDS_MAX = 16384 };
 
-hlwq_status hs_eoq_refuse_file(const char *path, hlwq_error *err)
-{
-    if (!hs_file_begins(path, "EOQ\1", 4))
-        return HLWQ_OK;
-    return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
-                   "%s is an .eoq file, whose entropy-coded weights are not read; EOQ checkpoints of safetensors are",
-                   path);
-}
-
 /* Levels must be what a codebook can be made of. */
 static hlwq_status check_levels(const hs_levels *book, const char *path, hlwq_error *err)
 {

@@ -11,9 +11,6 @@
 
 #include "loader/hf_private.h"
 
-/* HLWQ_ERR_UNSUPPORTED with a sentence if `path` is a single file of EOQ, whose codes are entropy-coded. */
-hlwq_status hs_eoq_refuse_file(const char *path, hlwq_error *err);
-
 /* The logical tensor of `packed`, one of the `n` of `raw`; `awq` may be NULL. */
 hlwq_status hs_eoq3_tensor(hs_hf *hf, const hs_raw *raw, uint32_t n, const hs_raw *packed, const hs_raw *norms,
                            const hs_raw *awq, hs_tensor *out, hlwq_error *err);

@@ -7,6 +7,7 @@
 #include "loader/formats/wide.h"
 
 #include "base/size.h"
+#include "loader/formats/eoq_file.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -68,11 +69,17 @@ hlwq_status hs_eoq_tensor(hs_hf *hf, const hs_raw *codes, const hs_raw *scales, 
                      .family = e->dtype == HS_I8 ? "EOQ v1" : "EOQ v2",
                      .data = {codes->file, e->offset, e->bytes},
                      .norms = {scales->file, s->offset, s->bytes},
-                     .ints = {.bits = (uint32_t)bits, .symmetric = e->dtype == HS_I8}};
+                     .ints = {.bits = (uint32_t)bits, .group = HS_BLOCK, .symmetric = e->dtype == HS_I8}};
     return HLWQ_OK;
 }
 
 /* ---- reading -------------------------------------------------------------------------------- */
+
+/* Of EOQ's codes in the buffer. */
+static uint32_t code_bits(const hs_tensor *t)
+{
+    return t->encoding == HS_ENC_RANS ? 8 : t->ints.bits;
+}
 
 /* Bytes of the codes of a row in the buffer, and of its scales. */
 static void row_parts(const hs_tensor *t, uint64_t cols, uint64_t *codes, uint64_t *scales)
@@ -87,8 +94,8 @@ static void row_parts(const hs_tensor *t, uint64_t cols, uint64_t *codes, uint64
         *codes = hs_align_up(cols, 4);
         *scales = hs_ceil_div(cols, HS_BLOCK) * hs_dtype_bytes(t->ints.scale);
     } else {
-        *codes = hs_align_up(hs_ceil_div(cols * t->ints.bits, 8) + 1, 4); /* rows may begin inside a byte */
-        *scales = (hs_ceil_div(cols, HS_BLOCK) + 1) * 2;
+        *codes = hs_align_up(hs_ceil_div(cols * code_bits(t), 8) + 1, 4); /* rows may begin inside a byte */
+        *scales = (hs_ceil_div(cols, t->ints.group) + 1) * 2;
     }
 }
 
@@ -168,6 +175,11 @@ hlwq_status hs_hf_read_wide(const hs_hf *hf, const hs_source *s, uint64_t first,
         return read_at(hf, &t->data, from * step, out, rows * step, err);
     if (t->encoding == HS_ENC_FP8)
         return read_fp8(hf, t, from, rows, s->cols, out, err);
+    if (t->encoding == HS_ENC_RANS) {
+        uint64_t codes, scales;
+        row_parts(t, s->cols, &codes, &scales);
+        return hs_eoq_file_read(hf, s, first, rows, step, codes, out, err);
+    }
     for (uint64_t r = 0; r < rows; r++)
         HS_TRY(read_row(hf, t, from + r, s->cols, out + r * step, err));
     return HLWQ_OK;
@@ -207,7 +219,7 @@ static void widen_fp8(const hs_tensor *t, uint64_t cols, const uint8_t *raw, flo
 static void widen_eoq(const hs_tensor *t, uint64_t row, uint64_t cols, const uint8_t *raw, float *out)
 {
     uint64_t codes, scales;
-    const uint64_t bits = t->ints.bits, first = row * cols;
+    const uint64_t bits = code_bits(t), block = t->ints.group, first = row * cols;
     row_parts(t, cols, &codes, &scales);
     for (uint64_t c = 0; c < cols; c++) {
         uint64_t bit = first * bits % 8 + c * bits;
@@ -217,7 +229,7 @@ static void widen_eoq(const hs_tensor *t, uint64_t row, uint64_t cols, const uin
             v |= (uint32_t)raw[bit / 8 + 1] << 8;
         v = v >> bit % 8 & ((1u << bits) - 1);
         int code = t->ints.symmetric ? (int8_t)v : (int)v - (1 << (bits - 1));
-        memcpy(&half, raw + codes + ((first + c) / HS_BLOCK - first / HS_BLOCK) * 2, 2);
+        memcpy(&half, raw + codes + ((first + c) / block - first / block) * 2, 2);
         out[c] = hs_f16_to_f32(half) * (float)code;
     }
 }
@@ -242,7 +254,7 @@ void hs_hf_widen(const hs_source *s, uint64_t row, const uint8_t *raw, float *ou
         widen_fp8(t, cols, raw, out);
         return;
     }
-    if (t->encoding == HS_ENC_EOQ) {
+    if (t->encoding == HS_ENC_EOQ || t->encoding == HS_ENC_RANS) {
         widen_eoq(t, s->first_row + row, cols, raw, out);
         return;
     }

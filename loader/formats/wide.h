@@ -2,7 +2,7 @@
  * loader/formats/wide.h - formats whose matrices have no packed form here: they are read row by row and widened to
  * fp32.
  *
- * Scaled FP8, EOQ v1 and v2 (absmax codes), and the block types of GGUF.
+ * Scaled FP8, EOQ v1 and v2 and .eoq files (absmax codes), and the block types of GGUF.
  */
 #ifndef HS_LOADER_FORMATS_WIDE_H
 #define HS_LOADER_FORMATS_WIDE_H

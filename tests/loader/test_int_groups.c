@@ -162,8 +162,6 @@ static void formats_that_are_not_read_are_named(void **state)
     tiny_file(dir, "model_int4.pt", "x", 1);
     tiny_file(dir, "config.json", "{}", 2);
     CHECK_FAILS(folder_list(), HLWQ_ERR_UNSUPPORTED, err, "pickle");
-    tiny_file(dir, "model.eoq", "EOQ\1", 4);
-    CHECK_FAILS(folder_list(), HLWQ_ERR_UNSUPPORTED, err, "model.eoq is an .eoq file");
 }
 
 static void no_truncation_opens(void **state)
