@@ -49,6 +49,8 @@ static hlwq_status quantize(const app_args *args, hlwq_error *err)
     o.damping = (float)real(args, OPT_DAMPING, o.damping);
     o.follow = (float)real(args, OPT_FOLLOW, o.follow);
     o.catch_up = (float)real(args, OPT_CATCH_UP, o.catch_up);
+    if (args->value[OPT_AWQ].set)
+        o.awq = (hlwq_awq)args->value[OPT_AWQ].number;
     o.blend_tokens = (float)real(args, OPT_BLEND, o.blend_tokens);
     o.threads = (uint32_t)app_number(args, OPT_THREADS, o.threads);
     o.overwrite = app_flag(args, OPT_FORCE);

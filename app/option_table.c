@@ -157,6 +157,11 @@ const app_option app_option_table[OPT_COUNT] = {
     [OPT_CATCH_UP] = {"catch-up", NULL, 0, APP_REAL, "X", 0, 1, "0.5",
                       "how far a matrix makes up for errors in the residual stream that it adds to", ON(QUANTIZE),
                       true},
+    [OPT_AWQ] =
+        {"awq", NULL, 0, APP_CHOICE, "off|round|fit", 0, 0, "off",
+         "scales for the inputs of matrices, by how large the inputs are; round: weights are scaled and rounded, "
+         "as EOQ's are; fit: fitted as without scales",
+         ON(QUANTIZE), true},
     [OPT_BLEND] = {"blend", NULL, 0, APP_REAL, "N", 0, 1e9, "16",
                    "tokens of the whole layer that are added to those an expert sees", ON(QUANTIZE), true},
     [OPT_HEAD_BITS] = {"head-bits", NULL, 0, APP_NUMBER, "N", 0, 16, "6, or the source's with --bits 0",

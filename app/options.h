@@ -87,6 +87,7 @@ typedef enum app_option_id {
     OPT_DAMPING,
     OPT_FOLLOW,
     OPT_CATCH_UP,
+    OPT_AWQ,
     OPT_BLEND,
     OPT_HEAD_BITS,
     OPT_TO,

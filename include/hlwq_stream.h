@@ -578,6 +578,14 @@ HLWQ_API hlwq_status hlwq_convert(const hlwq_convert_options *options, hlwq_erro
 
 /* ---- quantize ------------------------------------------------------------------------------- */
 
+/* Whether the inputs of matrices get scales by what they are like (AWQ, as EOQ v3 has it), and what is done with them.
+ */
+typedef enum hlwq_awq {
+    HLWQ_AWQ_OFF,
+    HLWQ_AWQ_ROUND, /* weights are scaled and rounded, as such files are made */
+    HLWQ_AWQ_FIT    /* scaled, then fitted as without */
+} hlwq_awq;
+
 /*
  * As convert, with codes chosen by what the matrices read when a text goes through the model: slower, and closer to the
  * checkpoint.  One layer is in memory at a time.
@@ -597,6 +605,7 @@ typedef struct hlwq_quantize_options {
     float follow;       /* how far a matrix makes up for errors in what it reads, 0..1 */
     float catch_up;     /* how far one that adds to the residual stream makes up for errors in that, 0..1 */
     float blend_tokens; /* of the whole layer that an expert's own are mixed with */
+    hlwq_awq awq;       /* with a whole number of bits, without `format` */
     uint32_t threads;   /* 0 = one per usable core; the file does not depend on it */
     bool overwrite;     /* replace an existing output */
     hlwq_log_fn log;

@@ -94,6 +94,28 @@ void hs_gram_add(hs_pool *pool, float *h, uint32_t n, const float *a, const floa
     hs_gram_add_cross(pool, h, n, n, a, b, rows);
 }
 
+void hs_gram_scale(float *m, uint32_t rows, uint32_t n, const float *factor)
+{
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t b = 0; b < n; b += HS_BLOCK) {
+            float *x = m + (size_t)r * n + b;
+            hs_wht(x, HS_BLOCK);
+            for (uint32_t i = 0; i < HS_BLOCK; i++)
+                x[i] *= factor[b + i] / HS_BLOCK;
+            hs_wht(x, HS_BLOCK);
+        }
+}
+
+void hs_gram_transpose(float *m, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < i; j++) {
+            float above = m[(size_t)j * n + i];
+            m[(size_t)j * n + i] = m[(size_t)i * n + j];
+            m[(size_t)i * n + j] = above;
+        }
+}
+
 void hs_gram_mirror(float *h, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)

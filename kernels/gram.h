@@ -25,6 +25,15 @@ void hs_gram_add(hs_pool *pool, float *h, uint32_t n, const float *a, const floa
 void hs_gram_add_cross(hs_pool *pool, float *h, uint32_t rows, uint32_t n, const float *a, const float *b,
                        uint32_t tokens);
 
+/*
+ * m [rows][n] = m T, where T is what multiplying the inputs by `factor` [n] does in the rotated basis: rotation,
+ * factors, rotation.
+ */
+void hs_gram_scale(float *m, uint32_t rows, uint32_t n, const float *factor);
+
+/* m [n][n], rows and columns changing places. */
+void hs_gram_transpose(float *m, uint32_t n);
+
 /* What lies below the diagonal from what lies above. */
 void hs_gram_mirror(float *h, uint32_t n);
 

@@ -45,6 +45,8 @@ static hlwq_status check_options(const hlwq_quantize_options *o, hlwq_error *err
         return hs_fail(err, HLWQ_ERR_ARG, "quantize needs a source, a text and an output");
     if (o->format)
         HS_TRY(check_format(o, err));
+    if (o->awq && (o->format || o->target_bytes || o->bits != (uint32_t)o->bits))
+        return hs_fail(err, HLWQ_ERR_ARG, "--awq goes with --bits 2, 3, 4, 5 or 6, one width for all matrices");
     if (!(o->bits >= 2 && o->bits <= 6))
         return hs_fail(err, HLWQ_ERR_ARG, "--bits is %g, but must be 2..6", o->bits);
     if (o->window < 16 || o->window > HS_BATCH_MAX)
@@ -69,6 +71,13 @@ static void say_layer(hs_quantize *q, uint32_t layer, double seconds)
             at += snprintf(line + at, sizeof line - (size_t)at, " %s %.3e", hs_role_name((hs_role)role),
                            q->error[role] / q->whole[role]);
     hs_log_line(&q->log, HLWQ_LOG_INFO, "%s", line);
+    at = snprintf(line, sizeof line, "layer %u: scales of inputs, alpha:", layer);
+    for (int role = 0; role < HS_ROLE_COUNT; role++)
+        if (q->alphas[role] && at < (int)sizeof line - 80)
+            at += snprintf(line + at, sizeof line - (size_t)at, " %s %.2f", hs_role_name((hs_role)role),
+                           q->alpha[role] / q->alphas[role]);
+    if (q->o->awq)
+        hs_log_line(&q->log, HLWQ_LOG_INFO, "%s", line);
     q->seconds += seconds;
     q->fitted++;
     uint32_t more = q->from.config->layers - 1 - layer;
@@ -234,6 +243,8 @@ static hlwq_status make_key(const hs_quantize *q, const int32_t *ids, uint64_t n
     XXH3_64bits_update(state, setting, sizeof setting);
     if (o->format)
         XXH3_64bits_update(state, &q->dtype, sizeof q->dtype);
+    if (o->awq)
+        XXH3_64bits_update(state, &o->awq, sizeof o->awq);
     XXH3_64bits_update(state, &source, sizeof source);
     XXH3_64bits_update(state, ids, n_ids * sizeof *ids);
     const char *config = hs_store_blob(q->source, HS_BLOB_CONFIG, &bytes);
@@ -252,6 +263,7 @@ static hlwq_status run(hs_quantize *q, const int32_t *ids, uint32_t windows, hlw
         .format = o->format, .bits = (uint32_t)(o->bits + 0.5), .head_bits = o->head_bits, .embed_bits = o->embed_bits};
     HS_TRY(hs_plan_precision(&p, &like, err));
     q->dtype = p.matrix;
+    p.scaled = o->awq != HLWQ_AWQ_OFF;
     HS_TRY(make_key(q, ids, (uint64_t)windows * o->window, &key, err));
     HS_TRY(hs_work_open(&q->saved, o->output, key, err));
     HS_TRY(hs_quantize_widths(q, &p, ids, windows, err));

@@ -2,7 +2,7 @@
  * model/quantize.h - what hlwq_quantize holds, for the files that share it.
  *
  * quantize.c is the course of things, quantize_room.c its memory, quantize_layer.c fits the matrices of one layer,
- * calibrate.c knows what they read, sensitivity.c and allocate.c decide on their widths.
+ * calibrate.c knows what they read, quantize_awq.c scales it, sensitivity.c and allocate.c decide on their widths.
  */
 #ifndef HS_MODEL_QUANTIZE_H
 #define HS_MODEL_QUANTIZE_H
@@ -19,7 +19,17 @@ typedef struct hs_reads {
     float *d;             /* [n] */
     float *wanted;        /* [hidden][n] */
     float *rows[HS_WAYS]; /* [HS_BATCH_MAX][n] rotated */
+    /* With --awq: what the weights of each input are multiplied by, the inputs by, [n]; and candidates, [16][n]. */
+    float *column, *factor, *scales;
 } hs_reads;
+
+/* A matrix and where its codes go. */
+typedef struct hs_fit_target {
+    const hs_matrix *source;
+    const hs_group *group;
+    hs_role role;
+    uint8_t *extent;
+} hs_fit_target;
 
 /* The layer in hand. */
 typedef struct hs_layer_work {
@@ -58,6 +68,8 @@ typedef struct hs_quantize {
     hs_layer_work work;
     /* To be said at the end of the layer. */
     double error[HS_ROLE_COUNT], whole[HS_ROLE_COUNT];
+    double alpha[HS_ROLE_COUNT]; /* --awq: sums over `alphas` choices */
+    uint32_t alphas[HS_ROLE_COUNT];
     uint32_t starved, unseen;
     double seconds; /* that layers of this run took */
     uint32_t fitted;
@@ -65,6 +77,17 @@ typedef struct hs_quantize {
 
 /* Fits all matrices of the layer in `q->work`, and takes both ways through it. */
 hlwq_status hs_quantize_layer(hs_quantize *q, hlwq_error *err);
+
+/* ---- quantize_awq.c ------------------------------------------------------------------------- */
+
+/*
+ * Scales for the inputs of `n` matrices that read what q->reads has gathered: chosen, written beside their codes, and
+ * q->reads as if the inputs came divided by them.
+ */
+hlwq_status hs_quantize_scale(hs_quantize *q, const hs_fit_target *target, uint32_t n, hlwq_error *err);
+
+/* The matrix, scaled and rounded as convert rounds. */
+hlwq_status hs_quantize_round(hs_quantize *q, const hs_fit_target *target, hlwq_error *err);
 
 /* ---- quantize_room.c ------------------------------------------------------------------------ */
 

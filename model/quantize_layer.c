@@ -61,27 +61,37 @@ static void add_lag(hs_quantize *q, const float *lag, uint32_t count)
     hs_gram_add_cross(q->pool, r->wanted, q->calib.config->hidden, r->n, lag, r->rows[HS_WAY_RESULT], count);
 }
 
-/* Targets less what is read, and the factor. */
-static void end_reads(hs_quantize *q)
+static bool is_fitted(const hs_fit_target *t)
+{
+    return hs_dtype_packed(hs_group_find(t->group, t->role)->dtype) && !hs_dtype_packed(t->source->dtype);
+}
+
+/* Targets less what is read, and the factor: for `n` matrices that read the same. */
+static hlwq_status end_reads(hs_quantize *q, const hs_fit_target *target, uint32_t n, hlwq_error *err)
 {
     hs_reads *r = &q->reads;
     hs_gram_mirror(r->h, r->n);
+    if (q->o->awq && is_fitted(target))
+        HS_TRY(hs_quantize_scale(q, target, n, err));
+    if (q->o->awq == HLWQ_AWQ_ROUND)
+        return HLWQ_OK;
     for (size_t i = 0; i < (size_t)r->n * r->n; i++)
         r->shift[i] = (r->shift[i] - r->h[i]) * q->o->follow;
     for (size_t i = 0; i < (size_t)q->calib.config->hidden * r->n; i++)
         r->wanted[i] *= q->o->catch_up;
     hs_gram_factor(q->pool, r->h, r->n, q->o->damping, r->t, r->d);
+    return HLWQ_OK;
 }
 
-static hlwq_status fit(hs_quantize *q, const hs_matrix *source, const hs_group *group, hs_role role, uint8_t *extent,
-                       bool lags, hlwq_error *err)
+static hlwq_status fit(hs_quantize *q, const hs_fit_target *target, bool lags, hlwq_error *err)
 {
     const hs_reads *r = &q->reads;
-    const hs_part *part = hs_group_find(group, role);
-    hs_fit_error e;
-    if (!hs_dtype_packed(part->dtype) || hs_dtype_packed(source->dtype))
+    const hs_part *part = hs_group_find(target->group, target->role);
+    hs_fit_error e = {0};
+    if (!is_fitted(target))
         return HLWQ_OK; /* stays as it was stored */
-    hs_fit f = {.source = source,
+    hs_fit f = {.source = target->source,
+                .column = q->o->awq ? r->column : NULL,
                 .h = r->h,
                 .t = r->t,
                 .d = r->d,
@@ -90,15 +100,16 @@ static hlwq_status fit(hs_quantize *q, const hs_matrix *source, const hs_group *
                 .sweeps = q->o->sweeps,
                 .dtype = part->dtype,
                 .book = hs_dtype_rotated(part->dtype) ? hs_store_book(q->result, part->book) : NULL,
-                .part = extent + part->offset};
-    hlwq_status st = hs_fit_matrix(&f, q->pool, q->scratch, &e, err);
+                .part = target->extent + part->offset};
+    hlwq_status st = q->o->awq == HLWQ_AWQ_ROUND ? hs_quantize_round(q, target, err)
+                                                 : hs_fit_matrix(&f, q->pool, q->scratch, &e, err);
     if (st != HLWQ_OK) {
         char name[128];
-        hs_part_name(name, sizeof name, group, 0, role);
+        hs_part_name(name, sizeof name, target->group, 0, target->role);
         return hs_fail_in(err, st, "%s", name);
     }
-    q->error[role] += e.left;
-    q->whole[role] += e.whole;
+    q->error[target->role] += e.left;
+    q->whole[target->role] += e.whole;
     return HLWQ_OK;
 }
 
@@ -151,17 +162,25 @@ static hlwq_status read_mixed(hs_quantize *q, const hs_matrix *source, const hs_
     return HLWQ_OK;
 }
 
+/* The matrices that read what was gathered; `lags` where they add to the residual stream. */
+static hlwq_status fit_together(hs_quantize *q, const hs_fit_target *target, uint32_t n, bool lags, hlwq_error *err)
+{
+    HS_TRY(end_reads(q, target, n, err));
+    for (uint32_t i = 0; i < n; i++)
+        HS_TRY(fit(q, &target[i], lags, err));
+    return HLWQ_OK;
+}
+
 static hlwq_status fit_inputs(hs_quantize *q, hlwq_error *err)
 {
     hs_layer_work *w = &q->work;
     const hs_layer *s = &w->source;
-    if (s->full) {
-        HS_TRY(fit(q, &s->attention.q, w->to_group, HS_Q, w->to, false, err));
-        HS_TRY(fit(q, &s->attention.k, w->to_group, HS_K, w->to, false, err));
-        return fit(q, &s->attention.v, w->to_group, HS_V, w->to, false, err);
-    }
-    HS_TRY(fit(q, &s->delta.qkv, w->to_group, HS_QKV, w->to, false, err));
-    return fit(q, &s->delta.z, w->to_group, HS_Z, w->to, false, err);
+    const hs_fit_target full[] = {{&s->attention.q, w->to_group, HS_Q, w->to},
+                                  {&s->attention.k, w->to_group, HS_K, w->to},
+                                  {&s->attention.v, w->to_group, HS_V, w->to}};
+    const hs_fit_target delta[] = {{&s->delta.qkv, w->to_group, HS_QKV, w->to},
+                                   {&s->delta.z, w->to_group, HS_Z, w->to}};
+    return s->full ? fit_together(q, full, 3, false, err) : fit_together(q, delta, 2, false, err);
 }
 
 static hlwq_status fit_mixer(hs_quantize *q, hlwq_error *err)
@@ -171,7 +190,6 @@ static hlwq_status fit_mixer(hs_quantize *q, hlwq_error *err)
     const hs_layer *s = &w->source;
     begin_reads(q, c->config->hidden);
     read_normed(q, s->full ? s->attention.norm : s->delta.norm, NULL, NULL, c->tokens);
-    end_reads(q);
     HS_TRY(fit_inputs(q, err));
     w->now = w->result;
     w->now.attention.o = s->attention.o;
@@ -179,8 +197,8 @@ static hlwq_status fit_mixer(hs_quantize *q, hlwq_error *err)
     const hs_matrix *out = s->full ? &s->attention.o : &s->delta.out;
     begin_reads(q, out->cols);
     HS_TRY(read_mixed(q, out, s->full ? &w->now.attention.o : &w->now.delta.out, err));
-    end_reads(q);
-    HS_TRY(fit(q, out, w->to_group, s->full ? HS_O : HS_OUT, w->to, true, err));
+    const hs_fit_target back = {out, w->to_group, s->full ? HS_O : HS_OUT, w->to};
+    HS_TRY(fit_together(q, &back, 1, true, err));
     for (uint32_t i = 0; i < c->windows; i++)
         HS_TRY(
             hs_calibration_mixer(c, &w->result, c->x[HS_WAY_RESULT] + (size_t)i * c->window * c->config->hidden, err));
@@ -222,9 +240,9 @@ static hlwq_status fit_module(hs_quantize *q, const module *m, hlwq_error *err)
     hs_gram_mirror(q->reads.h, q->reads.n);
     if (m->blend)
         blend(q, q->o->blend_tokens);
-    end_reads(q);
-    HS_TRY(fit(q, &m->source->gate, m->group, m->gate, m->extent, false, err));
-    HS_TRY(fit(q, &m->source->up, m->group, m->up, m->extent, false, err));
+    const hs_fit_target in[] = {{&m->source->gate, m->group, m->gate, m->extent},
+                                {&m->source->up, m->group, m->up, m->extent}};
+    HS_TRY(fit_together(q, in, 2, false, err));
 
     hs_ffn now = *m->result;
     now.down = m->source->down;
@@ -247,8 +265,8 @@ static hlwq_status fit_module(hs_quantize *q, const module *m, hlwq_error *err)
                   m->weight ? m->weight + at : NULL, n);
         add_lag(q, lag, n);
     }
-    end_reads(q);
-    return fit(q, &m->source->down, m->group, m->down, m->extent, true, err);
+    const hs_fit_target back = {&m->source->down, m->group, m->down, m->extent};
+    return fit_together(q, &back, 1, true, err);
 }
 
 static float dot(const float *a, const float *b, uint32_t n)
@@ -354,6 +372,8 @@ hlwq_status hs_quantize_layer(hs_quantize *q, hlwq_error *err)
 {
     memset(q->error, 0, sizeof q->error);
     memset(q->whole, 0, sizeof q->whole);
+    memset(q->alpha, 0, sizeof q->alpha);
+    memset(q->alphas, 0, sizeof q->alphas);
     q->starved = q->unseen = 0;
     HS_TRY(fit_mixer(q, err));
     return fit_feed_forward(q, err);

@@ -60,6 +60,11 @@ static hlwq_status open_room(hs_quantize *q, hlwq_error *err)
         HS_TRY(hs_quantize_take(q, batch * n, f, "inputs", &q->hidden_rows[way], err));
     }
     HS_TRY(hs_quantize_take(q, 2 * batch * hidden, f, "inputs", &q->u, err));
+    if (q->o->awq) {
+        HS_TRY(hs_quantize_take(q, n, f, "scales of inputs", &r->column, err));
+        HS_TRY(hs_quantize_take(q, n, f, "scales of inputs", &r->factor, err));
+        HS_TRY(hs_quantize_take(q, 16 * n, f, "scales of inputs", &r->scales, err));
+    }
     HS_TRY(
         hs_quantize_take(q, hs_fit_scratch_bytes(cols, hs_pool_threads(q->pool)), 1, "rows to fit", &q->scratch, err));
     HS_TRY(hs_quantize_take(q, picks, f, "weights of tokens", &q->token_weight, err));
@@ -108,6 +113,9 @@ void hs_quantize_close_run(hs_quantize *q)
                            r->shift,
                            r->d,
                            r->wanted,
+                           r->column,
+                           r->factor,
+                           r->scales,
                            r->rows[0],
                            r->rows[1],
                            q->hidden_rows[0],

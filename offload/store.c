@@ -74,6 +74,8 @@ static hlwq_status apply_precision(hs_table *t, const hs_precision *p, hlwq_erro
             if (!hs_dtype_packed(want) || hs_dtype_packed(part->dtype)) /* codes are not coded again */
                 continue;
             part->dtype = want;
+            part->scaled = p->scaled && hs_role_class_of(part->role) == HS_CLASS_MATRIX &&
+                           (group->kind == HS_GROUP_LAYER || group->kind == HS_GROUP_EXPERTS);
             if (hs_dtype_rotated(want))
                 part->book = converged_book(t, hs_dtype_bits(want));
         }
@@ -418,7 +420,7 @@ static hlwq_status make_from(hs_store *s, const hs_source *source, const hs_part
     hlwq_status st = m ? HLWQ_OK : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to load a tensor");
     if (st == HLWQ_OK && stream)
         st = hs_hf_read_factors(&s->hf, t, part->cols, factor, err);
-    if (st == HLWQ_OK && part->scaled)
+    if (st == HLWQ_OK && stream && part->scaled)
         memcpy(out + part->planes.factor, factor, part->planes.factor_bytes);
     for (uint64_t first = 0; st == HLWQ_OK && first < part->rows; first += step) {
         uint64_t rows = hs_min_u64(step, part->rows - first);
@@ -448,6 +450,8 @@ static hlwq_status make_part(hs_store *s, const hs_group *group, uint32_t extent
 {
     hs_source source;
     HS_TRY(hs_hf_source(&s->hf, group, extent, part, &source, err));
+    for (uint32_t c = 0; part->scaled && c < part->cols; c++) /* unless the source has others */
+        ((float *)(void *)(out + part->planes.factor))[c] = 1.0f;
     return make_from(s, &source, part, pool, out, err);
 }
 

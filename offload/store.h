@@ -19,6 +19,7 @@ typedef struct hs_precision {
     /* Of each matrix by itself, instead of `matrix`; NULL = all alike. */
     hs_dtype (*choose)(void *user, const hs_group *group, const hs_part *part);
     void *user;
+    bool scaled; /* matrices of layers that are coded get room for factors of their inputs, which are 1 */
 } hs_precision;
 
 typedef struct hs_store hs_store;

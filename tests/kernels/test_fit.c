@@ -191,6 +191,41 @@ static void factor_is_of_the_matrix(void **unused)
     close_setting(s);
 }
 
+/* Products of inputs that come multiplied, from those of the inputs as they were. */
+static void factors_of_inputs_go_into_the_products(void **unused)
+{
+    (void)unused;
+    enum { SOME = 24 };
+    static float plain[SOME][COLS], scaled[SOME][COLS], h[COLS * COLS], want[COLS * COLS], factor[COLS];
+    hs_pool *pool;
+    assert_int_equal(hs_pool_open(1, &pool, NULL), HLWQ_OK);
+    for (int i = 0; i < COLS; i++)
+        factor[i] = expf(gauss());
+    for (int t = 0; t < SOME; t++) {
+        float x[COLS];
+        for (int i = 0; i < COLS; i++)
+            x[i] = gauss();
+        hs_gram_rotate(x, COLS, 1.0f, plain[t]);
+        for (int i = 0; i < COLS; i++)
+            x[i] *= factor[i];
+        hs_gram_rotate(x, COLS, 1.0f, scaled[t]);
+    }
+    hs_gram_add(pool, h, COLS, plain[0], plain[0], SOME);
+    hs_gram_add(pool, want, COLS, scaled[0], scaled[0], SOME);
+    hs_gram_mirror(h, COLS);
+    hs_gram_mirror(want, COLS);
+    hs_gram_scale(h, COLS, COLS, factor);
+    hs_gram_transpose(h, COLS);
+    hs_gram_scale(h, COLS, COLS, factor);
+    for (int i = 0; i < COLS; i++)
+        for (int j = 0; j < COLS; j++) {
+            const double size = sqrt((double)want[i * COLS + i] * want[j * COLS + j]);
+            if (!(fabs((double)h[i * COLS + j] - want[i * COLS + j]) < 1e-5 * size))
+                fail_msg("[%d, %d] is %g, should be %g", i, j, (double)h[i * COLS + j], (double)want[i * COLS + j]);
+        }
+    hs_pool_close(pool);
+}
+
 static void refuses_what_is_not_finite(void **unused)
 {
     (void)unused;
@@ -210,7 +245,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(leaves_less_than_rounding),  cmocka_unit_test(makes_up_for_other_inputs),
         cmocka_unit_test(threads_do_not_show),        cmocka_unit_test(factor_is_of_the_matrix),
-        cmocka_unit_test(refuses_what_is_not_finite),
+        cmocka_unit_test(refuses_what_is_not_finite), cmocka_unit_test(factors_of_inputs_go_into_the_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

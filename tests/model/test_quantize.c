@@ -4,9 +4,11 @@
  */
 #define _GNU_SOURCE
 #include "model/allocate.h"
+#include "model/engine.h"
 #include "tests/support/tiny_model.h"
 
 #include "base/file.h"
+#include "loader/safetensors.h"
 
 #include <math.h>
 
@@ -175,6 +177,130 @@ static void fits_integers(void **unused)
     CHECK_FAILS(hlwq_quantize(&q, &err), HLWQ_ERR_ARG, err, "target-bytes");
 }
 
+static bool stop_after(void *user, uint64_t done, uint64_t total)
+{
+    (void)total;
+    return done < *(uint64_t *)user;
+}
+
+/* Four inputs of what each layer reads become some times larger than the others, as in trained models. */
+static void make_uneven(const char *model)
+{
+    char path[96], header[65536];
+    uint64_t bytes;
+    hs_arena arena;
+    hs_st_entry *e;
+    uint32_t n;
+    hlwq_error err;
+    hs_mem *mem = hs_mem_open(0);
+    hs_arena_init(&arena, mem, HS_MEM_OTHER);
+    snprintf(path, sizeof path, "%s/model.safetensors", model);
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fread(&bytes, 1, 8, f), 8);
+    assert_true(bytes < sizeof header && fread(header, 1, bytes, f) == bytes);
+    fseek(f, 0, SEEK_END);
+    CHECK_OK(hs_safetensors_parse(header, bytes, (uint64_t)ftell(f), path, &arena, &e, &n, &err), err);
+    for (uint32_t i = 0; i < n; i++)
+        if (strstr(e[i].name, "layernorm.weight")) {
+            const float large[4] = {6, 7, 8, 9};
+            fseek(f, (long)e[i].offset + 20, SEEK_SET);
+            assert_int_equal(fwrite(large, 1, sizeof large, f), sizeof large);
+        }
+    assert_int_equal(fclose(f), 0);
+    hs_arena_close(&arena);
+    hs_mem_close(mem);
+}
+
+/* How many matrices have factors for their inputs that are not all one. */
+static uint32_t scaled_parts(const char *path)
+{
+    hlwq_error err;
+    hs_store *s;
+    uint32_t found = 0;
+    hs_mem *mem = hs_mem_open(0);
+    CHECK_OK(hs_store_open(&s, mem, path, NULL, NULL, &err), err);
+    const hs_table *t = hs_store_table(s);
+    for (uint32_t g = 0; g < t->n_groups; g++)
+        for (uint32_t e = 0; e < t->group[g].count; e++) {
+            uint8_t *data = aligned_alloc(4096, t->group[g].bytes);
+            CHECK_OK(hs_store_load(s, g, e, NULL, true, data, &err), err);
+            for (uint32_t k = 0; k < t->group[g].n_parts; k++) {
+                const hs_part *p = &t->group[g].part[k];
+                const float *factor = (const float *)(const void *)(data + p->offset + p->planes.factor);
+                bool others = false;
+                for (uint32_t c = 0; p->scaled && c < p->cols; c++)
+                    others = others || factor[c] != 1.0f;
+                found += others;
+            }
+            free(data);
+        }
+    hs_store_close(s);
+    hs_mem_close(mem);
+    return found;
+}
+
+/* Inputs of which some are large: scales for them make up for much of what rounding loses, and fitting loses less yet.
+ */
+static void scales_of_inputs_help_where_they_are_uneven(void **unused)
+{
+    (void)unused;
+    hlwq_error err;
+    char file[64];
+    in_dir(file, "scaled.hlwq");
+    for (int moe = 0; moe < 2; moe++) {
+        double left[3];
+        make_uneven(source[moe]);
+        const double fitted = fitted_to_rounded(moe, 3, NULL);
+        char rounded[64];
+        in_dir(rounded, "rounded.hlwq");
+        left[0] = distance(source[moe], rounded);
+        for (int how = HLWQ_AWQ_ROUND; how <= HLWQ_AWQ_FIT; how++) {
+            hlwq_quantize_options q = options(moe, file, 3);
+            q.awq = (hlwq_awq)how;
+            CHECK_OK(hlwq_quantize(&q, &err), err);
+            left[how] = distance(source[moe], file);
+            assert_true(scaled_parts(file) >= 8);
+        }
+        print_message("%s: rounded %.4g, scaled and rounded %.4g, fitted %.4g, scaled and fitted %.4g\n",
+                      moe ? "mixture" : "dense", left[0], left[1], fitted * left[0], left[2]);
+        /* What a mixture loses is mostly the router's choice: with random weights a close one. */
+        assert_true(left[1] < (moe ? 0.98 : 0.7) * left[0]);
+        assert_true(left[2] < (moe ? 0.9 : 0.7) * left[1]);
+        tiny_model_write(source[moe], moe);
+    }
+}
+
+static void scaled_files_depend_on_neither_threads_nor_interruptions(void **unused)
+{
+    (void)unused;
+    hlwq_error err;
+    char whole[64], parts[64];
+    uint64_t two = 2;
+    in_dir(whole, "scaled.hlwq");
+    in_dir(parts, "scaled-parts.hlwq");
+    for (int how = HLWQ_AWQ_ROUND; how <= HLWQ_AWQ_FIT; how++) {
+        hlwq_quantize_options q = options(1, whole, 4);
+        q.awq = (hlwq_awq)how;
+        CHECK_OK(hlwq_quantize(&q, &err), err);
+        q.output = parts;
+        q.threads = 2;
+        q.progress = stop_after;
+        q.user = &two;
+        CHECK_FAILS(hlwq_quantize(&q, &err), HLWQ_ERR_CANCELLED, err, "goes on");
+        q.progress = NULL;
+        CHECK_OK(hlwq_quantize(&q, &err), err);
+        assert_true(same_bytes(whole, parts));
+    }
+    hlwq_quantize_options q = options(1, parts, 3.5);
+    q.awq = HLWQ_AWQ_FIT;
+    CHECK_FAILS(hlwq_quantize(&q, &err), HLWQ_ERR_ARG, err, "--awq");
+    q = options(1, parts, 4);
+    q.awq = HLWQ_AWQ_ROUND;
+    q.format = "i4";
+    CHECK_FAILS(hlwq_quantize(&q, &err), HLWQ_ERR_ARG, err, "--awq");
+}
+
 static void threads_do_not_show(void **unused)
 {
     (void)unused;
@@ -189,12 +315,6 @@ static void threads_do_not_show(void **unused)
     q.threads = 2;
     CHECK_OK(hlwq_quantize(&q, &err), err);
     assert_true(same_bytes(a, b));
-}
-
-static bool stop_after(void *user, uint64_t done, uint64_t total)
-{
-    (void)total;
-    return done < *(uint64_t *)user;
 }
 
 static void goes_on_where_it_stopped(void **unused)
@@ -293,6 +413,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(is_closer_than_rounding),
         cmocka_unit_test(fits_integers),
+        cmocka_unit_test(scales_of_inputs_help_where_they_are_uneven),
+        cmocka_unit_test(scaled_files_depend_on_neither_threads_nor_interruptions),
         cmocka_unit_test(threads_do_not_show),
         cmocka_unit_test(goes_on_where_it_stopped),
         cmocka_unit_test(budgets_hold),
