@@ -233,6 +233,66 @@ static void tensors_of_a_compressed_module_must_agree(void **state)
     refuses("row 1, group 1", "scale");
 }
 
+/* A module of 8 outputs and 256 inputs with so many groups; g_idx gives each `group` inputs, the last what is left. */
+static void put_module(bool gptq, uint32_t groups, uint32_t group)
+{
+    static uint32_t packed[8 * 32], zeros[8];
+    static uint16_t scale[8 * 16];
+    static int32_t index[256];
+    char shape[40];
+    folder_st f = {0};
+    for (uint32_t i = 0; i < 8 * 32; i++)
+        packed[i] = 0x76543210u + i;
+    for (uint32_t i = 0; i < 8 * 16; i++)
+        scale[i] = hs_f32_to_f16(0.5f + (float)i);
+    for (uint32_t i = 0; i < 256; i++)
+        index[i] = (int32_t)(i / group);
+    memset(zeros, 0x77, sizeof zeros);
+    if (gptq) {
+        folder_put(&f, DOWN "qweight", "I32", "[32,8]", packed, sizeof packed);
+        snprintf(shape, sizeof shape, "[%u,1]", groups);
+        folder_put(&f, DOWN "qzeros", "I32", shape, zeros, groups * 4);
+        snprintf(shape, sizeof shape, "[%u,8]", groups);
+        folder_put(&f, DOWN "scales", "F16", shape, scale, groups * 16);
+        folder_put(&f, DOWN "g_idx", "I32", "[256]", index, sizeof index);
+    } else {
+        folder_put(&f, DOWN "weight_packed", "I32", "[8,32]", packed, sizeof packed);
+        snprintf(shape, sizeof shape, "[8,%u]", groups);
+        folder_put(&f, DOWN "weight_scale", "F16", shape, scale, groups * 16);
+    }
+    folder_write(&f);
+}
+
+/* Without an index nobody says which inputs are a group's; with one the last group may be shorter, or sizes differ. */
+static void groups_that_do_not_divide_the_inputs_need_an_index(void **state)
+{
+    (void)state;
+    static const uint32_t odd[] = {3, 5, 6, 7, 9};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        char words[60];
+        put_module(false, odd[i], 1);
+        snprintf(words, sizeof words, "%u groups of 256 inputs fit no group_size", odd[i]);
+        CHECK_FAILS(folder_list(), HLWQ_ERR_FORMAT, err, words);
+        assert_non_null(strstr(err.message, "layers.0.mlp.down_proj.weight_scale"));
+        assert_non_null(strstr(err.message, "model.safetensors"));
+    }
+    static const uint32_t shared[][2] = {{3, 96}, {2, 129}, {6, 50}}; /* the last has less */
+    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) {
+        uint32_t group_of[256];
+        put_module(true, shared[i][0], shared[i][1]);
+        CHECK_OK(folder_list(), err);
+        assert_int_equal(hf.tensor[0].dtype, HS_F32); /* no packed type has such groups */
+        CHECK_OK(hs_hf_read_index(&hf, &hf.tensor[0], group_of, &err), err);
+        for (uint32_t c = 0; c < 256; c++)
+            assert_int_equal(group_of[c], c / shared[i][1]);
+    }
+    put_module(true, 3, 64); /* four are named */
+    CHECK_FAILS(folder_list(), HLWQ_ERR_FORMAT, err, "g_idx of input 192 is 3, but there are 3 groups");
+    put_module(true, 5, 64);
+    CHECK_FAILS(folder_list(), HLWQ_ERR_FORMAT, err, "g_idx gives group 4 of 5 no input");
+    assert_non_null(strstr(err.message, "model.safetensors"));
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -252,6 +312,7 @@ int main(void)
         TEST(formats_that_are_not_read_are_named),
         TEST(failing_allocations_leak_nothing),
         TEST(tensors_of_a_compressed_module_must_agree),
+        TEST(groups_that_do_not_divide_the_inputs_need_an_index),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

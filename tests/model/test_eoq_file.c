@@ -2,6 +2,7 @@
  * A whole model as an .eoq file: by its name and by its folder, run, converted, and described, it is the model whose
  * weights the codes stand for.
  */
+#include "tests/support/edit_model.h"
 #include "tests/support/eoq_file.h"
 #include "tests/support/run_model.h"
 #include "tests/support/tiny_model.h"
@@ -175,6 +176,35 @@ static void a_parameter_that_is_missing_or_of_another_shape_is_named(void **stat
     CHECK_FAILS(hlwq_describe(file, &json, &err), HLWQ_ERR_FORMAT, err, "norm.weight has the shape [33]");
 }
 
+static void a_scale_that_is_not_finite_is_found_when_read(void **state)
+{
+    (void)state;
+    static const uint16_t bad = 0x7E00;
+    uint32_t json;
+    size_t bytes;
+    hs_store *s;
+    write_models(false);
+    char *data = edit_read(eoq, "model.eoq", &bytes);
+    memcpy(&json, data + 12, 4);
+    memcpy(data + 16 + json + 4, &bad, 2); /* the first of the first tensor, the embedding */
+    const uint32_t crc = eoq_crc(data, bytes - 4);
+    memcpy(data + bytes - 4, &crc, 4);
+    tiny_file(eoq, "model.eoq", data, bytes);
+    free(data);
+    hs_mem *mem = hs_mem_open(0);
+    CHECK_OK(hs_store_open(&s, mem, file, NULL, NULL, &err), err);
+    hlwq_status st = HLWQ_OK;
+    for (uint32_t g = 0; st == HLWQ_OK && g < hs_store_table(s)->n_groups; g++) {
+        uint8_t *x = aligned_alloc(4096, hs_store_table(s)->group[g].bytes);
+        st = hs_store_load(s, g, 0, NULL, false, x, &err);
+        free(x);
+    }
+    hs_store_close(s);
+    hs_mem_close(mem);
+    assert_int_equal(st, HLWQ_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "model.eoq: tensor embed_tokens.weight: a scale or a weight is not finite"));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -183,6 +213,7 @@ int main(void)
         TEST(a_container_of_it_holds_the_same),
         TEST(it_is_named_and_its_texts_lie_beside_it),
         TEST(folders_with_more_than_one_or_other_weights_are_told_apart),
+        TEST(a_scale_that_is_not_finite_is_found_when_read),
         TEST(a_parameter_that_is_missing_or_of_another_shape_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

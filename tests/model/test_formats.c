@@ -72,7 +72,17 @@ static void logits_and_greedy_text_are_those_of_transformers(void **state)
     }
 }
 
-/* The 8-bit path, whole and cut up: gathered activations do not depend on the batch. */
+/*
+ * The 8-bit path beside --exact, whole and cut up: gathered activations do not depend on the batch.  Integers are not
+ * rotated, so the largest of the inputs that share a scale sets the step of the others.
+ */
+static double limit_of(const char *model)
+{
+    if (strstr(model, "dense-g128-asym") || strstr(model, "dense-g128-sym-export")) /* 0.0053, 0.0052 */
+        return 0.0055;                           /* the activations of a group of 128 share one scale */
+    return strstr(model, "/moe") ? 0.03 : 0.005; /* random weights: a router's choices flip */
+}
+
 static void eight_bit_activations_stay_near_the_exact_path(void **state)
 {
     (void)state;
@@ -84,23 +94,33 @@ static void eight_bit_activations_stay_near_the_exact_path(void **state)
         snprintf(path, sizeof path, "%s/expected.safetensors", dir);
         st_file *want = st_open(path);
         int32_t *ids = st_i32(want, "ids_100", &n);
-        float *logits = st_f32(want, "logits_100", &count), *got = malloc(count * sizeof *got);
-        float *cut = malloc(count * sizeof *got);
-        open_run(&r, dir, false, (uint32_t)n);
-        step(&r, ids, 0, (uint32_t)n, got);
-        close_run(&r);
-        double kl = divergence(logits, got, (uint32_t)n, r.vocab);
-        /* Random weights: eight bits of activations cost more than in a trained model, and a router's choices flip. */
-        double limit = strstr(name[i], "/moe") ? 0.03 : 0.007;
+        float *logits = st_f32(want, "logits_100", &count), *got[2];
+        float *cut = malloc(count * sizeof *cut);
+        for (int exact = 0; exact < 2; exact++) {
+            got[exact] = malloc(count * sizeof *cut);
+            open_run(&r, dir, exact, (uint32_t)n);
+            step(&r, ids, 0, (uint32_t)n, got[exact]);
+            close_run(&r);
+        }
+        const uint32_t sure = first_flip(dir, ids, (uint32_t)n);
+        const double kl = divergence(got[1], got[0], (uint32_t)n, r.vocab), limit = limit_of(name[i]);
+        const double before = sure ? divergence(got[1], got[0], sure, r.vocab) : 0;
+        fprintf(stderr, "%s: divergence from --exact %.5f of %u tokens, %.5f of %u before a router flips; limit %g\n",
+                name[i], kl, (unsigned)n, before, sure, limit);
         if (!(kl < limit))
-            fail_msg("%s: divergence %g, limit %g", name[i], kl, limit);
+            fail_msg("%s: divergence from --exact is %g, limit %g", name[i], kl, limit);
+        const double far = divergence(logits, got[0], (uint32_t)n, r.vocab),
+                     most = strstr(name[i], "/moe") ? 0.03 : 0.007;
+        if (!(far < most))
+            fail_msg("%s: divergence from transformers is %g, limit %g", name[i], far, most);
         open_run(&r, dir, false, (uint32_t)n);
         step(&r, ids, 0, 64, cut);
         step(&r, ids + 64, 64, (uint32_t)n - 64, cut + (size_t)64 * r.vocab);
         close_run(&r);
-        assert_memory_equal(got, cut, count * sizeof *got);
+        assert_memory_equal(got[0], cut, count * sizeof *cut);
         free(cut);
-        free(got);
+        free(got[0]);
+        free(got[1]);
         free(logits);
         free(ids);
         st_close(want);

@@ -73,44 +73,6 @@ static void logits_and_greedy_text_are_those_of_transformers(void **state)
     }
 }
 
-static bool same_set(const int32_t *a, const int32_t *b, uint32_t n)
-{
-    uint32_t found = 0;
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t k = 0; k < n; k++)
-            found += a[i] == b[k];
-    return found == n;
-}
-
-/* Tokens before the first for which eight-bit activations choose other experts; all of them in dense models. */
-static uint32_t first_flip(const char *dir, const int32_t *ids, uint32_t n)
-{
-    int32_t *pick[2];
-    uint32_t picks = 0, used = 1, layers = 0;
-    for (int k = 0; k < 2; k++) {
-        hlwq_error err;
-        run r;
-        open_run(&r, dir, k, n);
-        used = r.engine->net.config->experts_used;
-        layers = r.engine->net.config->layers;
-        picks = layers * n * used;
-        pick[k] = calloc(picks + 1, sizeof(int32_t));
-        float *logits = malloc((size_t)n * r.vocab * sizeof *logits);
-        hs_tap tap = {.pick = pick[k]};
-        CHECK_OK(hs_forward(&r.engine->net, &r.states, ids, 0, n, HS_LOGITS_ALL, logits, &tap, &err), err);
-        free(logits);
-        close_run(&r);
-    }
-    uint32_t first = n;
-    for (uint32_t l = 0; l < layers; l++)
-        for (uint32_t t = 0; t < first; t++)
-            if (!same_set(pick[0] + (l * n + t) * used, pick[1] + (l * n + t) * used, used))
-                first = t;
-    free(pick[0]);
-    free(pick[1]);
-    return first;
-}
-
 /* Scaled activations in eight bits; and the same from a container, bit for bit. */
 static void the_eight_bit_path_is_near_and_a_container_has_its_bits(void **state)
 {

@@ -2,6 +2,7 @@
  * loader/formats/wide.c: FP8 in squares and EOQ's absmax codes.  EOQ's are the author's; FP8 is compared with its
  * definition, written out once more.
  */
+#include "offload/store_wide.h"
 #include "tests/support/safetensors.h"
 
 #include "tests/support/hf_folder.h" /* after it: has names of its own */
@@ -107,6 +108,48 @@ static void shapes_that_do_not_agree_are_refused(void **state)
     CHECK_FAILS(folder_list(), HLWQ_ERR_FORMAT, err, "FP8");
 }
 
+/* The first tensor as a part of rows x cols; a failure names it and its file. */
+static void is_not_finite(uint32_t rows, uint32_t cols)
+{
+    const hs_part part = {.role = HS_UP, .rows = rows, .cols = cols, .dtype = HS_F32};
+    const hs_source source = {&hf.tensor[0], 0, rows, cols};
+    hs_shelf shelf;
+    uint8_t *out = malloc((size_t)rows * cols * sizeof(float));
+    hs_shelf_open(&shelf, mem, HS_MEM_IO, 0);
+    CHECK_FAILS(hs_store_wide(&hf, &shelf, &source, &part, NULL, NULL, out, &err), HLWQ_ERR_FORMAT, err, "not finite");
+    assert_non_null(strstr(err.message, "model.safetensors: tensor layers.0.mlp.up_proj.weight"));
+    hs_shelf_close(&shelf);
+    free(out);
+}
+
+static void scales_and_weights_that_are_not_finite_are_refused(void **state)
+{
+    (void)state;
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    static uint8_t code[256];
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const float scale[6] = {1, 1, 1, 1, bad[i], 1};
+        write_fp8("F8_E4M3", "[2, 3]", scale, 6);
+        CHECK_OK(folder_list(), err);
+        is_not_finite(200, 300);
+    }
+    static const float ones[6] = {1, 1, 1, 1, 1, 1};
+    write_fp8("F8_E4M3", "[2, 3]", ones, 6);
+    folder_patch(folder_offset("up_proj.weight") + 777, &(const uint8_t){0x7F}, 1); /* the type's own NaN */
+    CHECK_OK(folder_list(), err);
+    is_not_finite(200, 300);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const uint16_t scales[2] = {0x3C00, hs_f32_to_f16(bad[i])};
+        folder_st f = {0};
+        memset(code, 3, sizeof code);
+        folder_put(&f, "model.layers.0.mlp.up_proj.weight.codes", "I8", "[256]", code, sizeof code);
+        folder_put(&f, "model.layers.0.mlp.up_proj.weight.scales", "F16", "[2]", scales, sizeof scales);
+        folder_write(&f);
+        CHECK_OK(folder_list(), err);
+        is_not_finite(2, 128);
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -120,6 +163,7 @@ int main(void)
         TEST(eoq_codes_are_what_the_author_makes_of_them),
         TEST(fp8_is_sign_exponent_and_mantissa_times_the_scale_of_its_square),
         TEST(shapes_that_do_not_agree_are_refused),
+        TEST(scales_and_weights_that_are_not_finite_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
