@@ -84,11 +84,14 @@ typedef struct hs_ffn {
     hs_matrix gate, up, down;
 } hs_ffn;
 
-/* A feed-forward of which the CPU computes the first `rows` outputs of gate and up, and the first `down_rows` of down.
+/*
+ * The first rows of a dense layer's matrices, in ordinary memory, which the CPU computes of it; rows 0 = none.  Gate
+ * and up have as many.  All are packed, none gathers.
  */
 typedef struct hs_split {
-    hs_ffn beside; /* in ordinary memory */
-    uint32_t rows, down_rows;
+    hs_matrix in[4]; /* of the mixer, as it takes them: q, k and v, or qkv and z */
+    hs_matrix out;   /* o, or out */
+    hs_ffn ffn;
 } hs_split;
 
 enum { HS_SPLIT_TOKENS = 8 };
@@ -243,11 +246,11 @@ typedef struct hs_backend_ops {
                          hlwq_error *err);
 
     /*
-     * The same, of n <= HS_SPLIT_TOKENS, where the first rows of the three matrices are not with the backend but in
-     * ordinary memory: the CPU computes these.  NULL where stages work on ordinary memory.
+     * From now on, mixers and feed-forwards get matrices whose first rows are not with the backend: the CPU computes
+     * these, of n <= HS_SPLIT_TOKENS and in no step.  NULL = whole ones again; no such entry where stages work on
+     * ordinary memory.
      */
-    hlwq_status (*dense_split)(hs_backend *be, const float *norm, float eps, const hs_ffn *w, const hs_split *split,
-                               uint32_t n, float *x, hlwq_error *err);
+    void (*split)(hs_backend *be, const hs_split *split);
 
     /* Chooses experts for norm(x). The normed activations stay with the backend for the experts call that follows. */
     hlwq_status (*route)(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
@@ -349,11 +352,11 @@ void hs_backend_cpu_lane(hs_backend *cpu, const float *u, uint32_t n, const hs_f
                          uint32_t n_ids, const uint32_t *start, const uint32_t *list, float *y);
 
 /*
- * And rows of a feed-forward that is split: h [n][stride] = silu(gate u) * up u, y [n][stride] = down h, of as many
- * rows as the matrices have here.  None of them gathers, all are packed.
+ * And rows of a layer that is split, as many as the matrices have here: h [n][stride] = silu(gate u) * up u, and
+ * y [n][rows of all] = W x of `count` <= 4 matrices, where those without rows take no part.
  */
 void hs_backend_cpu_hidden(hs_backend *cpu, const hs_ffn *w, const float *u, uint32_t n, float *h, size_t stride);
-void hs_backend_cpu_down(hs_backend *cpu, const hs_matrix *down, const float *h, uint32_t n, float *y, size_t stride);
+void hs_backend_cpu_products(hs_backend *cpu, const hs_matrix *w, uint32_t count, const float *x, uint32_t n, float *y);
 
 /* Sorts picks [n * used] by expert: expert e's tokens are list[start[e]..start[e + 1] - 1]; slot[i] is where pick i
  * went. */
@@ -391,13 +394,19 @@ hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const
                                  hlwq_error *err);
 
 enum {
-    HS_CARD_LOGITS = 8,        /* rows of logits that it makes at once */
-    HS_CARD_JOB_BYTES = 64,    /* of a list of experts to compute */
-    HS_CARD_CHOICE_BYTES = 20, /* of an expert that was chosen */
-    HS_CARD_SPANS = 8 * 32     /* of attention, for one head: tokens by spans of positions */
+    HS_CARD_LOGITS = 8,           /* rows of logits that it makes at once */
+    HS_CARD_JOB_BYTES = 64,       /* of a list of experts to compute */
+    HS_CARD_CHOICE_BYTES = 20,    /* of an expert that was chosen */
+    HS_CARD_VISIT_BYTES = 16,     /* of one to compute now */
+    HS_CARD_RING_BYTES = 1 << 20, /* of copies from memory that is not pinned */
+    HS_CARD_SPANS = 8 * 32        /* of attention, for one head: tokens by spans of positions */
 };
 
-/* Scratch bytes on the card that it takes. */
+/* Scratch bytes on the card that it takes, and pinned ones in ordinary memory. */
 uint64_t hs_backend_cuda_bytes(const hs_limits *limits);
+uint64_t hs_backend_cuda_staging_bytes(const hs_limits *limits);
+
+/* Floats of a token that the CPU exchanges with the card where a dense model's layers are split. */
+uint64_t hs_split_width(const hs_limits *limits);
 
 #endif

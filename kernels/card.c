@@ -19,10 +19,34 @@ static uint64_t larger(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+static uint64_t batch_of(const hs_limits *m)
+{
+    return m->batch && m->batch < HS_BATCH_MAX ? m->batch : HS_BATCH_MAX;
+}
+
+/* Inputs of a mixer, its output, or what gate and up make. */
+uint64_t hs_split_width(const hs_limits *m)
+{
+    uint64_t in = larger(m->q_width + 2ull * m->kv_width, (uint64_t)m->channels + m->v_width);
+    return larger(larger(in, m->ffn_width), m->hidden);
+}
+
+/* As lay_out_staging there has it. */
+uint64_t hs_backend_cuda_staging_bytes(const hs_limits *m)
+{
+    uint64_t b = batch_of(m), picks = b * m->used, f = sizeof(float), some = HS_SPLIT_TOKENS;
+    uint64_t sums = m->experts ? picks * m->hidden : some * m->hidden;
+    return piece(b * m->hidden, f) + piece((m->experts ? b : some) * m->hidden, f) +
+           piece(m->experts ? 0 : some * hs_split_width(m), f) + piece(sums, f) + 4 * piece(picks, 4) +
+           piece(m->experts + 2, 4) + piece(3 * (uint64_t)m->experts, HS_CARD_JOB_BYTES) +
+           piece(m->used, HS_CARD_CHOICE_BYTES) + piece(m->experts, HS_CARD_VISIT_BYTES) + piece(m->experts, 4) +
+           HS_CARD_RING_BYTES;
+}
+
 /* In the order of lay_out in kernels/cuda/backend_cuda.cu, which asserts that it comes to the same. */
 uint64_t hs_backend_cuda_bytes(const hs_limits *m)
 {
-    uint64_t b = m->batch && m->batch < HS_BATCH_MAX ? m->batch : HS_BATCH_MAX, f = sizeof(float);
+    uint64_t b = batch_of(m), f = sizeof(float);
     uint64_t picks = b * m->used, wide = larger(m->v_width, m->q_width / 2), rows = b * m->ffn_rows;
     uint64_t q_heads = m->head_dim ? m->q_width / 2 / m->head_dim : 0;
     uint64_t joint = m->joins ? 2ull * m->hidden : 0;

@@ -309,6 +309,7 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.own_memory = e->vram != NULL;
     r.upper_slots = e->plan.card.slots;
     r.beside = o->cpu_share;
+    r.first_share = 0.75;
     HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, e->backend, &r, err));
     HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
     if (e->planned > 1)

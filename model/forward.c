@@ -158,14 +158,7 @@ static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t
     uint64_t mark = hs_now_ns();
     const hs_backend_ops *ops = net->backend->ops;
     float eps = net->config->eps;
-    uint32_t rows, down_rows;
-    const uint8_t *below;
-    hlwq_status st;
-    if (hs_residency_split(net->residency, &rows, &down_rows, &below)) {
-        hs_split split = hs_network_bind_split(net, layer->group, below, rows, down_rows);
-        st = ops->dense_split(net->backend, layer->ffn_norm, eps, &layer->dense, &split, n, net->x, err);
-    } else
-        st = ops->dense(net->backend, layer->ffn_norm, eps, &layer->dense, n, net->x, err);
+    hlwq_status st = ops->dense(net->backend, layer->ffn_norm, eps, &layer->dense, n, net->x, err);
     spent(net, HLWQ_STAGE_DENSE, &mark);
     return st;
 }
@@ -207,8 +200,14 @@ static hlwq_status streamed_layer(hs_network *net, const step *s, uint32_t i, hl
     hlwq_status st = hs_residency_next(net->residency, &extent, &got, &place, err);
     spent(net, HLWQ_STAGE_WAIT, &mark);
     if (st == HLWQ_OK) {
+        hs_split split;
         hs_network_bind_layer(net, group);
+        bool shared = hs_network_bind_split(net, group, &split);
+        if (shared)
+            net->backend->ops->split(net->backend, &split);
         st = layer_body(net, s, i, err);
+        if (shared)
+            net->backend->ops->split(net->backend, NULL);
     }
     hs_residency_end(net->residency);
     return st;

@@ -25,6 +25,13 @@ static hs_matrix matrix(const binder *b, hs_role role)
                         hs_dtype_rotated(p->dtype) ? hs_store_book(b->net->store, p->book) : NULL);
 }
 
+static hs_matrix first_rows(const binder *b, hs_role role, const hs_cut *cut)
+{
+    hs_matrix m = matrix(b, role);
+    m.rows = hs_cut_rows(cut, role);
+    return m;
+}
+
 /* Vectors are fp32 in every form of a model: the schema's rule. */
 static const float *vector(const binder *b, hs_role role)
 {
@@ -188,10 +195,20 @@ void hs_network_bind_layer(hs_network *net, uint32_t group)
     bind_layer(&b, &net->layer[b.group->layer]);
 }
 
-hs_split hs_network_bind_split(const hs_network *net, uint32_t group, const uint8_t *below, uint32_t rows,
-                               uint32_t down_rows)
+bool hs_network_bind_split(const hs_network *net, uint32_t group, hs_split *split)
 {
-    return (hs_split){hs_network_bind_expert_at(net, &net->table->group[group], below), rows, down_rows};
+    static const hs_role attention[] = {HS_Q, HS_K, HS_V}, delta[] = {HS_QKV, HS_Z};
+    binder b = {net, &net->table->group[group], NULL};
+    const hs_cut *cut = hs_residency_split(net->residency, &b.data);
+    *split = (hs_split){0};
+    if (!cut)
+        return false;
+    bool full = net->config->full[b.group->layer];
+    for (int i = 0; i < (full ? 3 : 2); i++)
+        split->in[i] = first_rows(&b, full ? attention[i] : delta[i], cut);
+    split->out = first_rows(&b, full ? HS_O : HS_OUT, cut);
+    split->ffn = (hs_ffn){first_rows(&b, HS_GATE, cut), first_rows(&b, HS_UP, cut), first_rows(&b, HS_DOWN, cut)};
+    return true;
 }
 
 void hs_network_bind_at(const hs_network *net, const hs_group *group, const uint8_t *data, hs_layer *layer)

@@ -70,9 +70,8 @@ void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id,
 /* The same for a layer that is streamed as a whole. */
 void hs_network_bind_layer(hs_network *net, uint32_t group);
 
-/* What of that layer the CPU computes, from its extent at `below`. */
-hs_split hs_network_bind_split(const hs_network *net, uint32_t group, const uint8_t *below, uint32_t rows,
-                               uint32_t down_rows);
+/* What of that layer the CPU computes, if residency has it do so. */
+bool hs_network_bind_split(const hs_network *net, uint32_t group, hs_split *split);
 
 /* A layer, and an expert, whose extents lie at `data`: for those who go without residency. config, store and inv_freq
  * of `net` are read. */

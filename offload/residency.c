@@ -234,7 +234,7 @@ hlwq_status hs_residency_open(hs_residency **out, hs_store *store, hs_mem *mem, 
     r->always = options->always;
     r->dense = r->table->config.experts == 0;
     r->own_memory = options->own_memory;
-    r->share = hs_split_first();
+    r->share = hs_split_first(options->first_share);
     hlwq_status st = open_parts(r, pool, options, err);
     if (st != HLWQ_OK) {
         hs_residency_close(r);
@@ -270,6 +270,7 @@ void hs_residency_close(hs_residency *r)
     assert(!r->begun);
     hlwq_status st = HLWQ_OK;
     hlwq_error err;
+    hs_residency_forget_ahead(r);
     if (r->stream) {
         for (hs_transfer *t; (t = hs_stream_next(r->stream, true));)
             hs_residency_collect(r, t, &st, &err);
@@ -358,6 +359,7 @@ hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err
     uint32_t now = hs_slots_capacity(r->slots), keep = now < slots ? now : slots;
     if (slots == now)
         return HLWQ_OK;
+    hs_residency_forget_ahead(r);
     (void)hs_residency_land(r, true, NULL);
     keep -= keep % r->slab.per_chunk; /* the last chunk may be a short one, or will be: it is given up first */
     if (!hs_slots_resize(r->slots, keep))

@@ -18,6 +18,7 @@
 #include "cache/rival.h"
 #include "kernels/backend.h"
 #include "offload/footprint.h"
+#include "offload/split.h"
 #include "offload/store.h"
 #include "stream/stream.h"
 
@@ -31,7 +32,8 @@ typedef struct hs_residency_options {
     uint32_t slots;       /* for the streamed groups; 0 = everything resident */
     bool own_memory;      /* the backend's memory is not ordinary memory */
     uint32_t upper_slots; /* then: slots there; 0 = everything is there */
-    double beside;        /* share of the experts not there that the CPU computes; below 0: as is best */
+    double beside;        /* share of what is not there that the CPU computes; below 0: as is best */
+    double first_share;   /* of a dense model's layers, where it is looked for */
     hs_policy policy;
     double half_life; /* tokens */
     uint32_t admit;   /* tokens, as hs_slots_options has it */
@@ -71,9 +73,9 @@ const uint8_t *hs_residency_table(const hs_residency *r, uint32_t group, uint32_
 
 /*
  * Of a dense model's layer that was just given: what of it the CPU computes, from *below in ordinary memory; the rest
- * is where hs_residency_data says.  False: nothing.
+ * is where hs_residency_data says.  NULL: nothing.
  */
-bool hs_residency_split(const hs_residency *r, uint32_t *rows, uint32_t *down_rows, const uint8_t **below);
+const hs_cut *hs_residency_split(const hs_residency *r, const uint8_t **below);
 
 /*
  * Extents of a group to come that will probably be used, likeliest first: reads some of those that are not in memory

@@ -60,16 +60,23 @@ struct hs_residency {
     uint64_t *checked;                 /* bit per streamed extent: its checksum was right once */
     uint32_t *first_bit;               /* [groups] */
 
+    /* A dense model's layer that is copied up before it is needed: pinned above, and below where it is cut. */
+    struct {
+        bool there;
+        uint32_t group; /* of the table */
+        int32_t above;
+        hs_cut cut;
+    } ahead;
     hs_split_share share; /* of layers that come up in part */
     uint64_t token_began_ns;
     bool token_is_one; /* that token was a lone one */
 
     /* The use under way. */
-    uint32_t rows, down_rows; /* that the CPU computes; the layer stays below until the end, and not above */
-    bool begun, given;        /* given: `ready` is what next gave out */
-    uint32_t given_above;     /* or so many of `here` are, the first ones */
-    uint32_t n_found;         /* of `here` were there before; those after them are on their way */
-    bool sorted;              /* how many of `ready` stay below was decided: `beside` */
+    hs_cut cut;           /* what the CPU computes; the layer stays below until the end then, and not above */
+    bool begun, given;    /* given: `ready` is what next gave out */
+    uint32_t given_above; /* or so many of `here` are, the first ones */
+    uint32_t n_found;     /* of `here` were there before; those after them are on their way */
+    bool sorted;          /* how many of `ready` stay below was decided: `beside` */
     uint32_t group, last_tokens, n_here, n_ready, n_missing, n_waiting, beside;
     int32_t *here, *ready, *missing, *waiting; /* extents: above; can be used below; without a slot; being read */
     uint8_t *seen;                             /* [extents of the group] */
@@ -77,6 +84,9 @@ struct hs_residency {
 
 /* Copies up that are done let go of what they read; with `all`, that is waited for. */
 hlwq_status hs_residency_land(hs_residency *r, bool all, hlwq_error *err);
+
+/* What was copied up ahead is let go, whoever would have used it. */
+void hs_residency_forget_ahead(hs_residency *r);
 
 /* Takes in a finished read: a ready slot, or an empty one and the first error. */
 void hs_residency_collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error *err);

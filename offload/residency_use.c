@@ -70,24 +70,62 @@ void hs_residency_collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq
 }
 
 /*
- * A dense model's layers come in a circle, where every policy that looks back fails.  All slots but a ring of HS_RING
- * keep their layers for good, spread evenly so that the disk has time between them; the others pass through the ring.
+ * A dense model's layers come in a circle, where every policy that looks back fails.  All slots but a ring keep their
+ * layers for good, spread evenly so that copies and the disk have time between them; the others pass through the ring.
+ * Of a ring above, one slot is in use and one is copied into; below one more is being read.
  */
+static uint32_t ring_above(const hs_residency *r)
+{
+    uint32_t slots = hs_slots_capacity(r->upper.slots);
+    return slots < HS_RING ? slots : HS_RING;
+}
+
+static uint32_t ring_below(const hs_residency *r)
+{
+    return r->upper.slots && hs_slots_capacity(r->slots) > HS_RING ? HS_RING + 1 : HS_RING;
+}
+
+static uint64_t kept_above(const hs_residency *r)
+{
+    return r->upper.slots ? hs_slots_capacity(r->upper.slots) - ring_above(r) : 0;
+}
+
+static bool spread(uint64_t kept, uint64_t of, uint64_t i)
+{
+    return (i + 1) * kept / of > i * kept / of;
+}
+
+static bool stays_above(const hs_residency *r, uint32_t layer)
+{
+    return spread(kept_above(r), r->groups, layer);
+}
+
+/* Of those that do not stay above. */
 static bool stays(const hs_residency *r, uint32_t layer)
 {
-    uint64_t kept = hs_slots_capacity(r->slots) - HS_RING;
-    return (layer + 1) * kept / r->groups > layer * kept / r->groups;
+    uint64_t above = kept_above(r), of = r->groups - above, kept = hs_slots_capacity(r->slots) - ring_below(r);
+    return !stays_above(r, layer) && spread(kept < of ? kept : of, of, layer - layer * above / r->groups);
+}
+
+static bool is_above(const hs_residency *r, uint32_t layer)
+{
+    return r->upper.slots && hs_slots_find(r->upper.slots, layer, 0) >= 0;
 }
 
 static void read_ahead(hs_residency *r)
 {
-    uint32_t here = r->index[r->group], under_way = 0, ahead = !stays(r, here);
+    uint32_t here = r->index[r->group], under_way = 0, ring = ring_below(r);
+    uint32_t ahead = !stays(r, here) && hs_slots_find(r->slots, here, 0) >= 0;
     hs_slots_value(r->slots, here, 0, stays(r, here) ? 1.0 : -(double)(r->position + r->groups));
     for (uint32_t k = 1; k < r->groups && under_way < AHEAD; k++) {
         uint32_t next = (here + k) % r->groups;
         int32_t slot = hs_slots_find(r->slots, next, 0);
+        if (stays_above(r, next) && is_above(r, next)) { /* below it was needed once */
+            hs_slots_value(r->slots, next, 0, -(double)(r->position + r->groups + k));
+            continue;
+        }
         hs_slots_value(r->slots, next, 0, stays(r, next) ? 1.0 : -(double)(r->position + k));
-        if (!stays(r, next) && (slot >= 0 || ahead < HS_RING))
+        if (!stays(r, next) && (slot >= 0 || ahead < ring))
             ahead++;
         else if (!stays(r, next))
             return; /* the ring is full of layers that are needed sooner */
@@ -133,15 +171,16 @@ hlwq_status hs_residency_land(hs_residency *r, bool all, hlwq_error *err)
 }
 
 /* Begins to copy up an extent that can be used below, and has it stay there until that is done. */
-static hlwq_status take_up(hs_residency *r, int32_t extent, bool if_better, int32_t *slot, hlwq_error *err)
+static hlwq_status take_up(hs_residency *r, uint32_t group, int32_t extent, const hs_cut *cut, bool if_better,
+                           int32_t *slot, hlwq_error *err)
 {
     hs_span span[HS_SPANS_MAX];
-    const hs_group *g = &r->table->group[r->group];
-    uint32_t index = r->index[r->group], e = (uint32_t)extent;
-    const uint8_t *data = hs_residency_data(r, r->group, e);
+    const hs_group *g = &r->table->group[group];
+    uint32_t index = r->index[group], e = (uint32_t)extent;
+    const uint8_t *data = hs_residency_data(r, group, e);
     if (flights(r) == FLIGHTS && landed(r, true))
         HS_TRY(land_first(r, err));
-    uint32_t spans = hs_split_spans(g, r->rows, r->down_rows, span);
+    uint32_t spans = hs_split_spans(g, cut, span);
     HS_TRY(hs_upper_take(&r->upper, index, e, data, span, spans, if_better, slot, err));
     if (*slot < 0)
         return HLWQ_OK;
@@ -149,6 +188,74 @@ static hlwq_status take_up(hs_residency *r, int32_t extent, bool if_better, int3
     if (f.below >= 0)
         hs_slots_pin(r->slots, f.below);
     r->flight[r->end_flight++ % FLIGHTS] = f;
+    return HLWQ_OK;
+}
+
+/* ---- a dense model's layer before it is needed ------------------------------------------------ */
+
+/* What of a layer the CPU is to compute, when so many tokens as now come to it. */
+static hs_cut cut_of(const hs_residency *r, uint32_t group)
+{
+    if (r->last_tokens > HS_SPLIT_TOKENS || !r->backend->ops->split || stays_above(r, r->index[group]))
+        return (hs_cut){0};
+    return hs_split_cut(&r->table->group[group], r->upper.beside >= 0 ? r->upper.beside : r->share.share);
+}
+
+/* A layer that passes through makes room before those that were used longer ago: these come again sooner. */
+static void value_above(hs_residency *r, uint32_t layer)
+{
+    hs_slots_value(r->upper.slots, layer, 0, stays_above(r, layer) ? 1.0 : -(double)r->position);
+}
+
+void hs_residency_forget_ahead(hs_residency *r)
+{
+    if (!r->ahead.there)
+        return;
+    uint32_t layer = r->index[r->ahead.group];
+    hs_slots_unpin(r->upper.slots, r->ahead.above);
+    if (r->ahead.cut.bytes) {
+        hs_slots_drop(r->upper.slots, r->ahead.above);
+        if (r->slots)
+            hs_slots_unpin(r->slots, hs_slots_find(r->slots, layer, 0));
+    }
+    r->ahead.there = false;
+}
+
+/* The layer in use was copied up ahead: its pins are the use's now, but for the one that the use took itself. */
+static void come_from_ahead(hs_residency *r)
+{
+    hs_slots_unpin(r->upper.slots, r->ahead.above);
+    r->cut = r->ahead.cut;
+    r->upper.beside_count += r->cut.bytes > 0;
+    r->ahead.there = false;
+}
+
+/* The next layer that is not above begins to come up, if it is in ordinary memory. */
+static hlwq_status copy_ahead(hs_residency *r, hlwq_error *err)
+{
+    uint32_t here = r->index[r->group], next = here, k = 1;
+    if (!r->dense || r->ahead.there || ring_above(r) < HS_RING)
+        return HLWQ_OK;
+    for (; k < r->groups; k++) {
+        next = (here + k) % r->groups;
+        if (!is_above(r, next))
+            break;
+    }
+    int32_t below = r->slots ? hs_slots_find(r->slots, next, 0) : -1, slot;
+    if (k == r->groups || (r->slots && (below < 0 || !hs_slots_is_ready(r->slots, below))))
+        return HLWQ_OK;
+    uint32_t group = r->layers[next];
+    hs_cut cut = cut_of(r, group);
+    value_above(r, next);
+    HS_TRY(take_up(r, group, 0, &cut, false, &slot, err));
+    if (slot < 0)
+        return HLWQ_OK;
+    if (r->slots && cut.bytes)
+        hs_slots_pin(r->slots, below);
+    r->ahead.there = true;
+    r->ahead.group = group;
+    r->ahead.above = slot;
+    r->ahead.cut = cut;
     return HLWQ_OK;
 }
 
@@ -247,6 +354,10 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
     r->group = group;
     r->given_above = 0;
     r->n_here = r->n_ready = r->n_missing = r->n_waiting = 0;
+    r->cut = (hs_cut){0};
+    bool early = r->ahead.there && r->ahead.group == group; /* with many tokens the card computes all of it */
+    if (early && r->ahead.cut.bytes && r->last_tokens > HS_SPLIT_TOKENS)
+        hs_residency_forget_ahead(r);
     memset(r->seen, 0, g->count);
     for (uint32_t i = 0; i < n; i++) {
         assert(extent[i] >= 0 && (uint32_t)extent[i] < g->count);
@@ -260,6 +371,8 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
         else
             look_below(r, e);
     }
+    if (early && r->ahead.there)
+        come_from_ahead(r);
     r->n_found = r->n_here;
     r->position++;
 }
@@ -305,10 +418,10 @@ static void let_go_above(hs_residency *r, uint32_t n)
     if (n == 0)
         return;
     hs_upper_release(&r->upper, r->index[r->group], r->here, n);
-    if (r->rows + r->down_rows) { /* a part of a layer is nothing to find again */
+    if (r->cut.bytes) { /* a part of a layer is nothing to find again */
         hs_slots_drop(r->upper.slots, hs_slots_find(r->upper.slots, r->index[r->group], (uint32_t)r->here[0]));
         unpin_below(r, r->here[0]);
-        r->rows = r->down_rows = 0;
+        r->cut = (hs_cut){0};
     }
     memmove(r->here, r->here + n, (r->n_here - n) * sizeof *r->here);
     r->n_here -= n;
@@ -327,23 +440,20 @@ static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
         r->beside = r->dense ? 0 : (uint32_t)(share * r->n_ready + 0.5);
         r->sorted = true;
     }
-    if (r->dense) { /* what is needed last makes room, but for the first slots, which keep their layers */
-        uint32_t layer = r->index[r->group], kept = hs_slots_capacity(r->upper.slots) - 1;
-        hs_slots_value(r->upper.slots, layer, 0, layer < kept ? 1.0 : -(double)r->position);
-        if (layer >= kept && r->last_tokens <= HS_SPLIT_TOKENS && r->backend->ops->dense_split)
-            hs_split_rows(&r->table->group[r->group], r->upper.beside >= 0 ? r->upper.beside : r->share.share, &r->rows,
-                          &r->down_rows);
+    hs_cut cut = {0};
+    if (r->dense) {
+        value_above(r, r->index[r->group]);
+        cut = cut_of(r, r->group);
     }
     while (r->n_ready > r->beside && r->n_here - r->n_found < 2 * CARRY) {
         int32_t slot, extent = r->ready[r->n_ready - 1];
-        hlwq_status st = take_up(r, extent, false, &slot, err);
-        if (st != HLWQ_OK || slot < 0) {
-            r->rows = r->down_rows = 0;
-            return st;
-        }
+        HS_TRY(take_up(r, r->group, extent, &cut, false, &slot, err));
+        if (slot < 0)
+            return HLWQ_OK;
         r->n_ready--;
-        r->upper.beside_count += r->rows + r->down_rows > 0;
-        if (r->rows + r->down_rows == 0)
+        r->cut = cut;
+        r->upper.beside_count += cut.bytes > 0;
+        if (cut.bytes == 0)
             unpin_below(r, extent);
         r->here[r->n_here++] = extent;
     }
@@ -355,8 +465,9 @@ static hlwq_status admit(hs_residency *r, hlwq_error *err)
 {
     uint32_t taken = 0;
     for (uint32_t i = 0; i < r->n_ready && taken < ADMIT && flights(r) < ADMIT_BUSY; i++) {
+        const hs_cut whole = {0};
         int32_t slot;
-        HS_TRY(take_up(r, r->ready[i], true, &slot, err));
+        HS_TRY(take_up(r, r->group, r->ready[i], &whole, true, &slot, err));
         if (slot >= 0) {
             hs_slots_unpin(r->upper.slots, slot);
             taken++;
@@ -424,7 +535,8 @@ static hlwq_status next_above(hs_residency *r, hlwq_error *err)
         HS_TRY(carry_up(r, err));
     r->given_above = r->n_found ? r->n_found : r->n_here < CARRY ? r->n_here : CARRY;
     r->n_found = 0;
-    return hs_upper_await(&r->upper, r->index[r->group], r->here, r->given_above, err);
+    HS_TRY(hs_upper_await(&r->upper, r->index[r->group], r->here, r->given_above, err));
+    return r->given_above ? copy_ahead(r, err) : HLWQ_OK;
 }
 
 hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hs_place *place, hlwq_error *err)
@@ -466,7 +578,8 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
     if (r->given_above) {
         *extent = r->here;
         *n = r->given_above;
-        count_read(r, true, *n * r->table->group[r->group].bytes);
+        count_read(r, true, *n * r->table->group[r->group].bytes - r->cut.bytes);
+        count_read(r, false, r->cut.bytes);
         return HLWQ_OK;
     }
     *n = r->n_ready;
@@ -479,15 +592,13 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
     return HLWQ_OK;
 }
 
-bool hs_residency_split(const hs_residency *r, uint32_t *rows, uint32_t *down_rows, const uint8_t **below)
+const hs_cut *hs_residency_split(const hs_residency *r, const uint8_t **below)
 {
-    *rows = r->rows;
-    *down_rows = r->down_rows;
-    if (r->rows + r->down_rows == 0)
-        return false;
+    if (r->cut.bytes == 0)
+        return NULL;
     *below =
         r->slots ? hs_slab_slot(&r->slab, (uint32_t)hs_slots_find(r->slots, r->index[r->group], 0)) : r->data[r->group];
-    return true;
+    return &r->cut;
 }
 
 void hs_residency_end(hs_residency *r)

@@ -1,5 +1,5 @@
 /*
- * kernels/cpu/beside.c - rows of a feed-forward that another backend computes the rest of.
+ * kernels/cpu/beside.c - rows of a layer that another backend computes the rest of.
  */
 #include "kernels/cpu/work.h"
 
@@ -18,11 +18,27 @@ void hs_backend_cpu_hidden(hs_backend *be, const hs_ffn *w, const float *u, uint
         c->ops->swiglu(c->gate + (size_t)t * width, c->up + (size_t)t * width, width, h + t * stride);
 }
 
-void hs_backend_cpu_down(hs_backend *be, const hs_matrix *down, const float *h, uint32_t n, float *y, size_t stride)
+void hs_backend_cpu_products(hs_backend *be, const hs_matrix *w, uint32_t count, const float *x, uint32_t n, float *y)
 {
     hs_cpu *c = hs_cpu_of(be);
-    hs_input in = {.x = h, .cols = down->cols, .n = n, .form = {&c->hq, &c->hq, &c->hq}};
-    assert(n <= c->lim.batch && down->cols <= c->lim.ffn_width);
-    c->task[0] = (hs_task){down, &in, NULL, n, y, stride};
-    hs_cpu_run(c, 1);
+    const hs_limits *m = &c->lim;
+    uint32_t width = 0, tasks = 0, cols = 0, attention = m->q_width / 2;
+    for (uint32_t i = 0; i < count; i++) {
+        width += w[i].rows;
+        cols = w[i].rows ? w[i].cols : cols;
+    }
+    hs_input in = {.x = x, .cols = cols, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
+    if (cols != m->hidden) {
+        const hs_q8_buffer *room = cols <= m->v_width || cols <= attention ? &c->outq : &c->hq;
+        for (int form = 0; form < HS_Q8_FORMS; form++)
+            in.form[form] = room;
+        assert(count == 1 && (room == &c->outq || cols <= m->ffn_width));
+    }
+    assert(n <= m->batch && count <= 4);
+    for (uint32_t i = 0; i < count; i++) {
+        if (w[i].rows)
+            c->task[tasks++] = (hs_task){&w[i], &in, NULL, n, y, width};
+        y += w[i].rows;
+    }
+    hs_cpu_run(c, tasks);
 }

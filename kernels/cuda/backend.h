@@ -39,7 +39,7 @@ typedef struct gpu_region {
     bool over;
 } gpu_region;
 
-enum { GPU_RING_BYTES = 1 << 20, GPU_RING_PIECE = 256 << 10 };
+enum { GPU_RING_BYTES = HS_CARD_RING_BYTES, GPU_RING_PIECE = 256 << 10 };
 
 typedef struct gpu_pins {
     pthread_mutex_t lock;
@@ -126,10 +126,11 @@ typedef struct hs_cuda {
     uint32_t *host_list, *host_slot, *host_start;
     gpu_job *host_job;
     gpu_choice host_choice;
-    visit *visits; /* [experts + 1] */
-    int32_t *left; /* [experts] */
-    bool have_u;   /* host_u holds the activations of the layer in hand */
-    bool found;    /* the choice in hand was looked up in the table, and what was found is computed */
+    visit *visits;         /* [experts + 1] */
+    int32_t *left;         /* [experts] */
+    bool have_u;           /* host_u holds the activations of the layer in hand */
+    bool found;            /* the choice in hand was looked up in the table, and what was found is computed */
+    const hs_split *split; /* what of the layer in hand the CPU computes; NULL = nothing */
     gpu_steps steps;
     gpu_pins pins;
     uint8_t *ring; /* [GPU_RING_BYTES], pinned: of copies from memory that is not */
@@ -290,8 +291,15 @@ hlwq_status gpu_stage_join(hs_backend *be, const hs_joint *w, const hs_matrix *t
 
 /* ---- stage_split.cu: rows that the CPU computes ---------------------------------------------- */
 
-hlwq_status gpu_stage_dense_split(hs_backend *be, const float *norm, float eps, const hs_ffn *w, const hs_split *split,
-                                  uint32_t n, float *x, hlwq_error *err);
+void gpu_split(hs_backend *be, const hs_split *split);
+
+/* The products of c->u that a mixer begins with, and x += w c->out with which it ends; shared with the CPU or not. */
+hlwq_status gpu_mixer_in(hs_cuda *c, const gpu_part *parts, uint32_t count, uint32_t n, hlwq_error *err);
+hlwq_status gpu_mixer_out(hs_cuda *c, const hs_matrix *w, uint32_t n, float *x, hlwq_error *err);
+
+/* The feed-forward of a layer that is shared. */
+hlwq_status gpu_dense_split(hs_cuda *c, const float *norm, float eps, const hs_ffn *w, uint32_t n, float *x,
+                            hlwq_error *err);
 
 /* ---- sample.cu: choices, of which four bytes come back --------------------------------------- */
 

@@ -45,6 +45,8 @@ static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float ep
                               float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    if (c->split)
+        return gpu_dense_split(c, norm_weight, eps, w, n, x, err);
     return gpu_recorded(
         c, GPU_OPERANDS(w, x, n),
         [=](hlwq_error *why) {
@@ -153,7 +155,7 @@ static void lay_out_staging(hs_cuda *c, carve *k)
     uint64_t b = m->batch, picks = b * m->used;
     take(k, b * m->hidden, &c->host_x);
     take(k, m->experts ? b * m->hidden : HS_SPLIT_TOKENS * (uint64_t)m->hidden, &c->host_u);
-    take(k, m->experts ? 0 : HS_SPLIT_TOKENS * (uint64_t)m->ffn_width, &c->host_h);
+    take(k, m->experts ? 0 : HS_SPLIT_TOKENS * hs_split_width(m), &c->host_h);
     take(k, m->experts ? picks * m->hidden : HS_SPLIT_TOKENS * (uint64_t)m->hidden, &c->host_y);
     take(k, picks, &c->host_weight);
     take(k, picks, &c->host_id);
@@ -213,6 +215,7 @@ static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
     k = carve{static_cast<uint8_t *>(c->scratch), 0};
     lay_out(c, &k);
     uint64_t bytes = staging_bytes(c);
+    assert(sizeof(visit) == HS_CARD_VISIT_BYTES && bytes == hs_backend_cuda_staging_bytes(&c->lim));
     HS_TRY(hs_mem_charge(c->mem, HS_MEM_IO, bytes, "pinned staging memory", err));
     cudaError_t code = cudaHostAlloc(&c->staging, bytes, cudaHostAllocDefault);
     if (code != cudaSuccess) {
@@ -249,7 +252,7 @@ static const hs_backend_ops *cuda_ops()
     o.attention_rows = gpu_stage_attention_rows;
     o.deltanet_rows = gpu_stage_deltanet_rows;
     o.dense = cuda_dense;
-    o.dense_split = gpu_stage_dense_split;
+    o.split = gpu_split;
     o.place = gpu_place;
     o.step = gpu_stage_step;
     o.route = gpu_stage_route;

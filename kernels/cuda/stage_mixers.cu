@@ -60,7 +60,7 @@ static hlwq_status project(hs_cuda *c, const hs_attention *w, uint32_t n, const 
     HS_TRY(gpu_norm(c, x, w->norm, w->eps, n, gpu_form_of(&w->q), err));
     const gpu_part qkv[] = {
         {&w->q, c->proj, width}, {&w->k, c->proj + w->q.rows, width}, {&w->v, c->proj + w->q.rows + w->k.rows, width}};
-    return gpu_products(c, qkv, 3, c->u, &c->uq, n, false, err);
+    return gpu_mixer_in(c, qkv, 3, n, err);
 }
 
 /* The rotations of positions first.. for rows `row`.. of the table. */
@@ -121,8 +121,7 @@ static hlwq_status attention(hs_cuda *c, const hs_attention *w, const hs_kv_view
         c->rope_n = n;
     }
     HS_TRY(attend(c, w, kv, 0, first, n, err));
-    c->outq.form = GPU_NO_FORM;
-    return gpu_product_of(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+    return gpu_mixer_out(c, &w->o, n, x, err);
 }
 
 hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
@@ -145,8 +144,7 @@ hlwq_status gpu_stage_attention_rows(hs_backend *be, const hs_attention *w, cons
         HS_TRY(rotations(c, w, t, position[t], 1, err));
         HS_TRY(attend(c, w, &kv[t], t, position[t], 1, err));
     }
-    c->outq.form = GPU_NO_FORM;
-    return gpu_product_of(c, &w->o, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+    return gpu_mixer_out(c, &w->o, n, x, err);
 }
 
 hlwq_status gpu_delta_products(hs_cuda *c, const hs_delta *w, uint32_t rows, const float *x, gpu_delta *d,
@@ -160,7 +158,7 @@ hlwq_status gpu_delta_products(hs_cuda *c, const hs_delta *w, uint32_t rows, con
                            {&w->z, d->z, w->z.rows},
                            {&w->b, d->b, d->gate_stride},
                            {&w->a, d->a, d->gate_stride}};
-    HS_TRY(gpu_products(c, in, 4, c->u, &c->uq, rows, false, err));
+    HS_TRY(gpu_mixer_in(c, in, 4, rows, err));
     gpu_delta_weights(w, d);
     return HLWQ_OK;
 }
@@ -204,8 +202,7 @@ static hlwq_status mix_states(hs_cuda *c, const hs_delta *w, const hs_delta_stat
         d.a += w->v_heads;
         d.out += (uint64_t)w->v_heads * w->v_dim;
     }
-    c->outq.form = GPU_NO_FORM;
-    return gpu_product_of(c, &w->out, c->out, &c->outq, rows, x, c->lim.hidden, true, err);
+    return gpu_mixer_out(c, &w->out, rows, x, err);
 }
 
 hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,

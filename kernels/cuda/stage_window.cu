@@ -35,8 +35,7 @@ hlwq_status gpu_stage_deltanet_window(hs_backend *be, const hs_delta *w, const h
     d.n = n;
     d.unsure = true;
     CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
-    c->outq.form = GPU_NO_FORM;
-    return gpu_product_of(c, &w->out, c->out, &c->outq, n, x, c->lim.hidden, true, err);
+    return gpu_mixer_out(c, &w->out, n, x, err);
 }
 
 hlwq_status gpu_stage_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_delta_state *state,

@@ -79,7 +79,7 @@ static void the_share_finds_where_both_take_equally_long(void **state)
     (void)state;
     static const double best[] = {0, 0.3, 0.6, 1};
     for (double b : best) {
-        hs_split_share s = hs_split_first();
+        hs_split_share s = hs_split_first(0.75);
         double sum = 0;
         for (int t = 0; t < 800; t++) {
             hs_split_learn(&s, (uint64_t)(1e6 + 1e6 * fabs(s.share - b)));
