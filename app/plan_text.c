@@ -58,6 +58,9 @@ void app_plan_table(hs_text *t, const hlwq_plan *p)
         hs_text_format(t, "  %-34s %10.1f MiB  more, old ones, in a file\n", "", (double)p->kv_file_bytes / 1048576.0);
     hs_text_format(t, "  %-34s %10.1f MiB  %u prompt tokens at once\n", "activations",
                    (double)p->activation_bytes / 1048576.0, p->batch);
+    if (p->staging_bytes)
+        hs_text_format(t, "  %-34s %10.1f MiB  of it, pinned, for what the card exchanges with the CPU\n", "",
+                       (double)p->staging_bytes / 1048576.0);
     row(t, "tables, tokenizer", p->fixed_bytes);
     row(t, "together, with a margin", p->total_bytes);
 }
@@ -74,13 +77,14 @@ static void plan_fields(hs_text *t, const hlwq_plan *p)
                    p->kv_bytes, p->kv_file_bytes, p->activation_bytes, p->fixed_bytes, p->slots, p->streamed,
                    p->slot_bytes, p->streamed_bytes, p->batch);
     if (p->card)
-        hs_text_format(
-            t,
-            ", \"card\": {\"vram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64 ", \"total_bytes\": %" PRIu64
-            ", \"reserve_bytes\": %" PRIu64 ", \"trunk_bytes\": %" PRIu64 ", \"state_bytes\": %" PRIu64
-            ", \"activation_bytes\": %" PRIu64 ", \"slots_bytes\": %" PRIu64 ", \"slots\": %u}",
-            p->vram_bytes, p->card_smallest_bytes, p->card_total_bytes, p->card_reserve_bytes, p->card_trunk_bytes,
-            p->card_state_bytes, p->card_activation_bytes, p->card_slots_bytes, p->card_slots);
+        hs_text_format(t,
+                       ", \"card\": {\"vram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64
+                       ", \"total_bytes\": %" PRIu64 ", \"reserve_bytes\": %" PRIu64 ", \"trunk_bytes\": %" PRIu64
+                       ", \"state_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64 ", \"staging_bytes\": %" PRIu64
+                       ", \"slots_bytes\": %" PRIu64 ", \"slots\": %u}",
+                       p->vram_bytes, p->card_smallest_bytes, p->card_total_bytes, p->card_reserve_bytes,
+                       p->card_trunk_bytes, p->card_state_bytes, p->card_activation_bytes, p->staging_bytes,
+                       p->card_slots_bytes, p->card_slots);
 }
 
 void app_plan_json(hs_text *t, const hlwq_plan *p)
@@ -92,31 +96,35 @@ void app_plan_json(hs_text *t, const hlwq_plan *p)
 
 void app_prediction(hs_text *t, const hlwq_diagnosis *d)
 {
-    if (d->plan.card_imagined) {
-        hs_text_format(t, "how fast that is depends on the card, which is not here to be measured\n");
-        return;
-    }
+    if (d->card_assumed)
+        hs_text_format(t, "with a card that reads its memory at %.0f GB/s and is written to at %.1f (assumed): ",
+                       d->card_bytes_per_second * 1e-9, d->upload_bytes_per_second * 1e-9);
     const char *article = strncmp(d->bottleneck, "the ", 4) == 0 || strcmp(d->bottleneck, "uploads") == 0 ? "" : "the ";
     hs_text_format(t, "decode at most %.1f tok/s, limited by %s%s", d->tok_per_s, article, d->bottleneck);
+    bool layers = d->product_bytes_per_second > 0;
     if (d->missed_bytes_per_token > 0)
-        hs_text_format(t,
-                       "; %.1f MB/token from the disk at %.2f GB/s if experts are chosen by chance, less for real text",
-                       d->missed_bytes_per_token * 1e-6, d->disk_bytes_per_second * 1e-9);
+        hs_text_format(t, "; %.1f MB/token from the disk at %.2f GB/s%s", d->missed_bytes_per_token * 1e-6,
+                       d->disk_bytes_per_second * 1e-9,
+                       layers ? "" : " if experts are chosen by chance, less for real text");
     hs_text_format(t, "\n");
+    if (d->cpu_share > 0)
+        hs_text_format(t,
+                       "layers that do not stay on the card: the CPU computes %.0f %% of them, at %.1f GB/s; the rest "
+                       "is copied up\n",
+                       d->cpu_share * 100, d->product_bytes_per_second * 1e-9);
 }
 
 void app_prediction_json(hs_text *t, const hlwq_diagnosis *d)
 {
-    if (d->plan.card_imagined)
-        hs_text_format(t, "{\"predicted\": null, ");
-    else
-        hs_text_format(
-            t,
-            "{\"predicted\": {\"tok_per_s\": %.2f, \"bottleneck\": \"%s\", \"missed_bytes_per_token\": %.0f, "
-            "\"memory_bytes_per_second\": %.0f, \"disk_bytes_per_second\": %.0f, \"card_bytes_per_second\": %.0f, "
-            "\"upload_bytes_per_second\": %.0f}, ",
-            d->tok_per_s, d->bottleneck, d->missed_bytes_per_token, d->memory_bytes_per_second,
-            d->disk_bytes_per_second, d->card_bytes_per_second, d->upload_bytes_per_second);
+    hs_text_format(
+        t,
+        "{\"predicted\": {\"tok_per_s\": %.2f, \"bottleneck\": \"%s\", \"missed_bytes_per_token\": %.0f, "
+        "\"memory_bytes_per_second\": %.0f, \"disk_bytes_per_second\": %.0f, \"card_bytes_per_second\": %.0f, "
+        "\"upload_bytes_per_second\": %.0f, \"card_assumed\": %s, \"cpu_share\": %.4f, "
+        "\"product_bytes_per_second\": %.0f}, ",
+        d->tok_per_s, d->bottleneck, d->missed_bytes_per_token, d->memory_bytes_per_second, d->disk_bytes_per_second,
+        d->card_bytes_per_second, d->upload_bytes_per_second, d->card_assumed ? "true" : "false", d->cpu_share,
+        d->product_bytes_per_second);
     plan_fields(t, &d->plan);
     hs_text_format(t, "}");
 }

@@ -175,6 +175,7 @@ typedef struct hlwq_plan {
     uint64_t kv_bytes;       /* of session_bytes: taken as texts grow, and in the cache's hands until then */
     uint64_t kv_file_bytes;  /* beside them, in the folder kv_spill */
     uint64_t smallest_bytes; /* the least cap that works */
+    uint64_t staging_bytes;  /* of activation_bytes: pinned, for what a graphics card exchanges with the CPU */
     uint64_t slot_bytes, streamed_bytes;
     uint32_t slots, streamed; /* extents kept, and in all; slots 0 = everything is resident */
     uint32_t batch;
@@ -240,8 +241,12 @@ typedef struct hlwq_diagnosis {
     double card_bytes_per_second, upload_bytes_per_second; /* of its memory, and to it */
     hlwq_plan plan;
     double missed_bytes_per_token; /* with experts chosen by chance */
-    double tok_per_s;              /* at most; 0 = unknown, the plan is for a card that is not here */
+    double tok_per_s;              /* at most */
     const char *bottleneck;        /* "memory", "disk", "the card's memory", "uploads" */
+    bool card_assumed;             /* the card's two rates are assumed: there is none here, or it was not measured */
+    /* Of a dense model whose layers do not all stay on the card: what of them the CPU computes, 0..1, and at which
+     * rate; 0 = nothing. */
+    double cpu_share, product_bytes_per_second;
 } hlwq_diagnosis;
 
 HLWQ_API hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *diagnosis, hlwq_error *err);

@@ -9,6 +9,7 @@
 #include "kernels/measure.h"
 #include "offload/plan.h"
 #include "offload/probe.h"
+#include "offload/rates.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -32,7 +33,7 @@ static void huge_pages(char *out, size_t size)
 
 /* How much is read to find out how fast that goes. */
 typedef struct effort {
-    uint64_t memory_bytes, disk_bytes, card_bytes;
+    uint64_t memory_bytes, disk_bytes, card_bytes, product_bytes;
 } effort;
 
 static hlwq_status bandwidth(uint32_t threads, uint64_t bytes, double *rate, hlwq_error *err)
@@ -42,6 +43,18 @@ static hlwq_status bandwidth(uint32_t threads, uint64_t bytes, double *rate, hlw
     hs_mem *mem = hs_mem_open(0);
     hlwq_status st =
         mem ? hs_read_bandwidth(mem, pool, bytes, rate, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
+    hs_mem_close(mem);
+    hs_pool_close(pool);
+    return st;
+}
+
+static hlwq_status product_rate(uint32_t threads, const hs_table *t, uint64_t bytes, double *rate, hlwq_error *err)
+{
+    hs_pool *pool;
+    HS_TRY(hs_pool_open(threads, &pool, err));
+    hs_mem *mem = hs_mem_open(0);
+    hlwq_status st =
+        mem ? hs_rates_product(mem, pool, t, bytes, rate, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
     hs_mem_close(mem);
     hs_pool_close(pool);
     return st;
@@ -68,6 +81,30 @@ static load load_of(const hlwq_plan *p, const hs_table *t)
     return (load){p->card ? trunk + streamed * there : 0, p->card ? beside : trunk + streamed, missed};
 }
 
+/* Layers of a dense model that are neither on the card nor in memory when they are needed. */
+static double missed_layers(const hlwq_plan *p)
+{
+    double kept = hs_residency_kept(p->card_slots), below = p->slots ? (double)p->slots - HS_RING : p->streamed;
+    return fmax(0, p->streamed - kept - fmax(0, below));
+}
+
+/* A dense model whose layers do not all stay on the card. */
+static void predict_split(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t, double share)
+{
+    hs_rates r = {d->product_bytes_per_second, d->memory_bytes_per_second, d->upload_bytes_per_second,
+                  d->card_bytes_per_second};
+    hs_split_time s = hs_rates_split(t, &r, hs_residency_kept(p->card_slots), p->card_trunk_bytes, share);
+    double disk = 0;
+    d->missed_bytes_per_token = missed_layers(p) / p->streamed * (double)p->streamed_bytes;
+    if (d->disk_bytes_per_second > 0)
+        disk = d->missed_bytes_per_token / d->disk_bytes_per_second;
+    d->cpu_share = s.share;
+    d->bottleneck = s.copies > s.cpu + s.card ? "uploads" : s.cpu > s.card ? "memory" : "the card's memory";
+    if (disk > s.all)
+        d->bottleneck = "disk";
+    d->tok_per_s = 1 / fmax(s.all, disk);
+}
+
 /* The slowest of what goes on at once. A card waits for the experts that the CPU computes beside it, or for copies. */
 static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t)
 {
@@ -85,7 +122,7 @@ static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t)
         worst = l.disk / d->disk_bytes_per_second;
         d->bottleneck = "disk";
     }
-    d->tok_per_s = p->card_imagined ? 0 : 1.0 / worst;
+    d->tok_per_s = 1.0 / worst;
 }
 
 /* Whether one is used was decided by the plan. */
@@ -100,6 +137,11 @@ static hlwq_status look_at_card(const hlwq_engine_options *o, uint64_t bytes, hl
         else if (hs_backend_cuda_probe(&any, &why) == HLWQ_OK)
             snprintf(why.message, sizeof why.message, "there is one, which cannot run this model");
         snprintf(d->card, sizeof d->card, "none: %.140s", why.message);
+        if (d->plan.card_imagined) {
+            d->card_assumed = true;
+            d->card_bytes_per_second = HS_RATE_CARD_ASSUMED;
+            d->upload_bytes_per_second = HS_RATE_UPLOAD_ASSUMED;
+        }
         return HLWQ_OK;
     }
     HS_TRY(hs_backend_cuda_measure(&card, bytes, err));
@@ -127,8 +169,14 @@ static hlwq_status look_at_model(const hlwq_engine_options *o, const effort *of,
             d->disk_bytes_per_second = disk.bytes_per_second;
         } else
             snprintf(d->io, sizeof d->io, "a model directory: loaded as a whole; convert it to stream it");
-        if (st == HLWQ_OK)
-            predict(d, &d->plan, hs_store_table(store));
+        const hs_table *t = hs_store_table(store);
+        bool split = d->plan.card_slots && !t->config.experts;
+        if (st == HLWQ_OK && split)
+            st = product_rate(o->threads, t, of->product_bytes, &d->product_bytes_per_second, err);
+        if (st == HLWQ_OK && split)
+            predict_split(d, &d->plan, t, o->cpu_share);
+        else if (st == HLWQ_OK)
+            predict(d, &d->plan, t);
         hs_store_close(store);
     }
     hs_mem_close(mem);
@@ -150,10 +198,10 @@ static hlwq_status diagnose(const hlwq_engine_options *options, const effort *of
 
 hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *d, hlwq_error *err)
 {
-    return diagnose(options, &(effort){256u << 20, 1u << 30, 256u << 20}, d, err);
+    return diagnose(options, &(effort){256u << 20, 1u << 30, 256u << 20, 256u << 20}, d, err);
 }
 
 hlwq_status hlwq_predict(const hlwq_engine_options *options, hlwq_diagnosis *d, hlwq_error *err)
 {
-    return diagnose(options, &(effort){64u << 20, 128u << 20, 64u << 20}, d, err);
+    return diagnose(options, &(effort){64u << 20, 128u << 20, 64u << 20, 64u << 20}, d, err);
 }

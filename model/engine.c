@@ -8,6 +8,7 @@
 #include "base/size.h"
 #include "kernels/measure.h"
 #include "model/draft_vocab.h"
+#include "offload/rates.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -19,7 +20,9 @@
 #define STR(x) STR2(x)
 
 enum {
-    DRAFT_DEPTH = 3,     /* where none is asked for */
+    DRAFT_DEPTH = 3, /* where none is asked for */
+    RATES_BYTES =
+        64 << 20,        /* that are multiplied with, read and copied to know how fast that is: a fifth of a second */
     DRAFT_VOCAB = 32768, /* likewise, of large vocabularies: their head is most of a draft */
     DRAFT_TEXT_MAX = 16 << 20
 };
@@ -91,7 +94,7 @@ static uint64_t activation_bytes(const void *user, uint32_t batch)
     const hs_table *t = hs_store_table(e->store);
     hs_limits limits = hs_network_limits(t, batch);
     return hs_backend_cpu_bytes(&limits, hs_pool_threads(e->pool)) + hs_network_bytes(t, batch) +
-           (e->vram ? 0 : tail_bytes(e, batch));
+           (e->vram ? hs_backend_cuda_staging_bytes(&limits) : tail_bytes(e, batch));
 }
 
 static uint64_t card_bytes(const void *user, uint32_t batch)
@@ -284,6 +287,16 @@ static hlwq_status open_draft_vocab(hlwq_engine *e, const char *path, hlwq_error
     return st;
 }
 
+/* Of a dense model whose layers do not all stay on the card: with which the CPU's part takes as long as the copies. */
+static double first_share(hlwq_engine *e, const hlwq_engine_options *o)
+{
+    const hs_table *t = hs_store_table(e->store);
+    if (!e->vram || !e->plan.card.slots || t->config.experts || o->cpu_share >= 0)
+        return 0;
+    hs_rates r = hs_rates_measure(e->mem, e->vram, e->pool, t, RATES_BYTES);
+    return hs_rates_split(t, &r, hs_residency_kept(e->plan.card.slots), e->plan.card.trunk_bytes, -1).share;
+}
+
 static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
 {
     HS_TRY(open_table(e, o, err));
@@ -299,6 +312,7 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.stream.io = (hs_io)o->io;
     r.stream.direct = (hs_direct)o->direct;
     hs_limits limits = hs_network_limits(hs_store_table(e->store), e->plan.batch);
+    double share = first_share(e, o); /* before anything else is on the card */
     e->exact = o->exact;
     hs_cpu_options cpu = {.exact = o->exact};
     HS_TRY(hs_backend_cpu_open(e->vram ? &e->cpu : &e->backend, e->mem, e->pool, &limits, &cpu, err));
@@ -309,7 +323,7 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.own_memory = e->vram != NULL;
     r.upper_slots = e->plan.card.slots;
     r.beside = o->cpu_share;
-    r.first_share = 0.75;
+    r.first_share = share;
     HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, e->backend, &r, err));
     HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
     if (e->planned > 1)
@@ -451,6 +465,8 @@ void hlwq_engine_plan(const hlwq_engine *e, hlwq_plan *plan)
     plan->card_total_bytes = p->card.total_bytes;
     plan->card_smallest_bytes = p->card.smallest_bytes;
     plan->card_slots = p->card.slots;
+    hs_limits limits = hs_network_limits(hs_store_table(e->store), p->batch);
+    plan->staging_bytes = hs_backend_cuda_staging_bytes(&limits);
 }
 
 hlwq_status hlwq_make_plan(const hlwq_engine_options *options, hlwq_plan *plan, hlwq_error *err)

@@ -52,6 +52,9 @@ void hs_residency_close(hs_residency *r); /* asserts that nothing is in use; NUL
 /* Bytes that `slots` slots take beside the trunk (0 = everything resident): memory, tables, transfers. */
 uint64_t hs_residency_slots_bytes(const hs_table *table, uint32_t slots);
 
+/* Of so many slots on a card, those in which a dense model's layers stay; the others pass through the rest. */
+uint32_t hs_residency_kept(uint32_t upper_slots);
+
 bool hs_residency_streams(const hs_residency *r, uint32_t group);
 
 /* The one extent of a group that is always there: for stages, and in ordinary memory (embeddings only). */

@@ -85,10 +85,37 @@ struct hs_residency {
 /* Copies up that are done let go of what they read; with `all`, that is waited for. */
 hlwq_status hs_residency_land(hs_residency *r, bool all, hlwq_error *err);
 
-/* What was copied up ahead is let go, whoever would have used it. */
-void hs_residency_forget_ahead(hs_residency *r);
+/*
+ * Asks for an extent that has no slot; its slot, or -1 if every slot, or read, is in use.  The claim's pin is the
+ * read's.
+ */
+int32_t hs_residency_start_read(hs_residency *r, uint32_t group, uint32_t extent);
+
+/* Begins to copy up what is not cut of an extent that can be used below; it stays there until that is done. */
+hlwq_status hs_residency_take_up(hs_residency *r, uint32_t group, int32_t extent, const hs_cut *cut, bool if_better,
+                                 int32_t *slot, hlwq_error *err);
 
 /* Takes in a finished read: a ready slot, or an empty one and the first error. */
 void hs_residency_collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq_error *err);
+
+/* ---- residency_dense.c ----------------------------------------------------------------------- */
+
+/* Layers after the one in use begin to be read. */
+void hs_residency_read_ahead(hs_residency *r);
+
+/* What of a layer the CPU is to compute, when so many tokens as now come to it. */
+hs_cut hs_residency_cut(const hs_residency *r, uint32_t group);
+
+/* What a layer is worth above, from now on. */
+void hs_residency_value_above(hs_residency *r, uint32_t layer);
+
+/* The next layer that is not above begins to come up, if it is in ordinary memory. */
+hlwq_status hs_residency_copy_ahead(hs_residency *r, hlwq_error *err);
+
+/* The layer in use was copied up ahead: its pins are the use's now, but for the one that the use took itself. */
+void hs_residency_come_from_ahead(hs_residency *r);
+
+/* What was copied up ahead is let go, whoever would have used it. */
+void hs_residency_forget_ahead(hs_residency *r);
 
 #endif

@@ -14,7 +14,6 @@ enum {
     GUESSES = 1,      /* extents of the next layer that are read on a guess */
     JUDGE = 64,       /* guesses between two judgements */
     QUIET = 64,       /* tokens without guesses after a bad one */
-    AHEAD = 2,        /* layers of a dense model that are read at once before they are needed */
     ADMIT = 2,        /* experts of a layer that are copied up after they were computed beside, */
     ADMIT_BUSY = 8,   /* but none while so many are on their way */
     CARRY = 8,        /* experts of a prompt that are computed at once while as many are copied up */
@@ -23,9 +22,7 @@ enum {
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-/* Asks for an extent that has no slot; its slot, or -1 if every slot, or read, is in use. The claim's pin is the
- * read's. */
-static int32_t start_read(hs_residency *r, uint32_t group, uint32_t extent)
+int32_t hs_residency_start_read(hs_residency *r, uint32_t group, uint32_t extent)
 {
     const hs_group *g = &r->table->group[group];
     int32_t slot = r->spare ? hs_slots_claim(r->slots, r->index[group], extent) : -1;
@@ -69,76 +66,6 @@ void hs_residency_collect(hs_residency *r, hs_transfer *t, hlwq_status *st, hlwq
     hs_slots_abandon(r->slots, slot);
 }
 
-/*
- * A dense model's layers come in a circle, where every policy that looks back fails.  All slots but a ring keep their
- * layers for good, spread evenly so that copies and the disk have time between them; the others pass through the ring.
- * Of a ring above, one slot is in use and one is copied into; below one more is being read.
- */
-static uint32_t ring_above(const hs_residency *r)
-{
-    uint32_t slots = hs_slots_capacity(r->upper.slots);
-    return slots < HS_RING ? slots : HS_RING;
-}
-
-static uint32_t ring_below(const hs_residency *r)
-{
-    return r->upper.slots && hs_slots_capacity(r->slots) > HS_RING ? HS_RING + 1 : HS_RING;
-}
-
-static uint64_t kept_above(const hs_residency *r)
-{
-    return r->upper.slots ? hs_slots_capacity(r->upper.slots) - ring_above(r) : 0;
-}
-
-static bool spread(uint64_t kept, uint64_t of, uint64_t i)
-{
-    return (i + 1) * kept / of > i * kept / of;
-}
-
-static bool stays_above(const hs_residency *r, uint32_t layer)
-{
-    return spread(kept_above(r), r->groups, layer);
-}
-
-/* Of those that do not stay above. */
-static bool stays(const hs_residency *r, uint32_t layer)
-{
-    uint64_t above = kept_above(r), of = r->groups - above, kept = hs_slots_capacity(r->slots) - ring_below(r);
-    return !stays_above(r, layer) && spread(kept < of ? kept : of, of, layer - layer * above / r->groups);
-}
-
-static bool is_above(const hs_residency *r, uint32_t layer)
-{
-    return r->upper.slots && hs_slots_find(r->upper.slots, layer, 0) >= 0;
-}
-
-static void read_ahead(hs_residency *r)
-{
-    uint32_t here = r->index[r->group], under_way = 0, ring = ring_below(r);
-    uint32_t ahead = !stays(r, here) && hs_slots_find(r->slots, here, 0) >= 0;
-    hs_slots_value(r->slots, here, 0, stays(r, here) ? 1.0 : -(double)(r->position + r->groups));
-    for (uint32_t k = 1; k < r->groups && under_way < AHEAD; k++) {
-        uint32_t next = (here + k) % r->groups;
-        int32_t slot = hs_slots_find(r->slots, next, 0);
-        if (stays_above(r, next) && is_above(r, next)) { /* below it was needed once */
-            hs_slots_value(r->slots, next, 0, -(double)(r->position + r->groups + k));
-            continue;
-        }
-        hs_slots_value(r->slots, next, 0, stays(r, next) ? 1.0 : -(double)(r->position + k));
-        if (!stays(r, next) && (slot >= 0 || ahead < ring))
-            ahead++;
-        else if (!stays(r, next))
-            return; /* the ring is full of layers that are needed sooner */
-        if (slot >= 0) {
-            under_way += !hs_slots_is_ready(r->slots, slot);
-            continue;
-        }
-        if (start_read(r, r->layers[next], 0) < 0)
-            return;
-        under_way++;
-    }
-}
-
 /* ---- copying up ------------------------------------------------------------------------------ */
 
 static uint32_t flights(const hs_residency *r)
@@ -170,9 +97,8 @@ hlwq_status hs_residency_land(hs_residency *r, bool all, hlwq_error *err)
     return st;
 }
 
-/* Begins to copy up an extent that can be used below, and has it stay there until that is done. */
-static hlwq_status take_up(hs_residency *r, uint32_t group, int32_t extent, const hs_cut *cut, bool if_better,
-                           int32_t *slot, hlwq_error *err)
+hlwq_status hs_residency_take_up(hs_residency *r, uint32_t group, int32_t extent, const hs_cut *cut, bool if_better,
+                                 int32_t *slot, hlwq_error *err)
 {
     hs_span span[HS_SPANS_MAX];
     const hs_group *g = &r->table->group[group];
@@ -188,74 +114,6 @@ static hlwq_status take_up(hs_residency *r, uint32_t group, int32_t extent, cons
     if (f.below >= 0)
         hs_slots_pin(r->slots, f.below);
     r->flight[r->end_flight++ % FLIGHTS] = f;
-    return HLWQ_OK;
-}
-
-/* ---- a dense model's layer before it is needed ------------------------------------------------ */
-
-/* What of a layer the CPU is to compute, when so many tokens as now come to it. */
-static hs_cut cut_of(const hs_residency *r, uint32_t group)
-{
-    if (r->last_tokens > HS_SPLIT_TOKENS || !r->backend->ops->split || stays_above(r, r->index[group]))
-        return (hs_cut){0};
-    return hs_split_cut(&r->table->group[group], r->upper.beside >= 0 ? r->upper.beside : r->share.share);
-}
-
-/* A layer that passes through makes room before those that were used longer ago: these come again sooner. */
-static void value_above(hs_residency *r, uint32_t layer)
-{
-    hs_slots_value(r->upper.slots, layer, 0, stays_above(r, layer) ? 1.0 : -(double)r->position);
-}
-
-void hs_residency_forget_ahead(hs_residency *r)
-{
-    if (!r->ahead.there)
-        return;
-    uint32_t layer = r->index[r->ahead.group];
-    hs_slots_unpin(r->upper.slots, r->ahead.above);
-    if (r->ahead.cut.bytes) {
-        hs_slots_drop(r->upper.slots, r->ahead.above);
-        if (r->slots)
-            hs_slots_unpin(r->slots, hs_slots_find(r->slots, layer, 0));
-    }
-    r->ahead.there = false;
-}
-
-/* The layer in use was copied up ahead: its pins are the use's now, but for the one that the use took itself. */
-static void come_from_ahead(hs_residency *r)
-{
-    hs_slots_unpin(r->upper.slots, r->ahead.above);
-    r->cut = r->ahead.cut;
-    r->upper.beside_count += r->cut.bytes > 0;
-    r->ahead.there = false;
-}
-
-/* The next layer that is not above begins to come up, if it is in ordinary memory. */
-static hlwq_status copy_ahead(hs_residency *r, hlwq_error *err)
-{
-    uint32_t here = r->index[r->group], next = here, k = 1;
-    if (!r->dense || r->ahead.there || ring_above(r) < HS_RING)
-        return HLWQ_OK;
-    for (; k < r->groups; k++) {
-        next = (here + k) % r->groups;
-        if (!is_above(r, next))
-            break;
-    }
-    int32_t below = r->slots ? hs_slots_find(r->slots, next, 0) : -1, slot;
-    if (k == r->groups || (r->slots && (below < 0 || !hs_slots_is_ready(r->slots, below))))
-        return HLWQ_OK;
-    uint32_t group = r->layers[next];
-    hs_cut cut = cut_of(r, group);
-    value_above(r, next);
-    HS_TRY(take_up(r, group, 0, &cut, false, &slot, err));
-    if (slot < 0)
-        return HLWQ_OK;
-    if (r->slots && cut.bytes)
-        hs_slots_pin(r->slots, below);
-    r->ahead.there = true;
-    r->ahead.group = group;
-    r->ahead.above = slot;
-    r->ahead.cut = cut;
     return HLWQ_OK;
 }
 
@@ -303,7 +161,7 @@ void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent,
         if (hs_slots_find(r->slots, r->index[group], (uint32_t)extent[i]) >= 0 ||
             (r->upper.slots && hs_slots_find(r->upper.slots, r->index[group], (uint32_t)extent[i]) >= 0))
             continue;
-        int32_t slot = start_read(r, group, (uint32_t)extent[i]);
+        int32_t slot = hs_residency_start_read(r, group, (uint32_t)extent[i]);
         if (slot < 0)
             return;
         r->on_guess[slot] = 1;
@@ -372,7 +230,7 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
             look_below(r, e);
     }
     if (early && r->ahead.there)
-        come_from_ahead(r);
+        hs_residency_come_from_ahead(r);
     r->n_found = r->n_here;
     r->position++;
 }
@@ -382,11 +240,11 @@ static hlwq_status ask_for_missing(hs_residency *r, hlwq_error *err)
     hlwq_status st = HLWQ_OK;
     uint32_t n = 0;
     for (int32_t slot; n < r->n_missing; n++) {
-        slot = start_read(r, r->group, (uint32_t)r->missing[n]);
+        slot = hs_residency_start_read(r, r->group, (uint32_t)r->missing[n]);
         while (slot < 0 && r->spare && flights(r) && r->n_waiting + r->n_ready + r->n_here == 0) {
             (void)landed(r, true); /* what is copied up keeps the slot, and nothing else goes on */
             st = st == HLWQ_OK ? land_first(r, err) : st;
-            slot = start_read(r, r->group, (uint32_t)r->missing[n]);
+            slot = hs_residency_start_read(r, r->group, (uint32_t)r->missing[n]);
         }
         if (slot < 0)
             break;
@@ -442,12 +300,12 @@ static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
     }
     hs_cut cut = {0};
     if (r->dense) {
-        value_above(r, r->index[r->group]);
-        cut = cut_of(r, r->group);
+        hs_residency_value_above(r, r->index[r->group]);
+        cut = hs_residency_cut(r, r->group);
     }
     while (r->n_ready > r->beside && r->n_here - r->n_found < 2 * CARRY) {
         int32_t slot, extent = r->ready[r->n_ready - 1];
-        HS_TRY(take_up(r, r->group, extent, &cut, false, &slot, err));
+        HS_TRY(hs_residency_take_up(r, r->group, extent, &cut, false, &slot, err));
         if (slot < 0)
             return HLWQ_OK;
         r->n_ready--;
@@ -467,7 +325,7 @@ static hlwq_status admit(hs_residency *r, hlwq_error *err)
     for (uint32_t i = 0; i < r->n_ready && taken < ADMIT && flights(r) < ADMIT_BUSY; i++) {
         const hs_cut whole = {0};
         int32_t slot;
-        HS_TRY(take_up(r, r->group, r->ready[i], &whole, true, &slot, err));
+        HS_TRY(hs_residency_take_up(r, r->group, r->ready[i], &whole, true, &slot, err));
         if (slot >= 0) {
             hs_slots_unpin(r->upper.slots, slot);
             taken++;
@@ -536,7 +394,7 @@ static hlwq_status next_above(hs_residency *r, hlwq_error *err)
     r->given_above = r->n_found ? r->n_found : r->n_here < CARRY ? r->n_here : CARRY;
     r->n_found = 0;
     HS_TRY(hs_upper_await(&r->upper, r->index[r->group], r->here, r->given_above, err));
-    return r->given_above ? copy_ahead(r, err) : HLWQ_OK;
+    return r->given_above ? hs_residency_copy_ahead(r, err) : HLWQ_OK;
 }
 
 hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hs_place *place, hlwq_error *err)
@@ -568,7 +426,7 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         HS_TRY(outlast_guesses(r, err));
     }
     if (r->slots && r->dense)
-        read_ahead(r);
+        hs_residency_read_ahead(r);
     if (r->n_ready == 0)
         r->sorted = false;
     if (r->n_here == 0 && r->n_waiting && !r->sorted)

@@ -13,7 +13,6 @@ enum {
     REST = 16   /* periods without trials once none of the shortest steps was faster */
 };
 
-static const double UNKNOWN = 0.75; /* where no rates are known: 38-60 GB/s for the CPU beside 12-25 GB/s of PCIe */
 static const double STEP = 1.0 / 16, STEP_LEAST = 1.0 / 64, STEP_MOST = 1.0 / 8;
 static const double GAIN = 0.99; /* a trial's time, of what was best, with which it stays */
 
@@ -97,12 +96,6 @@ uint32_t hs_split_spans(const hs_group *g, const hs_cut *cut, hs_span *span)
 
 /* ---- the share ------------------------------------------------------------------------------ */
 
-double hs_split_product_rate(const hs_split_rates *r)
-{
-    double left = r->memory - r->upload;
-    return fmin(r->product, fmax(left, r->product / 2)); /* a slow memory is not all of the copies' */
-}
-
 void hs_split_bytes(const hs_table *t, uint64_t *all, uint64_t *shared)
 {
     *all = *shared = 0;
@@ -111,19 +104,6 @@ void hs_split_bytes(const hs_table *t, uint64_t *all, uint64_t *shared)
             *all += t->group[g].bytes;
             *shared += hs_split_cut(&t->group[g], 1.0).bytes;
         }
-}
-
-double hs_split_balance(const hs_table *t, const hs_split_rates *r)
-{
-    uint64_t all, shared;
-    double cpu = hs_split_product_rate(r);
-    hs_split_bytes(t, &all, &shared);
-    if (shared == 0)
-        return 0;
-    if (!(cpu > 0 && r->upload > 0))
-        return UNKNOWN;
-    return fmin(1.0,
-                (double)all / (double)shared * cpu / (cpu + r->upload)); /* share S / cpu = (B - share S) / upload */
 }
 
 hs_split_share hs_split_first(double share)

@@ -28,19 +28,6 @@ uint32_t hs_cut_rows(const hs_cut *cut, hs_role role);
 /* What of the layer is copied up without those rows: spans [HS_SPANS_MAX] in order; returns how many. */
 uint32_t hs_split_spans(const hs_group *layer, const hs_cut *cut, hs_span *span);
 
-/* Bytes a second. 0 = not known. */
-typedef struct hs_split_rates {
-    double product; /* weights that the CPU multiplies with */
-    double memory;  /* ordinary memory is read at: copies are taken of the same */
-    double upload;  /* copies to the card */
-} hs_split_rates;
-
-/* What the CPU still multiplies with while copies are made. */
-double hs_split_product_rate(const hs_split_rates *rates);
-
-/* The share with which the CPU's rows of a model's layers take as long as the copies of the rest. */
-double hs_split_balance(const hs_table *table, const hs_split_rates *rates);
-
 /* Bytes of a model's layers, and which of them a share of 1 has the CPU compute. */
 void hs_split_bytes(const hs_table *table, uint64_t *all, uint64_t *shared);
 

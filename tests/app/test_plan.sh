@@ -40,6 +40,11 @@ near "27b: context" "$(number state_bytes "$text")" 545
 layers=$(number slots "$text")
 [ "$layers" -ge 23 ] && [ "$layers" -le 25 ] || fail "27b: $layers layers on the card, wanted 24"
 
+# The layers that do not stay are shared with the CPU: how, and how fast that is, is reckoned with, on any machine.
+case $text in *'"cpu_share": 0.'[1-9]* | *'"cpu_share": 1.'*) ;; *) fail "27b: no share for the CPU: $text" ;; esac
+case $text in *'"tok_per_s": 0.00'*) fail "27b: no speed: $text" ;; *'"tok_per_s": '*) ;; *) fail "27b: $text" ;; esac
+[ "$(number staging_bytes "$text")" -ge 1048576 ] || fail "27b: no staging memory: $text"
+
 model 35b 35b-a3b
 plan 35b 32768
 near "35b: weights of every token" "$(number trunk_bytes "$text")" 1219

@@ -3,14 +3,7 @@
  * for after it is answered with the same logits too, unless the card is lost; nothing is left behind, and the card
  * never holds more than its cap.  Of each place it is the first, second and last call; with HLWQ_LONG=1 all.
  */
-#include "tests/cuda/demo_text.h"
-
-extern "C" {
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* {0} is C's */
-#include "tests/support/tiny_model.h"
-#pragma GCC diagnostic pop
-}
+#include "tests/cuda/tiny_made.h"
 
 enum { CALLS_MAX = 1 << 16, PROMPT = 3, TOKENS = 2, CARD_BYTES = 4 << 20 };
 
@@ -171,40 +164,35 @@ static void each_call_fails(const hlwq_engine_options *options_, bool tokens_onl
     assert_true(failures > runs / 2 && failures > 30);
 }
 
-static void fail_calls_of_a_small_model(bool moe, bool tokens_only, uint32_t card_slots, uint32_t slots)
+static void fail_calls_of_a_small_model(bool moe, bool tokens_only, uint32_t card_slots, uint32_t slots, double share)
 {
-    char dir[] = "/tmp/hlwq-failing-XXXXXX", source[64], made[64], command[96];
-    assert_non_null(mkdtemp(dir));
-    snprintf(source, sizeof source, "%s/tiny", dir);
-    snprintf(made, sizeof made, "%s/made.hlwq", dir);
-    tiny_model_write(source, moe);
-    hlwq_error err;
-    hlwq_convert_options c = hlwq_convert_options_default();
-    c.source = source;
-    c.output = made;
-    c.bits = 4;
-    if (hlwq_convert(&c, &err) != HLWQ_OK)
-        fail_msg("%s", err.message);
+    const tiny_made made = tiny_make(moe, 4, nullptr);
     hlwq_engine_options o = options();
-    o.model = made;
+    o.model = made.path;
     o.card_slots = card_slots;
     o.slots = slots;
-    o.cpu_share = 0.5;
+    o.cpu_share = share;
     each_call_fails(&o, tokens_only, getenv("HLWQ_LONG") != nullptr);
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    assert_int_equal(system(command), 0);
+    tiny_remove(&made);
 }
 
 static void every_call_of_a_mixture_fails_once(void **state)
 {
     (void)state;
-    fail_calls_of_a_small_model(true, false, 9, 12);
+    fail_calls_of_a_small_model(true, false, 9, 12, 0.5);
 }
 
 static void every_call_of_a_dense_model_fails_once(void **state)
 {
     (void)state;
-    fail_calls_of_a_small_model(false, true, 2, 3); /* a layer of which the CPU computes a half, and one that stays */
+    fail_calls_of_a_small_model(false, true, 2, 3, 0.5); /* of which the CPU computes a half */
+}
+
+/* Rates are measured when it is opened; without that they are assumed. */
+static void every_call_of_a_dense_model_fails_once_where_the_share_is_found(void **state)
+{
+    (void)state;
+    fail_calls_of_a_small_model(false, true, 3, 0, -1);
 }
 
 int main(void)
@@ -212,6 +200,7 @@ int main(void)
     const CMUnitTest tests[] = {
         TEST(every_call_of_a_mixture_fails_once),
         TEST(every_call_of_a_dense_model_fails_once),
+        TEST(every_call_of_a_dense_model_fails_once_where_the_share_is_found),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
