@@ -34,8 +34,16 @@ typedef struct hs_kv_view {
     uint32_t ring;       /* page b, plain, is in place b % ring of a row; 0 = find out */
 
     /*
+     * Where stages work on memory of their own: the address of page b of the kind that grows, coded of a coded cache,
+     * is there at table[b * table_step], 64 bits; NULL = such pages lie in a row.
+     */
+    const void *table;
+    uint32_t table_step;
+
+    /*
      * Pages 0..away-1, coded ones of a coded cache, are not in memory but come some at a time, in order: next says that
-     * pages from..*end-1 can be read until it is called again. Only where stages work on ordinary memory.
+     * pages from..*end-1 can be read until it is called again; in memory of the backend's own they lie in a row then.
+     * NULL = none ever is.
      */
     uint32_t away;
     hlwq_status (*next)(void *user, uint32_t from, uint32_t *end, hlwq_error *err);

@@ -101,7 +101,7 @@ cudaError_t gpu_run_gather_q8(const float *x, const uint32_t *list, const uint32
 cudaError_t gpu_run_swiglu(float *x, const float *up, uint64_t n, cudaStream_t s);
 
 /* Attention: spans of one query's positions; most tokens whose spans are computed apart. */
-enum { GPU_SPANS = 32, GPU_SPAN_TOKENS = 8 };
+enum { GPU_SPANS = 32, GPU_SPAN_TOKENS = 8, GPU_PARTS = GPU_SPAN_TOKENS * GPU_SPANS / 2 };
 
 /* Keys, or values, of a coded page (base/kv_format.h). */
 typedef struct gpu_kv_side {
@@ -117,11 +117,16 @@ typedef struct gpu_attention {
     float *proj, *out;
     uint8_t *page; /* `ring` plain pages of one layer, one after another; page b is in place b % ring */
     uint32_t ring;
-    uint8_t *coded; /* pages in codes, likewise, all in their places; NULL = none are */
-    uint64_t coded_bytes;
+    uint8_t *coded;        /* pages in codes, likewise, all in their places */
+    uint64_t coded_bytes;  /* of one; 0 = none are */
+    const uint64_t *table; /* on the card: page b of the kind that grows is at table[b * table_step]; NULL = in a row */
+    uint32_t table_step;
     uint32_t coded_first, coded_pages; /* those that this batch makes */
     gpu_kv_side side[2];               /* keys, values */
     float *part;                       /* [GPU_SPAN_TOKENS][q_heads][GPU_SPANS][2 + head_dim] */
+    uint32_t from, end;                /* attend: only these pages, after those before them; end 0 = all */
+    const uint8_t *window;             /* with them: where they are, one after another; NULL = in their places */
+    bool more;                         /* others come after these */
     const uint32_t *at;                /* on the card, instead of first, of one token; NULL = first */
     uint32_t spans;                    /* with it: the most that there may be */
     bool half;
@@ -131,7 +136,9 @@ typedef struct gpu_attention {
 /* With `at`: also *at = first. */
 cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
                                float *table, uint32_t *at, cudaStream_t s);
-cudaError_t gpu_run_attention(const gpu_attention *a, cudaStream_t s);
+cudaError_t gpu_run_append(const gpu_attention *a, cudaStream_t s); /* also codes pages */
+cudaError_t gpu_run_attend(const gpu_attention *a,
+                           cudaStream_t s);  /* at most GPU_PARTS tokens where pages come apart */
 uint32_t gpu_spans_about(uint32_t position); /* at least as many as it has, one of few numbers */
 
 typedef struct gpu_delta {

@@ -25,28 +25,35 @@ gpu_kv_side gpu_side_of(const hs_kv_planes *p)
     return side;
 }
 
-/* Where the pages of a layer are: in a row, the plain ones of a coded cache in a ring. */
+/*
+ * Where the pages of a layer are: those that grow where the table says, or in a row; the plain ones of a coded cache in
+ * a ring.
+ */
 static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_error *err)
 {
     uint64_t bytes = 2ull * HS_GRID * a->kv_heads * a->head_dim * (a->half ? 2 : 4);
     uint32_t last = a->first + a->n - 1, pages = last / HS_GRID + 1, before = a->first ? a->first - 1 : 0;
     uint32_t made = hs_kv_coded_count(last), oldest = kv->coded ? hs_kv_coded_count(before) : 0;
     bool scattered = false;
-    a->page = static_cast<uint8_t *>(kv->page[0]);
-    a->ring = 1;
-    if (kv->ring)
-        a->ring = kv->ring;
-    while (!kv->ring && a->ring < pages && kv->page[a->ring] != a->page)
-        a->ring++;
-    for (uint32_t i = oldest; i < pages; i++)
-        scattered |= kv->page[i] != a->page + i % a->ring * bytes;
+    a->table = static_cast<const uint64_t *>(kv->table);
+    a->table_step = kv->table_step;
+    a->ring = kv->ring ? kv->ring : 1;
+    if (kv->coded || !kv->table) {
+        a->page = static_cast<uint8_t *>(kv->page[0]);
+        while (!kv->ring && a->ring < pages && kv->page[a->ring] != a->page)
+            a->ring++;
+        for (uint32_t i = oldest; i < pages; i++)
+            scattered |= kv->page[i] != a->page + i % a->ring * bytes;
+    }
     if (kv->coded) {
-        a->coded = static_cast<uint8_t *>(kv->coded[0]);
         a->coded_bytes = kv->layout.bytes;
         a->coded_first = oldest;
         a->coded_pages = made - oldest;
         a->side[0] = gpu_side_of(&kv->layout.k);
         a->side[1] = gpu_side_of(&kv->layout.v);
+    }
+    if (kv->coded && !kv->table) {
+        a->coded = static_cast<uint8_t *>(kv->coded[0]);
         for (uint32_t i = 0; i < made; i++)
             scattered |= kv->coded[i] != a->coded + i * a->coded_bytes;
     }
@@ -81,6 +88,33 @@ static hlwq_status rotations(hs_cuda *c, const hs_attention *w, uint32_t row, ui
     return HLWQ_OK;
 }
 
+/*
+ * Pages that are not on the card come some at a time, the oldest first, and are attended to as they come: each time for
+ * as many tokens as can wait in `part` for what follows.
+ */
+static hlwq_status attend_apart(hs_cuda *c, const gpu_attention *whole, const hs_kv_view *kv, hlwq_error *err)
+{
+    for (uint32_t t = 0, n; t < whole->n; t += n) {
+        gpu_attention a = *whole;
+        n = whole->n - t < (uint32_t)GPU_PARTS ? whole->n - t : (uint32_t)GPU_PARTS;
+        a.first += t;
+        a.n = n;
+        a.proj += t * a.width;
+        a.out += (uint64_t)t * a.q_heads * a.head_dim;
+        a.more = true;
+        for (a.from = 0; a.from < kv->away; a.from = a.end) {
+            HS_TRY(kv->next(kv->user, a.from, &a.end, err));
+            a.window = static_cast<const uint8_t *>(kv->coded ? kv->coded[a.from] : kv->page[a.from]);
+            CUDA_DO("attention", gpu_run_attend(&a, c->stream));
+        }
+        a.end = 0;
+        a.window = NULL;
+        a.more = false;
+        CUDA_DO("attention", gpu_run_attend(&a, c->stream));
+    }
+    return HLWQ_OK;
+}
+
 /* Attention of the rows from `row` on, which are one text's from position `first` on. */
 static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, uint32_t row, uint32_t first,
                           uint32_t n, hlwq_error *err)
@@ -93,7 +127,7 @@ static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *k
     a.first = first;
     a.n = n;
     HS_TRY(place_pages(&a, kv, err));
-    if (c->steps.on) {
+    if (c->steps.on && !kv->next) {
         assert(n == 1 && a.coded_pages == 0);
         a.at = c->position;
         a.spans = c->steps.spans;
@@ -107,7 +141,10 @@ static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *k
     a.out = c->out + (uint64_t)row * w->q_heads * w->head_dim;
     a.part = c->part;
     a.eps = w->eps;
-    CUDA_DO("attention", gpu_run_attention(&a, c->stream));
+    CUDA_DO("attention", gpu_run_append(&a, c->stream));
+    if (kv->away)
+        return attend_apart(c, &a, kv, err);
+    CUDA_DO("attention", gpu_run_attend(&a, c->stream));
     return HLWQ_OK;
 }
 
@@ -128,9 +165,13 @@ hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_
                                 float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    if (kv->next) { /* which pages come in between is known to the host alone: no part of a run */
+        gpu_end_run(c);
+        return attention(c, w, kv, first, n, x, err);
+    }
+    const void *pages = kv->table ? kv->table : kv->page[0];
     return gpu_recorded(
-        c, GPU_OPERANDS(w, kv->page[0], x), [=](hlwq_error *why) { return attention(c, w, kv, first, n, x, why); },
-        err);
+        c, GPU_OPERANDS(w, pages, x), [=](hlwq_error *why) { return attention(c, w, kv, first, n, x, why); }, err);
 }
 
 /* Weights are read once for all texts; what lies between the products is each text's own. */

@@ -128,8 +128,16 @@ static void drop(fixture *f)
     OK(cudaFree(f->d_codes));
 }
 
+/* Pages that grow where a table says, but for the first ones, which come in windows. */
+typedef struct apart {
+    uint32_t away, window; /* pages */
+    uint8_t *page[128];
+    uint64_t *table; /* [pages][2], of which the second ones */
+} apart;
+
 /* Tokens t.. t + m - 1 of those after `first`; their results to out. */
-static void run(fixture *f, uint32_t first, uint32_t t, uint32_t m, float *out, cudaStream_t s)
+static void run(fixture *f, uint32_t first, uint32_t t, uint32_t m, float *out, cudaStream_t s,
+                const apart *pages = nullptr)
 {
     uint32_t heads = f->s.q_heads * f->s.head_dim, at = first + t;
     gpu_attention a = f->a;
@@ -143,7 +151,21 @@ static void run(fixture *f, uint32_t first, uint32_t t, uint32_t m, float *out, 
         a.coded_first = hs_kv_coded_count(at ? at - 1 : 0);
         a.coded_pages = hs_kv_coded_count(at + m - 1) - a.coded_first;
     }
-    OK(gpu_run_attention(&a, s));
+    if (pages) {
+        a.table = pages->table + 1;
+        a.table_step = 2;
+    }
+    OK(gpu_run_append(&a, s));
+    const uint8_t *row = f->coded ? f->d_codes : f->d_plain;
+    for (a.more = true; pages && a.from < pages->away; a.from = a.end) {
+        a.end = a.from + pages->window < pages->away ? a.from + pages->window : pages->away;
+        a.window = row + a.from * (f->coded ? f->layout.bytes : f->plain_bytes);
+        OK(gpu_run_attend(&a, s));
+    }
+    a.end = 0;
+    a.window = nullptr;
+    a.more = false;
+    OK(gpu_run_attend(&a, s));
     OK(cudaStreamSynchronize(s));
     to_host(out, f->d_out, (size_t)m * heads);
 }
@@ -214,6 +236,62 @@ static void it_is_near_the_reference_and_blind_to_batches(void **state)
                     fail_msg("shape %zu at %u: token %u differs from itself in another batch", k, first, t / heads);
             free(all);
             free(one);
+            drop(&f);
+            OK(cudaStreamDestroy(s));
+            assert_int_equal(hs_sim_leaks(), 0);
+        }
+}
+
+/* The pages of a cache that was filled, those from `away` on scattered. */
+static apart scatter(const fixture *f, uint32_t away, uint32_t window)
+{
+    apart p = {};
+    uint64_t bytes = f->coded ? f->layout.bytes : f->plain_bytes, listed[256] = {};
+    p.away = away;
+    p.window = window;
+    assert_true(f->pages <= 128);
+    for (uint32_t b = away; b < f->pages; b++) {
+        p.page[b] = device<uint8_t>(bytes);
+        OK(cudaMemcpy(p.page[b], (f->coded ? f->d_codes : f->d_plain) + b * bytes, bytes, cudaMemcpyDeviceToDevice));
+        listed[2 * b + 1] = reinterpret_cast<uint64_t>(p.page[b]);
+    }
+    p.table = to_device(listed, 256);
+    return p;
+}
+
+static void where_pages_are_changes_no_bit(void **state)
+{
+    (void)state;
+    static const shape shapes[] = {{2, 1, 32, 8, HS_F32, HS_F32},
+                                   {3, 1, 40, 12, HS_F16, HS_F16},
+                                   {18, 2, 128, 32, HS_Q4, HS_Q3},
+                                   {2, 1, 256, 64, HS_I8, HS_Q2}};
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+        for (uint32_t turn = 0; turn < 3; turn++) {
+            /* Windows end within spans, whose length changes between the tokens of turn 0. */
+            const uint32_t n = 9, first = turn ? 891 : 64 * 64 - 5, heads = shapes[k].q_heads * shapes[k].head_dim;
+            if (!turn && k)
+                continue; /* slow here */
+            start(k * 10 + turn, (hs_sim_order)turn);
+            cudaStream_t s = stream();
+            fixture f = make(&shapes[k], first, n);
+            float *want = static_cast<float *>(malloc(n * heads * sizeof(float)));
+            float *got = static_cast<float *>(malloc(n * heads * sizeof(float)));
+            run(&f, first, 0, n, want, s);
+            apart p = scatter(&f, turn == 2 ? 11 : turn ? 0 : 50, turn == 2 ? 3 : 7);
+            for (uint32_t m = n; m; m = m == n ? 8 : 0) {
+                memset(got, 0, n * heads * sizeof(float));
+                for (uint32_t t = 0; t < n; t += m)
+                    run(&f, first, t, t + m < n ? m : n - t, got + t * heads, s, &p);
+                for (uint32_t i = 0; i < n * heads; i++)
+                    if (hs_float_bits(want[i]) != hs_float_bits(got[i]))
+                        fail_msg("shape %zu, turn %u, %u at once: token %u is another", k, turn, m, i / heads);
+            }
+            free(want);
+            free(got);
+            for (uint8_t *page : p.page)
+                OK(cudaFree(page));
+            OK(cudaFree(p.table));
             drop(&f);
             OK(cudaStreamDestroy(s));
             assert_int_equal(hs_sim_leaks(), 0);
@@ -301,6 +379,7 @@ int main(void)
         TEST(every_barrier_is_missed),
 #endif
         TEST(it_is_near_the_reference_and_blind_to_batches),
+        TEST(where_pages_are_changes_no_bit),
         TEST(damage_is_coded_as_damage),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -1,0 +1,202 @@
+/*
+ * append.cu - what attention finds in the cache: rotations of positions, keys and values appended, pages coded.
+ *
+ * Codes have the bits of kernels/kv_codec.c: the same sums in the same orders.  A warp takes a head of a token, or a
+ * block of 128 of a head of a position.
+ */
+#include "kernels/cuda/pages.h"
+
+enum {
+    HEAD_PER_LANE = 8 /* head dims up to 256 */
+};
+
+static __global__ void rope_kernel(const float *inv_freq, float scale, uint32_t half, uint32_t first, uint32_t n,
+                                   float *table, uint32_t *at)
+{
+    uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at && i == 0)
+        *at = first;
+    if (i >= n * half)
+        return;
+    uint32_t t = i / half, j = i % half;
+    double angle = (double)((float)(first + t) * inv_freq[j]);
+    table[(uint64_t)t * 2 * half + j] = (float)cos(angle) * scale;
+    table[(uint64_t)t * 2 * half + half + j] = (float)sin(angle) * scale;
+}
+
+cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
+                               float *table, uint32_t *at, cudaStream_t s)
+{
+    uint32_t half = rotary_dims / 2;
+    return gpu_launch(rope_kernel, dim3((n * half + 127) / 128), dim3(128), 0, s, inv_freq, scale, half, first, n,
+                      table, at);
+}
+
+static __device__ __forceinline__ void append(const gpu_attention &a, uint32_t position, uint64_t at, bool values,
+                                              float v)
+{
+    uint64_t dim = (uint64_t)a.kv_heads * a.head_dim;
+    uint8_t *page = gpu_plain_page(a, position / HS_GRID);
+    uint64_t i = (values ? HS_GRID * dim : 0) + position % HS_GRID * dim + at;
+    if (a.half)
+        reinterpret_cast<uint16_t *>(page)[i] = gpu_float_to_half(v);
+    else
+        reinterpret_cast<float *>(page)[i] = v;
+}
+
+/* A warp a head of a token: queries are normed and rotated in place, keys too and then appended, values appended. */
+static __global__ void prepare_kernel(gpu_attention a)
+{
+    uint32_t lane = threadIdx.x % WARP, heads = a.q_heads + a.kv_heads, d = a.head_dim;
+    uint32_t head = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, t = blockIdx.y;
+    if (head >= heads)
+        return; /* whole warps */
+    bool key = head >= a.q_heads;
+    uint32_t h = key ? head - a.q_heads : head;
+    float *row = a.proj + t * a.width, *k = row + (uint64_t)a.q_heads * 2 * d;
+    float *v = key ? k + (uint64_t)h * d : row + (uint64_t)h * 2 * d;
+    const float *norm = key ? a.k_norm : a.q_norm, *table = a.rope + (uint64_t)t * a.rotary_dims;
+    float x[HEAD_PER_LANE], sum = 0.0f;
+    for (uint32_t i = 0; i < HEAD_PER_LANE; i++) {
+        uint32_t c = i * WARP + lane;
+        x[i] = c < d ? v[c] : 0.0f;
+        sum = fmaf(x[i], x[i], sum);
+    }
+    float r = 1.0f / sqrtf(warp_sum(sum) / (float)d + a.eps);
+    for (uint32_t i = 0; i < HEAD_PER_LANE; i++) {
+        uint32_t c = i * WARP + lane;
+        if (c < d)
+            v[c] = x[i] * r * (1.0f + norm[c]);
+    }
+    __syncwarp();
+    uint32_t half = a.rotary_dims / 2;
+    for (uint32_t j = lane; j < half; j += WARP) {
+        float lo = v[j], hi = v[j + half], c = table[j], s = table[half + j];
+        v[j] = fmaf(lo, c, -(hi * s));
+        v[j + half] = fmaf(hi, c, lo * s);
+    }
+    __syncwarp();
+    if (!key)
+        return;
+    const float *value = k + (uint64_t)a.kv_heads * d + (uint64_t)h * d;
+    uint32_t first = gpu_first_of(a);
+    for (uint32_t c = lane; c < d; c += WARP) {
+        append(a, first + t, (uint64_t)h * d + c, false, v[c]);
+        append(a, first + t, (uint64_t)h * d + c, true, value[c]);
+    }
+}
+
+/* ---- codes: the bits of kernels/kv_codec.c --------------------------------------------------- */
+
+/* Sums of products over a block; element 4 lane + i is v[i]. In 16 lanes by ascending position, then as a tree. */
+static __device__ __forceinline__ float block_sum(const float (&a)[4], const float (&b)[4], uint32_t lane)
+{
+    float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (uint32_t s = 0; s < 8; s++)
+        for (int i = 0; i < 4; i++) {
+            float term = a[i] * b[i];
+            sum[i] += __shfl_sync(0xFFFFFFFFu, term, (int)(4 * s + lane % 4));
+        }
+    for (int m = 2; m; m /= 2)
+        for (int i = 0; i < 4; i++)
+            sum[i] += __shfl_xor_sync(0xFFFFFFFFu, sum[i], m);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+static __device__ __forceinline__ uint16_t integer_codes(const float (&r)[4], uint32_t lane, uint8_t *low)
+{
+    float top = 0.0f;
+    int bad = 0;
+    for (int i = 0; i < 4; i++) {
+        float m = fabsf(r[i]);
+        top = m > top ? m : top;
+        bad |= !(m < INFINITY);
+    }
+    top = warp_max(top);
+    bad = __any_sync(0xFFFFFFFFu, bad);
+    uint16_t norm = bad ? 0x7E00 : gpu_float_to_half(top * (8.0f / 127.0f));
+    float step = gpu_half_to_float(norm) * 0.125f, inverse = step > 0.0f && step < INFINITY ? 1.0f / step : 0.0f;
+    uint32_t word = 0;
+    for (int i = 0; i < 4; i++) {
+        float k = inverse > 0.0f ? (r[i] * inverse + 0x1.8p23f) - 0x1.8p23f : 0.0f; /* nearest even */
+        k = k > 127.0f ? 127.0f : k < -127.0f ? -127.0f : k;
+        word |= (uint32_t)((int)k & 255) << 8 * i;
+    }
+    reinterpret_cast<uint32_t *>(low)[lane] = word;
+    return norm;
+}
+
+static __device__ __forceinline__ uint16_t level_codes(const gpu_kv_side &side, const float (&r)[4], uint32_t lane,
+                                                       uint8_t *low, uint8_t *high)
+{
+    uint32_t n = 1u << side.bits, half = n / 2, word = 0, code[4] = {0, 0, 0, 0};
+    float s = sqrtf(block_sum(r, r, lane) * (1.0f / HS_BLOCK)), chosen[4];
+    for (uint32_t e = 0; e + 1 < n; e++) {
+        float edge = (side.ascending[e] + side.ascending[e + 1]) * 0.5f * s;
+        for (int i = 0; i < 4; i++)
+            code[i] += r[i] > edge;
+    }
+    for (int i = 0; i < 4; i++) {
+        chosen[i] = side.ascending[code[i]];
+        uint32_t sm = code[i] >= half ? code[i] - half : half | (half - 1 - code[i]); /* the sign above the magnitude */
+        word |= sm << 8 * i;
+    }
+    float rc = block_sum(r, chosen, lane), cc = block_sum(chosen, chosen, lane);
+    uint32_t upper = __shfl_xor_sync(0xFFFFFFFFu, word, 16); /* what lies 64 further on, for the lower half of lanes */
+    if (side.bits == 4) {
+        if (lane < 16)
+            reinterpret_cast<uint32_t *>(low)[lane] = word | upper << 4;
+    } else {
+        uint32_t two = (word & 0x03030303u) | (upper & 0x03030303u) << 4;
+        uint32_t after = __shfl_down_sync(0xFFFFFFFFu, two, 2);
+        if (lane < 16 && lane % 4 < 2)
+            reinterpret_cast<uint32_t *>(low)[lane / 4 * 2 + lane % 4] = two | after << 2;
+    }
+    if (side.bits == 3) {
+        uint32_t sign[4];
+        sign[0] = __ballot_sync(0xFFFFFFFFu, (int)(word >> 2 & 1));
+        sign[1] = __ballot_sync(0xFFFFFFFFu, (int)(word >> 10 & 1));
+        sign[2] = __ballot_sync(0xFFFFFFFFu, (int)(word >> 18 & 1));
+        sign[3] = __ballot_sync(0xFFFFFFFFu, (int)(word >> 26 & 1));
+        uint32_t odd = lane / 2 % 2, from = 16 * (lane % 2) + lane % 16 / 4 * 4, byte = 0; /* lane: the byte it makes */
+        for (uint32_t q = 0; q < 4; q++)
+            byte |= ((odd ? sign[1] : sign[0]) >> (from + q) & 1) << (7 - 2 * q) |
+                    ((odd ? sign[3] : sign[2]) >> (from + q) & 1) << (6 - 2 * q);
+        if (lane < 16)
+            high[lane] = (uint8_t)byte;
+    }
+    return s < INFINITY ? gpu_float_to_half(rc / cc) : 0x7E00;
+}
+
+/* A warp a block of 128 of a head of a position: pages a.coded_first.. are coded from their fp16 form. */
+static __global__ void code_kernel(gpu_attention a, uint32_t blocks)
+{
+    uint32_t lane = threadIdx.x % WARP, of = a.head_dim / HS_BLOCK;
+    uint32_t block = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, page = a.coded_first + blockIdx.y;
+    if (block >= blocks)
+        return; /* whole warps */
+    const gpu_kv_side &side = a.side[blockIdx.z];
+    uint32_t head = block / (HS_GRID * of), position = block / of % HS_GRID, part = block % of;
+    uint64_t dim = (uint64_t)a.kv_heads * a.head_dim;
+    const uint16_t *plain = reinterpret_cast<const uint16_t *>(gpu_plain_page(a, page)) + blockIdx.z * HS_GRID * dim +
+                            position * dim + head * a.head_dim + part * HS_BLOCK;
+    float r[4];
+    for (uint32_t i = 0; i < 4; i++)
+        r[i] = gpu_half_to_float(plain[4 * lane + i]);
+    warp_wht(r, lane);
+    uint8_t *to = gpu_coded_page(a, page), *low = to + side.low + block * (uint64_t)side.low_bytes;
+    uint16_t norm =
+        side.bits == 8 ? integer_codes(r, lane, low) : level_codes(side, r, lane, low, to + side.high + block * 16ull);
+    if (lane == 0)
+        reinterpret_cast<uint16_t *>(to + side.norms)[block] = (norm & 0x7C00) == 0x7C00 ? 0x7E00 : norm;
+}
+
+cudaError_t gpu_run_append(const gpu_attention *a, cudaStream_t s)
+{
+    dim3 heads((a->q_heads + a->kv_heads + 3) / 4, a->n);
+    GPU_TRY(gpu_launch(prepare_kernel, heads, dim3(128), 0, s, *a));
+    if (a->coded_pages == 0)
+        return cudaSuccess;
+    uint32_t each = a->kv_heads * HS_GRID * (a->head_dim / HS_BLOCK);
+    return gpu_launch(code_kernel, dim3((each + 3) / 4, a->coded_pages, 2), dim3(128), 0, s, *a, each);
+}
