@@ -18,7 +18,7 @@
 #endif
 
 /* Raised whenever any rounding between tokens and logits changes: saved sessions say which one they go on with. */
-enum { HS_NUMERIC_VERSION = 1 };
+enum { HS_NUMERIC_VERSION = 2 };
 
 HS_NUMERIC float hs_bits_float(uint32_t u)
 {

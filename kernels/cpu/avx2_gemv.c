@@ -6,7 +6,8 @@
  * once for a band of rows.  The eight block sums of a segment leave through one tree of horizontal additions, and the
  * fma chain of a segment runs on eight rows at once after a transpose.
  *
- * INT4 has no levels: the code is the unsigned side, and 15 * 127 * 8 fits 16 bits, so a unit is added up there.
+ * INT4 has no levels: the code is the unsigned side.  A block's two halves are added up in the halves of a vector, two
+ * blocks then joined in 16 bits: 15 * 127 * 16 fits them.
  */
 #include "kernels/cpu/avx2.h"
 #include "kernels/int4.h"
@@ -21,17 +22,29 @@ typedef struct input {
     int32_t sum[SPAN];
 } input;
 
+/* A block of activations as `int4_codes` has the weights: of each half 16 in turn. */
+INLINE void halves_order(const int8_t *x, int8_t *out)
+{
+    for (int j = 0; j < 4; j++) {
+        memcpy(out + 32 * j, x + 16 * j, 16);
+        memcpy(out + 32 * j + 16, x + 64 + 16 * j, 16);
+    }
+}
+
 static void input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nu, uint32_t repeat, input *in)
 {
     const uint32_t unit = unit_of(type);
     for (uint32_t u = 0; u < nu * repeat; u++) {
         int8_t *x = in->x + (size_t)u * unit;
+        if (hs_dtype_int4(type)) {
+            if (u % 2 == 0)
+                halves_order(a->q + (at + u % nu) * unit, x);
+            continue;
+        }
         if (type <= HS_Q3)
             spread(a->q + (at + u % nu) * HS_BLOCK, x);
         else
-            memcpy(x, a->q + (at + u % nu) * unit, unit);
-        if (hs_dtype_int4(type))
-            continue;
+            memcpy(x, a->q + (at + u % nu) * HS_BLOCK, HS_BLOCK);
         for (uint32_t i = 0; i < HS_BLOCK; i++)
             in->size[(size_t)u * HS_BLOCK + i] = (uint8_t)(x[i] < 0 ? -x[i] : x[i]);
     }
@@ -65,30 +78,40 @@ typedef struct span {
     _Alignas(32) float factor[8 * SPAN];
 } span;
 
-/* Codes 0..15 of the weights that meet vector h of a block's activations. */
-INLINE __m256i int4_codes(const uint8_t *low, int h)
+/* Codes of weights 16j.. and 64 + 16j.. of a block of INT4: a unit in each half of the vector. */
+INLINE __m256i int4_codes(const uint8_t *low, int j)
 {
-    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(low + 32 * (h & 1)));
-    return _mm256_and_si256(h >> 1 ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
+    __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(low + 16 * j)));
+    return _mm256_and_si256(_mm256_srlv_epi32(both, _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0)), _mm256_set1_epi8(15));
 }
 
-/* sum code x over a unit, as eight partial sums. */
-INLINE void int4_dot(hs_dtype type, const uint8_t *low, const input *in, size_t at, uint32_t m, __m256i (*d)[8],
-                     uint32_t u)
+/* sum code x over the eight units of up to four blocks; the units of those that there are not have zero. */
+INLINE void int4_dots(const uint8_t *low, const input *in, size_t at, uint32_t m, uint32_t blocks, __m256i *dot)
 {
-    const int n = (int)unit_of(type) / 32, first = n == 2 && u & 1 ? 2 : 0;
-    __m256i sum[TOKENS];
+    const __m256i one = _mm256_set1_epi16(1), in_order = _mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0);
+    __m256i d[TOKENS][4];
 #pragma GCC unroll 4
-    for (int h = 0; h < n; h++) {
-        __m256i v = int4_codes(low, first + h);
-        for (uint32_t k = 0; k < m; k++) {
-            __m256i x = _mm256_load_si256((const __m256i *)(const void *)(in[k].x + at + 32 * (size_t)h));
-            __m256i s = _mm256_maddubs_epi16(v, x);
-            sum[k] = h ? _mm256_add_epi16(sum[k], s) : s;
+    for (uint32_t b = 0; b < 4; b++) {
+        for (uint32_t k = 0; k < m; k++)
+            d[k][b] = _mm256_setzero_si256();
+        if (b >= blocks)
+            continue;
+        _mm_prefetch((const char *)low + 64 * b + AHEAD, _MM_HINT_T1);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            __m256i v = int4_codes(low + 64 * b, j);
+            for (uint32_t k = 0; k < m; k++) {
+                const int8_t *x = in[k].x + at + HS_BLOCK * b + 32 * (size_t)j;
+                __m256i s = _mm256_maddubs_epi16(v, _mm256_load_si256((const __m256i *)(const void *)x));
+                d[k][b] = j ? _mm256_add_epi16(d[k][b], s) : s;
+            }
         }
     }
-    for (uint32_t k = 0; k < m; k++)
-        d[k][u] = _mm256_madd_epi16(sum[k], _mm256_set1_epi16(1));
+    for (uint32_t k = 0; k < m; k++) {
+        __m256i a = _mm256_madd_epi16(_mm256_hadd_epi16(d[k][0], d[k][1]), one);
+        __m256i b = _mm256_madd_epi16(_mm256_hadd_epi16(d[k][2], d[k][3]), one);
+        dot[k] = _mm256_permutevar8x32_epi32(_mm256_hadd_epi32(a, b), in_order);
+    }
 }
 
 /* Partial sums of one unit for each token, the u-th of eight; `low` is that of its block. */
@@ -96,10 +119,6 @@ INLINE void unit_dot(hs_dtype type, const tables *t, const uint8_t *low, const u
                      size_t at, uint32_t m, __m256i (*d)[8], uint32_t u)
 {
     _mm_prefetch((const char *)low + AHEAD, _MM_HINT_T1);
-    if (hs_dtype_int4(type)) {
-        int4_dot(type, low, in, at, m, d, u);
-        return;
-    }
     for (uint32_t k = 0; k < m; k++)
         d[k][u] = _mm256_setzero_si256();
 #pragma GCC unroll 4
@@ -114,53 +133,89 @@ INLINE void unit_dot(hs_dtype type, const tables *t, const uint8_t *low, const u
     }
 }
 
-/* n <= 8 zero points, as integers. */
-INLINE __m256i zeros_of(const hs_matrix *w, size_t at, uint32_t n)
+/* `bytes` <= 16 of them, zero after. Whole counts are loaded at once: of smaller copies a load would have to wait. */
+INLINE __m128i load_some(const uint8_t *p, uint32_t bytes)
 {
-    uint8_t zero[16] = {0};
-    if (!w->zeros)
-        return _mm256_set1_epi32(HS_INT4_ZERO);
-    memcpy(zero, w->zeros + at, n < 8 ? n : 8);
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)zero));
+    uint8_t some[16] = {0};
+    if (bytes == 16)
+        return _mm_loadu_si128((const __m128i *)(const void *)p);
+    if (bytes == 8)
+        return _mm_loadl_epi64((const __m128i *)(const void *)p);
+    if (bytes == 4)
+        return _mm_loadu_si32(p);
+    memcpy(some, p, bytes);
+    return _mm_loadu_si128((const __m128i *)(const void *)some);
 }
 
-/* Sums of nu units at `at` of the matrix against the inputs, to place `to` of each token's span. */
+/* Norms of n <= 8 units at `at`. */
+INLINE __m256 norms_of(hs_dtype type, const hs_matrix *w, size_t at, uint32_t n)
+{
+    if (!shares_norms(type, w))
+        return _mm256_cvtph_ps(load_some(w->norms + at * 2, n * 2));
+    __m128i two = load_some(w->norms + at, n);
+    return _mm256_cvtph_ps(_mm_unpacklo_epi16(two, two));
+}
+
+/* Their zero points, as integers. */
+INLINE __m256i zeros_of(const hs_matrix *w, size_t at, uint32_t n)
+{
+    if (!w->zeros)
+        return _mm256_set1_epi32(HS_INT4_ZERO);
+    if (!shares_norms(HS_I4, w))
+        return _mm256_cvtepu8_epi32(load_some(w->zeros + at, n));
+    __m128i two = load_some(w->zeros + at / 2, n / 2);
+    return _mm256_cvtepu8_epi32(_mm_unpacklo_epi8(two, two));
+}
+
+/* Dots of n <= 8 units at `at` of the matrix with those at `from` of the inputs. */
+INLINE void unit_dots(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t from,
+                      uint32_t m, uint32_t n, __m256i *dot)
+{
+    const uint32_t low_block = low_block_of(type), high_block = high_block_of(type);
+    if (hs_dtype_int4(type)) {
+        int4_dots(w->low + at / 2 * low_block, in, (size_t)from * unit_of(type), m, n / 2, dot);
+        return;
+    }
+    const uint8_t *low = w->low + at * low_block, *high = high_block ? w->high + at * high_block : low;
+    __m256i d[TOKENS][8];
+    if (n < 8)
+        memset(d, 0, sizeof d);
+#pragma GCC unroll 8
+    for (uint32_t u = 0; u < n; u++)
+        unit_dot(type, t, low + u * low_block, high + u * high_block, in, (size_t)(from + u) * HS_BLOCK, m, d, u);
+    for (uint32_t k = 0; k < m; k++)
+        dot[k] = sum8(d[k]);
+}
+
+/* Sums of n <= 8 units at `at` of the matrix against those at `from` of the inputs, to place `to` of the spans. */
+INLINE void some_sums(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t from,
+                      uint32_t m, uint32_t n, uint32_t to, span *c)
+{
+    __m256i d[TOKENS], zero = _mm256_setzero_si256();
+    unit_dots(type, w, t, at, in, from, m, n, d);
+    if (hs_dtype_int4(type))
+        zero = zeros_of(w, at, n);
+    __m256 norm = norms_of(type, w, at, n);
+    for (uint32_t k = 0; k < m; k++) {
+        __m256i dot = d[k], sum = _mm256_loadu_si256((const __m256i *)(const void *)(in[k].sum + from));
+        if (hs_dtype_int4(type))
+            dot = _mm256_sub_epi32(dot, _mm256_mullo_epi32(zero, sum));
+        else /* sum (2k + 1) x */
+            dot = _mm256_add_epi32(_mm256_add_epi32(dot, dot), sum);
+        _mm256_store_ps(c[k].sum + to, _mm256_cvtepi32_ps(dot));
+        _mm256_store_ps(c[k].factor + to, _mm256_mul_ps(norm, _mm256_loadu_ps(in[k].scale + from)));
+    }
+}
+
+/* The same of nu units: from the inputs' first. */
 INLINE void row_sums(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
                      uint32_t nu, uint32_t to, span *c)
 {
-    const uint32_t high_block = high_block_of(type), unit = unit_of(type);
-    const uint32_t low_block = low_block_of(type), per = HS_BLOCK / unit;
-    for (uint32_t g = 0; g < nu; g += 8) {
-        const uint8_t *low = w->low + (at + g) * low_unit_of(type);
-        const uint8_t *high = high_block ? w->high + (at + g) * high_block : low;
-        __m256i d[TOKENS][8], zero = _mm256_setzero_si256();
-        uint16_t half[8] = {0};
-        if (nu - g >= 8) {
-#pragma GCC unroll 8
-            for (uint32_t u = 0; u < 8; u++)
-                unit_dot(type, t, low + u / per * low_block, high + u * high_block, in, (size_t)(g + u) * unit, m, d,
-                         u);
-            memcpy(half, w->norms + (at + g) * 2, sizeof half);
-        } else {
-            memset(d, 0, sizeof d);
-            for (uint32_t u = 0; u < nu - g; u++)
-                unit_dot(type, t, low + u / per * low_block, high + u * high_block, in, (size_t)(g + u) * unit, m, d,
-                         u);
-            memcpy(half, w->norms + (at + g) * 2, (nu - g) * sizeof *half);
-        }
-        if (hs_dtype_int4(type))
-            zero = zeros_of(w, at + g, nu - g);
-        __m256 norm = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)half));
-        for (uint32_t k = 0; k < m; k++) {
-            __m256i dot = sum8(d[k]), sum = _mm256_loadu_si256((const __m256i *)(const void *)(in[k].sum + g));
-            if (hs_dtype_int4(type))
-                dot = _mm256_sub_epi32(dot, _mm256_mullo_epi32(zero, sum));
-            else /* sum (2k + 1) x */
-                dot = _mm256_add_epi32(_mm256_add_epi32(dot, dot), sum);
-            _mm256_store_ps(c[k].sum + to + g, _mm256_cvtepi32_ps(dot));
-            _mm256_store_ps(c[k].factor + to + g, _mm256_mul_ps(norm, _mm256_loadu_ps(in[k].scale + g)));
-        }
-    }
+    uint32_t g = 0;
+    for (; g + 8 <= nu; g += 8)
+        some_sums(type, w, t, at + g, in, g, m, 8, to + g, c);
+    if (g < nu)
+        some_sums(type, w, t, at + g, in, g, m, nu - g, to + g, c);
 }
 
 /* Continues eight rows' totals over a span: the fma chain of each segment, then its sum. */
@@ -213,10 +268,10 @@ INLINE __m256 chain_four(const span *c)
 INLINE void rows_span(hs_dtype type, const hs_matrix *w, const tables *t, size_t at, const input *in, uint32_t m,
                       uint32_t nu, uint32_t rows, span *c, __m256 *total)
 {
-    bool four = w->groups == 4; /* two rows fill an eight */
+    const uint32_t units = units_of(type, w);
+    bool four = units == 4; /* two rows fill an eight */
     for (uint32_t i = 0; i < rows; i += four ? 2 : 1)
-        row_sums(type, w, t, at + (size_t)i * w->groups, in, m, four && rows - i > 1 ? 8 : nu, four ? 4 * i : i * SPAN,
-                 c);
+        row_sums(type, w, t, at + (size_t)i * units, in, m, four && rows - i > 1 ? 8 : nu, four ? 4 * i : i * SPAN, c);
     for (uint32_t k = 0; k < m; k++)
         total[k] = four ? chain_four(&c[k]) : chain(type, &c[k], nu, total[k]);
 }
@@ -225,6 +280,7 @@ INLINE void rows_span(hs_dtype type, const hs_matrix *w, const tables *t, size_t
 INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const size_t *token, uint32_t m, uint32_t first,
                     uint32_t last, float *y, size_t stride)
 {
+    const uint32_t units = units_of(type, w);
     const tables t = hs_dtype_int4(type) ? (tables){0} : tables_of(w->book);
     __m256 total[BAND_ROWS / 8][TOKENS];
     input in[TOKENS];
@@ -234,12 +290,12 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const si
             total[i][k] = _mm256_setzero_ps();
     for (uint32_t k = 0; k < m && last - first < 8; k++)
         memset(&c[k], 0, sizeof c[k]); /* rows that there are not */
-    for (uint32_t s = 0; s < w->groups; s += SPAN) {
-        uint32_t nu = w->groups - s < SPAN ? w->groups - s : SPAN;
+    for (uint32_t s = 0; s < units; s += SPAN) {
+        uint32_t nu = units - s < SPAN ? units - s : SPAN;
         for (uint32_t k = 0; k < m; k++)
-            input_of(type, a, token[k] * w->groups + s, nu, w->groups == 4 ? 2 : 1, &in[k]);
+            input_of(type, a, token[k] * units + s, nu, units == 4 ? 2 : 1, &in[k]);
         for (uint32_t r = first; r < last; r += 8)
-            rows_span(type, w, &t, (size_t)r * w->groups + s, in, m, nu, last - r < 8 ? last - r : 8, c,
+            rows_span(type, w, &t, (size_t)r * units + s, in, m, nu, last - r < 8 ? last - r : 8, c,
                       total[(r - first) / 8]);
     }
     for (uint32_t r = first; r < last; r += 8)

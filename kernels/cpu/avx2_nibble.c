@@ -14,7 +14,8 @@ enum {
     TILE_TOKENS = 6, /* two accumulators each; codes and products have the other four registers */
     QUADS = HS_BLOCK / 4,
     QUADS_IN_16_BITS = 8,
-    UNITS = 2,       /* of a block, at most */
+    UNITS = 2, /* of a block */
+    UNIT = HS_BLOCK / UNITS,
     AHEAD_BLOCKS = 4 /* of a row, fetched while one is multiplied */
 };
 
@@ -32,11 +33,6 @@ typedef struct inputs {
     int32_t sum[TILE_TOKENS][UNITS];
 } inputs;
 
-INLINE uint32_t units_of(hs_dtype type)
-{
-    return HS_BLOCK / unit_of(type);
-}
-
 INLINE void row_codes(const uint8_t *low, __m256i *out)
 {
     const __m256i nibble = _mm256_set1_epi8(15);
@@ -48,9 +44,10 @@ INLINE void row_codes(const uint8_t *low, __m256i *out)
 }
 
 /* Eight rows of one block from `first`, of which `rows` exist, to one half of a tile. */
-INLINE void decode_half(hs_dtype type, const hs_matrix *w, uint32_t first, uint32_t rows, uint32_t block, uint32_t half,
-                        tile *out)
+INLINE void decode_half(const hs_matrix *w, uint32_t first, uint32_t rows, uint32_t block, uint32_t half, tile *out)
 {
+    const uint32_t low_block = low_block_of(HS_I4);
+    const bool shared = shares_norms(HS_I4, w);
     __m256i code[8][4];
     uint16_t scale[UNITS][8] = {{0}};
     int32_t zero[UNITS][8] = {{0}};
@@ -60,16 +57,16 @@ INLINE void decode_half(hs_dtype type, const hs_matrix *w, uint32_t first, uint3
             continue;
         }
         const size_t row = first + i;
-        const uint8_t *low = w->low + (row * w->blocks + block) * low_block_of(type);
-        _mm_prefetch((const char *)low + AHEAD_BLOCKS * low_block_of(type), _MM_HINT_T0);
+        const uint8_t *low = w->low + (row * w->blocks + block) * low_block;
+        _mm_prefetch((const char *)low + AHEAD_BLOCKS * low_block, _MM_HINT_T0);
         row_codes(low, code[i]);
-        for (uint32_t u = 0; u < units_of(type); u++) {
-            size_t at = row * w->groups + block * units_of(type) + u;
+        for (uint32_t u = 0; u < UNITS; u++) {
+            size_t at = row * w->groups + (shared ? block : block * UNITS + u);
             memcpy(&scale[u][i], w->norms + at * 2, 2);
             zero[u][i] = w->zeros ? w->zeros[at] : HS_INT4_ZERO;
         }
     }
-    for (uint32_t u = 0; u < units_of(type); u++) {
+    for (uint32_t u = 0; u < UNITS; u++) {
         out->scale[u][half] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)scale[u]));
         out->zero[u][half] = _mm256_loadu_si256((const __m256i *)(const void *)zero[u]);
     }
@@ -83,13 +80,12 @@ INLINE void decode_half(hs_dtype type, const hs_matrix *w, uint32_t first, uint3
     }
 }
 
-INLINE void take_token(hs_dtype type, const hs_act *a, size_t token, uint32_t blocks, uint32_t block, uint32_t i,
-                       inputs *in)
+INLINE void take_token(const hs_act *a, size_t token, uint32_t blocks, uint32_t block, uint32_t i, inputs *in)
 {
-    const size_t at = (token * blocks + block) * units_of(type);
-    in->x[i] = a->q + at * unit_of(type);
-    memcpy(in->scale[i], a->scale + at, units_of(type) * sizeof(float));
-    memcpy(in->sum[i], a->sum + at, units_of(type) * sizeof(int32_t));
+    const size_t at = (token * blocks + block) * UNITS;
+    in->x[i] = a->q + at * UNIT;
+    memcpy(in->scale[i], a->scale + at, UNITS * sizeof(float));
+    memcpy(in->sum[i], a->sum + at, UNITS * sizeof(int32_t));
 }
 
 /* Four activations against four codes of sixteen rows. From intrinsics GCC 12 makes copies and spills them. */
@@ -106,10 +102,10 @@ INLINE void add_quad(__m256i *d0, __m256i *d1, __m256i w0, __m256i w1, const int
 }
 
 /* n tokens against one tile, added to their segments: seg from the tile's first row, tokens BAND_ROWS apart. */
-INLINE void multiply(hs_dtype type, const tile *w, const inputs *in, uint32_t n, float *seg)
+INLINE void multiply(const tile *w, const inputs *in, uint32_t n, float *seg)
 {
-    const uint32_t quads = unit_of(type) / 4;
-    for (uint32_t u = 0; u < units_of(type); u++) {
+    const uint32_t quads = UNIT / 4;
+    for (uint32_t u = 0; u < UNITS; u++) {
         __m256i sum[TILE_TOKENS][2];
 #pragma GCC unroll 6
         for (uint32_t t = 0; t < n; t++)
@@ -143,21 +139,21 @@ INLINE void multiply(hs_dtype type, const tile *w, const inputs *in, uint32_t n,
 }
 
 /* A constant count keeps everything in registers. */
-INLINE void multiply_some(hs_dtype type, const tile *w, const inputs *in, uint32_t n, float *seg)
+INLINE void multiply_some(const tile *w, const inputs *in, uint32_t n, float *seg)
 {
     switch (n) {
-    case 1: multiply(type, w, in, 1, seg); return;
-    case 2: multiply(type, w, in, 2, seg); return;
-    case 3: multiply(type, w, in, 3, seg); return;
-    case 4: multiply(type, w, in, 4, seg); return;
-    case 5: multiply(type, w, in, 5, seg); return;
-    default: multiply(type, w, in, TILE_TOKENS, seg);
+    case 1: multiply(w, in, 1, seg); return;
+    case 2: multiply(w, in, 2, seg); return;
+    case 3: multiply(w, in, 3, seg); return;
+    case 4: multiply(w, in, 4, seg); return;
+    case 5: multiply(w, in, 5, seg); return;
+    default: multiply(w, in, TILE_TOKENS, seg);
     }
 }
 
 /* At most CHUNK_TOKENS tokens against at most BAND_ROWS rows. */
-INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t from,
-                    uint32_t n, uint32_t first, uint32_t rows, float *y, size_t stride)
+static void product(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t from, uint32_t n,
+                    uint32_t first, uint32_t rows, float *y, size_t stride)
 {
     const uint32_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     tile tiled[TILES];
@@ -166,37 +162,28 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const ui
     for (uint32_t b = 0; b < w->blocks; b++) {
         for (uint32_t i = 0; i < 2 * tiles; i++) {
             uint32_t at = 8 * i, left = rows > at ? rows - at : 0;
-            decode_half(type, w, first + at, left < 8 ? left : 8, b, i % 2, &tiled[i / 2]);
+            decode_half(w, first + at, left < 8 ? left : 8, b, i % 2, &tiled[i / 2]);
         }
         for (uint32_t k = 0; k < n; k += TILE_TOKENS) {
             const uint32_t m = n - k < TILE_TOKENS ? n - k : TILE_TOKENS;
             inputs in;
             for (uint32_t i = 0; i < m; i++)
-                take_token(type, a, token ? token[from + k + i] : from + k + i, w->blocks, b, i, &in);
+                take_token(a, token ? token[from + k + i] : from + k + i, w->blocks, b, i, &in);
             for (uint32_t i = 0; i < tiles; i++)
-                multiply_some(type, &tiled[i], &in, m, s.seg[k] + TILE_ROWS * i);
+                multiply_some(&tiled[i], &in, m, s.seg[k] + TILE_ROWS * i);
         }
         if (b % 8 == 7 || b + 1 == w->blocks)
             end_segment(&s, n, tiles * TILE_ROWS);
     }
-    store_totals(&s, n, rows, last_scale(type, w), y + from * stride + first, stride);
+    store_totals(&s, n, rows, last_scale(HS_I4, w), y + from * stride + first, stride);
 }
-
-INLINE void gemm(hs_dtype type, const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
-                 uint32_t last, float *y, size_t stride)
-{
-    for (uint32_t r = first; r < last; r += BAND_ROWS)
-        for (uint32_t k = 0; k < n; k += CHUNK_TOKENS)
-            product(type, w, a, token, k, n - k < CHUNK_TOKENS ? n - k : CHUNK_TOKENS, r,
-                    last - r < BAND_ROWS ? last - r : BAND_ROWS, y, stride);
-}
-
-MANY_STAMP(I4)
-MANY_STAMP(I4G64)
 
 void hs_avx2_int4(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first, uint32_t last,
                   float *y, size_t stride)
 {
     assert(hs_dtype_int4(w->dtype) && a->cols == w->cols);
-    (hs_dtype_group(w->dtype) == 64 ? gemm_I4G64 : gemm_I4)(w, a, token, n, first, last, y, stride);
+    for (uint32_t r = first; r < last; r += BAND_ROWS)
+        for (uint32_t k = 0; k < n; k += CHUNK_TOKENS)
+            product(w, a, token, k, n - k < CHUNK_TOKENS ? n - k : CHUNK_TOKENS, r,
+                    last - r < BAND_ROWS ? last - r : BAND_ROWS, y, stride);
 }

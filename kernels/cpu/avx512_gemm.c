@@ -66,7 +66,7 @@ INLINE void transpose_low(const uint8_t *low, size_t stride, uint32_t rows, bool
 /* Norms and zero points of 16 rows' units in one block; `at` is the first row's block. */
 INLINE void decode_norms(hs_dtype type, const hs_matrix *w, size_t at, uint32_t rows, uint32_t h, tile *out)
 {
-    const uint32_t per = HS_BLOCK / unit_of(type);
+    const uint32_t per = hs_dtype_int4(type) && !shares_norms(type, w) ? 2 : 1;
     for (uint32_t u = 0; u < per; u++) {
         uint16_t norm[16] = {0};
         uint8_t zero[16] = {0};
@@ -78,6 +78,10 @@ INLINE void decode_norms(hs_dtype type, const hs_matrix *w, size_t at, uint32_t 
         for (uint32_t i = 0; i < rows; i++)
             zero[i] = w->zeros[(at + i * (size_t)w->blocks) * per + u];
         out->zero[u][h] = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)zero));
+    }
+    if (shares_norms(type, w)) {
+        out->norm[1][h] = out->norm[0][h];
+        out->zero[1][h] = out->zero[0][h];
     }
 }
 
@@ -287,10 +291,9 @@ MANY_STAMP(Q4)
 MANY_STAMP(Q5)
 MANY_STAMP(Q6)
 MANY_STAMP(I4)
-MANY_STAMP(I4G64)
 
 /* By few_row. */
-static many_fn *const many[] = {gemm_Q2, gemm_Q3, gemm_Q4, gemm_Q5, gemm_Q6, gemm_I4, gemm_I4G64};
+static many_fn *const many[] = {gemm_Q2, gemm_Q3, gemm_Q4, gemm_Q5, gemm_Q6, gemm_I4};
 
 static void avx512_gemm(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,
                         uint32_t last, float *y, size_t stride)

@@ -98,35 +98,28 @@ INLINE void pair_order(const int8_t *x, uint32_t n, int8_t *out)
     }
 }
 
-/*
- * Codes of a block of INT4: weights 0..63 and 64..127; in groups of 64 these are in the two halves of both vectors,
- * quarters 0 and 3 of the block, then 1 and 2.
- */
-INLINE void int4_codes(hs_dtype type, const uint8_t *low, __m512i *code)
+/* Codes of weights 32i.. and 64 + 32i.. of a block of INT4, i = 0 and 1: its halves in the halves of both vectors. */
+INLINE void int4_codes(const uint8_t *low, __m512i *code)
 {
-    const __m512i below = _mm512_set1_epi8(15);
-    __m512i a = _mm512_loadu_si512(low), b = _mm512_srli_epi16(a, 4);
-    if (type == HS_I4G64) {
-        __m512i second = _mm512_shuffle_i64x2(a, b, 0x4E);
-        a = _mm512_mask_blend_epi64(0xF0, a, b);
-        b = second;
+    const __m512i place = _mm512_set_epi64(4, 4, 4, 4, 0, 0, 0, 0), below = _mm512_set1_epi8(15);
+    for (int i = 0; i < 2; i++) {
+        __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)(low + 32 * i)));
+        code[i] = _mm512_and_si512(_mm512_srlv_epi64(both, place), below);
     }
-    code[0] = _mm512_and_si512(a, below);
-    code[1] = _mm512_and_si512(b, below);
 }
 
-/* A block of activations as `int4_codes` has groups of 64. */
-INLINE void quarter_order(const int8_t *x, int8_t *out)
+/* A block of activations as `int4_codes` has the weights. */
+INLINE void halves_order(const int8_t *x, int8_t *out)
 {
     __m512i a = _mm512_loadu_si512(x), b = _mm512_loadu_si512(x + 64);
-    _mm512_storeu_si512(out, _mm512_mask_blend_epi64(0xF0, a, b)); /* out may be x */
-    _mm512_storeu_si512(out + 64, _mm512_shuffle_i64x2(a, b, 0x4E));
+    _mm512_storeu_si512(out, _mm512_shuffle_i64x2(a, b, 0x44)); /* out may be x */
+    _mm512_storeu_si512(out + 64, _mm512_shuffle_i64x2(a, b, 0xEE));
 }
 
 /* Types of which two units are dotted in the two halves of a vector. */
 INLINE bool paired(hs_dtype type)
 {
-    return type <= HS_Q3 || type == HS_I4G64;
+    return type <= HS_Q3 || hs_dtype_int4(type);
 }
 
 /* What sixteen units are multiplied with. */
@@ -152,7 +145,7 @@ INLINE void leaf(hs_dtype type, const tables512 *t, const group *g, uint32_t m, 
         __m256i h = type == HS_Q2 ? _mm256_setzero_si256() : _mm256_maskz_loadu_epi64(left > 1 ? 0xF : 3, high);
         pair_levels(type, t, l, h, w);
     } else if (hs_dtype_int4(type))
-        int4_codes(type, low, w);
+        int4_codes(low, w);
     else
         levels(type, t, low, high, w, less);
     for (uint32_t k = 0; k < m; k++) {
@@ -169,9 +162,18 @@ INLINE void leaf(hs_dtype type, const tables512 *t, const group *g, uint32_t m, 
     }
 }
 
-/* Of two vectors of sums with 16 >> level lanes each, one of both: bit `level` of a lane's number says which. */
-INLINE __m512i join(int level, __m512i a, __m512i b)
+/*
+ * Of two vectors of sums with 16 >> level lanes each, one of both: bit `level` of a lane's number says which; for INT4
+ * in the last, whose halves are not summed, bit 3.
+ */
+INLINE __m512i join(hs_dtype type, int level, __m512i a, __m512i b)
 {
+    if (hs_dtype_int4(type)) /* nothing else shuffles: three operations instead of four */
+        switch (level) {
+        case 0: return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        case 1: return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+        default: return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xDD));
+        }
     static const __mmask16 second[4] = {0xAAAA, 0xCCCC, 0xF0F0, 0xFF00};
     __m512i kept = _mm512_mask_blend_epi32(second[level], a, b), given = _mm512_mask_blend_epi32(second[level], b, a);
     switch (level) {
@@ -190,7 +192,7 @@ INLINE __m512i join(int level, __m512i a, __m512i b)
         BELOW(type, t, g, m, i, out);                                                                                  \
         BELOW(type, t, g, m, i + (1u << LEVEL), second);                                                               \
         for (uint32_t k = 0; k < m; k++)                                                                               \
-            out[k] = join(LEVEL, out[k], second[k]);                                                                   \
+            out[k] = join(type, LEVEL, out[k], second[k]);                                                             \
     }
 
 INLINE void full_leaf(hs_dtype type, const tables512 *t, const group *g, uint32_t m, uint32_t i, __m512i *out)
@@ -223,14 +225,24 @@ INLINE void dots(hs_dtype type, const tables512 *t, const group *g, uint32_t m, 
         for (int level = 0; level < (paired(type) ? 3 : 4); level++)
             for (uint32_t i = 0; i < 16 / per; i += 2u << level)
                 for (uint32_t k = 0; k < m; k++)
-                    v[i][k] = join(level, v[i][k], v[i + (1u << level)][k]);
+                    v[i][k] = join(type, level, v[i][k], v[i + (1u << level)][k]);
         for (uint32_t k = 0; k < m; k++)
             out[k] = v[0][k];
     }
-    if (paired(type)) /* lane p: unit 2p; lane 8 + p: unit 2p + 1 */
-        for (uint32_t k = 0; k < m; k++)
-            out[k] = _mm512_permutexvar_epi32(_mm512_set_epi32(15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1, 8, 0),
-                                              out[k]);
+    if (!paired(type))
+        return;
+    /* Unit 2p is in lane p, unit 2p + 1 in lane 8 + p; of INT4 lanes 4.. and 8.. have changed places. */
+    const __m512i in_order = hs_dtype_int4(type)
+                                 ? _mm512_set_epi32(15, 11, 14, 10, 13, 9, 12, 8, 7, 3, 6, 2, 5, 1, 4, 0)
+                                 : _mm512_set_epi32(15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1, 8, 0);
+    for (uint32_t k = 0; k < m; k++)
+        out[k] = _mm512_permutexvar_epi32(in_order, out[k]);
+}
+
+/* Lanes 0..n - 1. */
+INLINE __mmask16 first_of(uint32_t n)
+{
+    return (__mmask16)((1u << n) - 1);
 }
 
 /* One token's activations over a span of units; short rows find them as often as rows fill a group. */
@@ -269,9 +281,9 @@ INLINE input input_of(hs_dtype type, const hs_act *a, size_t at, uint32_t nu, bo
     if (type <= HS_Q3)
         for (uint32_t i = 0; i < nu; i += 2)
             pair_order(in.x + (size_t)i * HS_BLOCK, nu - i, o->x + (size_t)i * HS_BLOCK);
-    if (type == HS_I4G64)
+    if (hs_dtype_int4(type))
         for (uint32_t i = 0; i < nu; i += 2)
-            quarter_order(in.x + (size_t)i * unit, o->x + (size_t)i * unit);
+            halves_order(in.x + (size_t)i * unit, o->x + (size_t)i * unit);
     if (paired(type))
         in.x = o->x;
     return in;
@@ -283,33 +295,52 @@ typedef struct span {
     float factor[16 * SPAN];
 } span;
 
+/* Norms of n <= 16 units at `at` of the matrix. */
+INLINE __m512 norms_of(hs_dtype type, const hs_matrix *w, size_t at, uint32_t n)
+{
+    if (!shares_norms(type, w))
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_of(n), w->norms + at * 2));
+    const __m256i twice = _mm256_set_epi16(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    __m128i two = _mm_maskz_loadu_epi16((__mmask8)first_of(n / 2), w->norms + at / 2 * 2);
+    return _mm512_cvtph_ps(_mm256_permutexvar_epi16(twice, _mm256_castsi128_si256(two)));
+}
+
+/* Their zero points, as integers. */
+INLINE __m512i zeros_of(const hs_matrix *w, size_t at, uint32_t n)
+{
+    if (!shares_norms(HS_I4, w))
+        return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_of(n), w->zeros + at));
+    __m128i two = _mm_maskz_loadu_epi8(first_of(n / 2), w->zeros + at / 2);
+    return _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(two, two));
+}
+
 /* sum w q of n units at `at` of the matrix: from their dots and the sums of their activations. */
-INLINE __m512i unit_sums(hs_dtype type, const hs_matrix *w, size_t at, __mmask16 some, __m512i dot, __m512i sum)
+INLINE __m512i unit_sums(hs_dtype type, const hs_matrix *w, size_t at, uint32_t n, __m512i dot, __m512i sum)
 {
     if (!hs_dtype_int4(type))
         return isum512(type, dot, sum);
     if (!w->zeros)
         return _mm512_sub_epi32(dot, _mm512_slli_epi32(sum, 3)); /* HS_INT4_ZERO */
-    __m512i zero = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(some, w->zeros + at));
-    return _mm512_sub_epi32(dot, _mm512_mullo_epi32(zero, sum));
+    return _mm512_sub_epi32(dot, _mm512_mullo_epi32(zeros_of(w, at, n), sum));
 }
 
 /* n units at `at` of the matrix against those at `b` of the inputs, to place `to` of each token's span. */
 INLINE void group_sums(hs_dtype type, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t b,
                        uint32_t m, uint32_t n, uint32_t to, span *c)
 {
-    const __mmask16 some = (__mmask16)((1u << n) - 1);
+    const __mmask16 some = first_of(n);
     group g = {w->low + at * low_unit_of(type), high_block_of(type) ? w->high + at * high_block_of(type) : w->low, {0}};
     __m512i d[TOKENS];
     for (uint32_t k = 0; k < m; k++)
         g.x[k] = in[k].x + (size_t)b * unit_of(type);
     dots(type, t, &g, m, n, d);
-    _mm_prefetch((const char *)w->norms + at * 2 + AHEAD / low_unit_of(type) * 2, _MM_HINT_T1);
+    const size_t ahead = (at + AHEAD / low_unit_of(type)) / (shares_norms(type, w) ? 2 : 1);
+    _mm_prefetch((const char *)w->norms + ahead * 2, _MM_HINT_T1);
     if (hs_dtype_int4(type) && w->zeros)
-        _mm_prefetch((const char *)w->zeros + at + AHEAD / low_unit_of(type), _MM_HINT_T1);
-    __m512 norm = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, w->norms + at * 2));
+        _mm_prefetch((const char *)w->zeros + ahead, _MM_HINT_T1);
+    __m512 norm = norms_of(type, w, at, n);
     for (uint32_t k = 0; k < m; k++) {
-        __m512i s = unit_sums(type, w, at, some, d[k], _mm512_maskz_loadu_epi32(some, in[k].sum + b));
+        __m512i s = unit_sums(type, w, at, n, d[k], _mm512_maskz_loadu_epi32(some, in[k].sum + b));
         _mm512_storeu_ps(c[k].sum + to, _mm512_cvtepi32_ps(s));
         _mm512_storeu_ps(c[k].factor + to, _mm512_mul_ps(norm, _mm512_maskz_loadu_ps(some, in[k].scale + b)));
     }
@@ -372,18 +403,18 @@ INLINE __m512 chain_short(const span *c, uint32_t units)
 INLINE void row_span(hs_dtype type, const hs_matrix *w, const tables512 *t, size_t at, const input *in, uint32_t m,
                      uint32_t nu, uint32_t rows, span *c, __m512 *total)
 {
-    if (rows_in_group(w->groups) > 1) {
-        const uint32_t all = w->groups * rows;
+    const uint32_t units = units_of(type, w);
+    if (rows_in_group(units) > 1) {
+        const uint32_t all = units * rows;
         for (uint32_t i = 0; i < all; i += 16)
             group_sums(type, w, t, at + i, in, 0, m, all - i < 16 ? all - i : 16, i, c);
         for (uint32_t k = 0; k < m; k++)
-            total[k] = chain_short(&c[k], w->groups);
+            total[k] = chain_short(&c[k], units);
         return;
     }
     for (uint32_t i = 0; i < rows; i++)
         for (uint32_t g = 0; g < nu; g += 16)
-            group_sums(type, w, t, at + (size_t)i * w->groups + g, in, g, m, nu - g < 16 ? nu - g : 16, i * SPAN + g,
-                       c);
+            group_sums(type, w, t, at + (size_t)i * units + g, in, g, m, nu - g < 16 ? nu - g : 16, i * SPAN + g, c);
     for (uint32_t k = 0; k < m; k++)
         total[k] = chain(type, &c[k], nu, total[k]);
 }
@@ -394,6 +425,7 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const si
 {
     const tables512 t = tables512_of(type, w->book);
     const __m512 scale = _mm512_set1_ps(last_scale(type, w));
+    const uint32_t units = units_of(type, w);
     __m512 total[BAND_ROWS / 16][TOKENS];
     ordered o[TOKENS];
     span c[TOKENS];
@@ -403,12 +435,12 @@ INLINE void product(hs_dtype type, const hs_matrix *w, const hs_act *a, const si
     for (uint32_t i = 0; i < BAND_ROWS / 16; i++)
         for (uint32_t k = 0; k < m; k++)
             total[i][k] = _mm512_setzero_ps();
-    for (uint32_t s = 0; s < w->groups; s += SPAN) {
-        uint32_t ns = w->groups - s < SPAN ? w->groups - s : SPAN;
+    for (uint32_t s = 0; s < units; s += SPAN) {
+        uint32_t ns = units - s < SPAN ? units - s : SPAN;
         for (uint32_t k = 0; k < m; k++)
-            in[k] = input_of(type, a, token[k] * w->groups + s, ns, rows_in_group(w->groups) > 1, &o[k]);
+            in[k] = input_of(type, a, token[k] * units + s, ns, rows_in_group(units) > 1, &o[k]);
         for (uint32_t r = first; r < last; r += 16)
-            row_span(type, w, &t, (size_t)r * w->groups + s, in, m, ns, last - r < 16 ? last - r : 16, c,
+            row_span(type, w, &t, (size_t)r * units + s, in, m, ns, last - r < 16 ? last - r : 16, c,
                      total[(r - first) / 16]);
     }
     for (uint32_t r = first; r < last; r += 16)

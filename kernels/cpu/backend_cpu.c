@@ -38,12 +38,12 @@ void hs_cpu_norm_rows(hs_cpu *c, const float *x, const float *w, float eps, uint
 hs_input hs_cpu_normed(hs_cpu *c, const float *x, const float *w, float eps, uint32_t n)
 {
     hs_cpu_norm_rows(c, x, w, eps, n, c->u);
-    return (hs_input){.x = c->u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
+    return (hs_input){.x = c->u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1]}};
 }
 
 hs_input hs_cpu_input_of_one(const hs_cpu *c, const float *x, uint32_t cols, uint32_t n)
 {
-    return (hs_input){.x = x, .cols = cols, .n = n, .form = {&c->outq, &c->outq, &c->outq}};
+    return (hs_input){.x = x, .cols = cols, .n = n, .form = {&c->outq, &c->outq}};
 }
 
 typedef struct add_job {
@@ -219,7 +219,7 @@ void hs_backend_cpu_lane(hs_backend *be, const float *u, uint32_t n, const hs_ff
                          uint32_t n_ids, const uint32_t *start, const uint32_t *list, float *y)
 {
     hs_cpu *c = hs_cpu_of(be);
-    hs_input a = {.x = u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
+    hs_input a = {.x = u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1]}};
     for (uint32_t i = 0; i < n_ids; i++)
         c->job[i] = (hs_ffn_job){.w = &expert[id[i]],
                                  .token = list + start[id[i]],
@@ -343,7 +343,7 @@ static void lay_out(hs_cpu *c, uint32_t threads, carve *k)
     uint64_t attention = (uint64_t)m->q_width / 2, heads = m->v_heads;
     uint64_t wide = max3(m->hidden, m->ffn_width, max3(m->v_width, attention, 0));
     uint32_t forms = forms_of(m);
-    c->scales = forms >> HS_Q8_FLAT64 & 1 ? 2 : 1;
+    c->scales = hs_q8_scales(forms >> HS_Q8_FLAT & 1 ? HS_Q8_FLAT : HS_Q8_ROTATED);
     c->u = take(k, b * m->hidden, f);
     for (int form = 0; form < HS_Q8_FORMS; form++)
         c->uq[form] = take_q8(k, forms >> form & 1 ? b : 0, m->hidden, c->scales);

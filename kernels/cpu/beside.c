@@ -9,7 +9,7 @@ void hs_backend_cpu_hidden(hs_backend *be, const hs_ffn *w, const float *u, uint
 {
     hs_cpu *c = hs_cpu_of(be);
     uint32_t width = w->gate.rows;
-    hs_input in = {.x = u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
+    hs_input in = {.x = u, .cols = c->lim.hidden, .n = n, .form = {&c->uq[0], &c->uq[1]}};
     assert(n <= c->lim.batch && width <= c->lim.ffn_width && w->up.rows == width);
     c->task[0] = (hs_task){&w->gate, &in, NULL, n, c->gate, width};
     c->task[1] = (hs_task){&w->up, &in, NULL, n, c->up, width};
@@ -27,7 +27,7 @@ void hs_backend_cpu_products(hs_backend *be, const hs_matrix *w, uint32_t count,
         width += w[i].rows;
         cols = w[i].rows ? w[i].cols : cols;
     }
-    hs_input in = {.x = x, .cols = cols, .n = n, .form = {&c->uq[0], &c->uq[1], &c->uq[2]}};
+    hs_input in = {.x = x, .cols = cols, .n = n, .form = {&c->uq[0], &c->uq[1]}};
     if (cols != m->hidden) {
         const hs_q8_buffer *room = cols <= m->v_width || cols <= attention ? &c->outq : &c->hq;
         for (int form = 0; form < HS_Q8_FORMS; form++)

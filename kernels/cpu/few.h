@@ -2,8 +2,8 @@
  * kernels/cpu/few.h - packed products: the sizes of blocks, and how rows and tokens are cut into calls
  * of a function that is stamped out for each type and number of tokens.
  *
- * A unit is what has one norm and one sum: a block of 128 inputs, or half a block for INT4 in groups of 64.  INT4 with
- * and without zero points are one stamp, named by the type without: whether `zeros` is there is asked once a tile.
+ * A unit is what has one sum: a block of 128 inputs, or half a block for INT4, whose units have a norm each or, in
+ * groups of 128, two and two the same.  INT4 in all forms is one stamp, named I4: which it is is asked once a tile.
  */
 #ifndef HS_KERNELS_CPU_FEW_H
 #define HS_KERNELS_CPU_FEW_H
@@ -32,7 +32,19 @@ INLINE uint32_t high_block_of(hs_dtype type)
 /* Inputs of a unit, its bytes in the low plane, and units of a segment. */
 INLINE uint32_t unit_of(hs_dtype type)
 {
-    return hs_dtype_group(type);
+    return hs_dtype_int4(type) ? HS_BLOCK / 2 : HS_BLOCK;
+}
+
+/* Units of a row. */
+INLINE uint32_t units_of(hs_dtype type, const hs_matrix *w)
+{
+    return w->blocks * (HS_BLOCK / unit_of(type));
+}
+
+/* Two units share a norm, and a zero point. */
+INLINE bool shares_norms(hs_dtype type, const hs_matrix *w)
+{
+    return hs_dtype_int4(type) && w->groups == w->blocks;
 }
 
 INLINE uint32_t low_unit_of(hs_dtype type)
@@ -58,9 +70,7 @@ typedef void few_fn(const hs_matrix *w, const hs_act *a, const size_t *token, ui
 /* A row for each type that has functions of its own, as FEW_TABLE lists them. */
 INLINE uint32_t few_row(hs_dtype type)
 {
-    if (hs_dtype_int4(type))
-        return HS_I4 - HS_Q2 + (hs_dtype_group(type) == 64);
-    return (uint32_t)(type - HS_Q2);
+    return (uint32_t)((hs_dtype_int4(type) ? HS_I4 : type) - HS_Q2);
 }
 
 /* fn [few_row][m / 2]: for one, two and four tokens. */
@@ -97,9 +107,7 @@ INLINE void few_tokens(few_fn *const (*fn)[3], const hs_matrix *w, const hs_act 
     FEW_TYPE(Q5)                                                                                                       \
     FEW_TYPE(Q6)                                                                                                       \
     FEW_TYPE(I4)                                                                                                       \
-    FEW_TYPE(I4G64)                                                                                                    \
-    static few_fn *const few[][3] = {FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4),   FEW_ROW(Q5),                             \
-                                     FEW_ROW(Q6), FEW_ROW(I4), FEW_ROW(I4G64)};
+    static few_fn *const few[][3] = {FEW_ROW(Q2), FEW_ROW(Q3), FEW_ROW(Q4), FEW_ROW(Q5), FEW_ROW(Q6), FEW_ROW(I4)};
 
 /* From an INLINE gemm(type, w, a, token, n, first, last, y, stride) for many tokens: a function for one type. */
 typedef void many_fn(const hs_matrix *w, const hs_act *a, const uint32_t *token, uint32_t n, uint32_t first,

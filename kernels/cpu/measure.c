@@ -159,13 +159,14 @@ static hlwq_status measure(hs_mem *mem, hs_pool *pool, const hs_product_case *c,
     HS_TRY(hs_product_case_open(c, &book, &planes, err));
 
     uint64_t each = (planes.bytes + 4095) / 4096 * 4096, copies = c->resident_bytes / each + 1;
-    uint32_t blocks = planes.blocks, groups = planes.groups;
+    const hs_q8_form form = hs_q8_form_of(c->dtype);
+    uint32_t blocks = planes.blocks, scales = blocks * hs_q8_scales(form);
     HS_TRY(take(mem, copies * each + 65536, &s->weights, err)); /* prefetch runs past the end */
     HS_TRY(take(mem, copies * sizeof *s->matrix, &s->matrix, err));
     HS_TRY(take(mem, (uint64_t)c->tokens * c->cols * sizeof *s->x, &s->x, err));
     HS_TRY(take(mem, (uint64_t)c->tokens * blocks * HS_BLOCK, &s->q, err));
-    HS_TRY(take(mem, (uint64_t)c->tokens * groups * sizeof *s->scale, &s->scale, err));
-    HS_TRY(take(mem, (uint64_t)c->tokens * groups * sizeof *s->sum, &s->sum, err));
+    HS_TRY(take(mem, (uint64_t)c->tokens * scales * sizeof *s->scale, &s->scale, err));
+    HS_TRY(take(mem, (uint64_t)c->tokens * scales * sizeof *s->sum, &s->sum, err));
     HS_TRY(take(mem, (uint64_t)c->tokens * c->rows * sizeof *s->y, &s->y, err));
     fill(s->weights, &planes, copies, each);
     for (uint64_t i = 0; i < copies; i++)
@@ -173,8 +174,8 @@ static hlwq_status measure(hs_mem *mem, hs_pool *pool, const hs_product_case *c,
     for (uint64_t i = 0; i < (uint64_t)c->tokens * c->cols; i++)
         s->x[i] = (float)((i * 2654435761u >> 8) % 2001) * 0.001f - 1.0f;
     for (uint32_t t = 0; t < c->tokens; t++)
-        hs_q8_row(&ops, hs_q8_form_of(c->dtype), s->x + (size_t)t * c->cols, c->cols,
-                  s->q + (size_t)t * blocks * HS_BLOCK, s->scale + (size_t)t * groups, s->sum + (size_t)t * groups);
+        hs_q8_row(&ops, form, s->x + (size_t)t * c->cols, c->cols, s->q + (size_t)t * blocks * HS_BLOCK,
+                  s->scale + (size_t)t * scales, s->sum + (size_t)t * scales);
 
     products p = {
         .ops = &ops, .w = s->matrix, .tokens = c->tokens, .y = s->y, .bands = (c->rows + BAND_ROWS - 1) / BAND_ROWS};

@@ -12,15 +12,20 @@
 
 /* The forms of 8-bit activations that packed matrices are multiplied with. */
 typedef enum hs_q8_form {
-    HS_Q8_ROTATED, /* Q2..Q6 */
-    HS_Q8_FLAT,    /* INT4 in groups of 128 */
-    HS_Q8_FLAT64,  /* of 64 */
+    HS_Q8_ROTATED, /* Q2..Q6: a scale and a sum for each block */
+    HS_Q8_FLAT,    /* INT4: for each half of a block */
     HS_Q8_FORMS
 } hs_q8_form;
 
 static inline hs_q8_form hs_q8_form_of(hs_dtype packed)
 {
-    return hs_dtype_rotated(packed) ? HS_Q8_ROTATED : hs_dtype_group(packed) == 64 ? HS_Q8_FLAT64 : HS_Q8_FLAT;
+    return hs_dtype_rotated(packed) ? HS_Q8_ROTATED : HS_Q8_FLAT;
+}
+
+/* Scales, and sums, of a block. */
+static inline uint32_t hs_q8_scales(hs_q8_form form)
+{
+    return form == HS_Q8_FLAT ? 2 : 1;
 }
 
 /* Rows of activations as the matrix kernels take them; a NULL part is not needed by the caller. */
@@ -28,7 +33,7 @@ typedef struct hs_act {
     uint32_t cols, blocks;
     const float *x;     /* [n][cols] */
     const int8_t *q;    /* [n][blocks * 128], in the form that the matrix needs */
-    const float *scale; /* [n][groups of the matrix] */
+    const float *scale; /* [n][blocks][hs_q8_scales of the form] */
     const int32_t *sum; /* the same: of q */
 } hs_act;
 
@@ -38,8 +43,8 @@ typedef struct hs_cpu_ops {
     /* One row: WHT per block of 128 (the last padded with zeros), q8. */
     void (*q8)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum);
 
-    /* The same without WHT, in groups of 64 or 128: scale and sum one a group, those past the end zero. */
-    void (*q8_flat)(const float *x, uint32_t cols, uint32_t group, int8_t *q, float *scale, int32_t *sum);
+    /* The same without WHT, each half of a block by itself: those past the end have scale and sum zero. */
+    void (*q8_flat)(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum);
 
     /* y[t][r] for rows first..last-1 and tokens token[0..n-1] (NULL = 0..n-1) of `a`; y row stride in floats. Packed.
      */
@@ -191,10 +196,7 @@ static inline void hs_exact_row(const hs_matrix *w, uint32_t r, float *row)
 static inline void hs_q8_row(const hs_cpu_ops *ops, hs_q8_form form, const float *x, uint32_t cols, int8_t *q,
                              float *scale, int32_t *sum)
 {
-    if (form == HS_Q8_ROTATED)
-        ops->q8(x, cols, q, scale, sum);
-    else
-        ops->q8_flat(x, cols, form == HS_Q8_FLAT64 ? 64 : 128, q, scale, sum);
+    (form == HS_Q8_ROTATED ? ops->q8 : ops->q8_flat)(x, cols, q, scale, sum);
 }
 
 /* Plain C, built for any x86-64, and again for machines with AVX2 and FMA. */

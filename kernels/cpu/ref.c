@@ -17,7 +17,7 @@
 #define HS_REF_TABLE hs_cpu_ref_base
 #endif
 
-enum { LANES = 16, SEGMENT = 8 * HS_BLOCK };
+enum { LANES = 16, SEGMENT = 8 * HS_BLOCK, HALF = HS_BLOCK / 2 };
 
 /* ---- sums in the fixed order ---------------------------------------------------------------- */
 
@@ -103,14 +103,14 @@ static void ref_q8(const float *x, uint32_t cols, int8_t *q, float *scale, int32
     }
 }
 
-static void ref_q8_flat(const float *x, uint32_t cols, uint32_t group, int8_t *q, float *scale, int32_t *sum)
+static void ref_q8_flat(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum)
 {
     uint32_t padded = (cols + HS_BLOCK - 1) / HS_BLOCK * HS_BLOCK;
-    for (uint32_t g = 0, c = 0; c < padded; g++, c += group) {
-        float v[HS_BLOCK] = {0};
+    for (uint32_t h = 0, c = 0; c < padded; h++, c += HALF) {
+        float v[HALF] = {0};
         if (c < cols)
-            memcpy(v, x + c, sizeof(float) * (cols - c < group ? cols - c : group));
-        quantise(v, (int)group, q + c, &scale[g], &sum[g]);
+            memcpy(v, x + c, sizeof(float) * (cols - c < HALF ? cols - c : HALF));
+        quantise(v, HALF, q + c, &scale[h], &sum[h]);
     }
 }
 
@@ -168,20 +168,20 @@ static void gemm_rotated(const hs_matrix *w, const hs_act *a, const uint32_t *to
     }
 }
 
-/* Integers less their zero points, and scales, of the groups of one segment of a row. */
+/* Integers less their zero points, and the scales of half blocks, of one segment of a row. */
 static void int4_segment(const hs_matrix *w, size_t block, uint32_t nb, int16_t (*v)[HS_BLOCK], float *scale)
 {
     uint32_t per = w->groups / w->blocks;
     for (uint32_t b = 0; b < nb; b++) {
         uint8_t code[HS_BLOCK];
         hs_int4_unpack_block(w->low + (block + b) * w->low_block, code);
-        for (uint32_t g = 0; g < per; g++) {
-            size_t at = (block + b) * per + g;
+        for (uint32_t half = 0; half < 2; half++) {
+            size_t at = (block + b) * per + half * per / 2;
             uint16_t h;
             memcpy(&h, w->norms + at * 2, 2);
-            scale[b * per + g] = hs_half(h);
+            scale[2 * b + half] = hs_half(h);
             int zero = w->zeros ? w->zeros[at] : HS_INT4_ZERO;
-            for (uint32_t j = g * (HS_BLOCK / per); j < (g + 1) * (HS_BLOCK / per); j++)
+            for (uint32_t j = half * HALF; j < (half + 1) * HALF; j++)
                 v[b][j] = (int16_t)(code[j] - zero);
         }
     }
@@ -192,7 +192,6 @@ static void gemm_int4(const hs_matrix *w, const hs_act *a, const uint32_t *token
 {
     int16_t v[8][HS_BLOCK];
     float total[HS_BATCH_MAX], scale[16];
-    uint32_t per = w->groups / w->blocks, group = HS_BLOCK / per;
     for (uint32_t r = first; r < last; r++) {
         for (uint32_t t = 0; t < n; t++)
             total[t] = 0.0f;
@@ -200,11 +199,11 @@ static void gemm_int4(const hs_matrix *w, const hs_act *a, const uint32_t *token
             uint32_t nb = w->blocks - b0 < 8 ? w->blocks - b0 : 8;
             int4_segment(w, (size_t)r * w->blocks + b0, nb, v, scale);
             for (uint32_t t = 0; t < n; t++) {
-                size_t row = ((token ? token[t] : t) * (size_t)w->blocks + b0) * per;
+                size_t row = ((token ? token[t] : t) * (size_t)w->blocks + b0) * 2;
                 float seg = 0.0f;
-                for (uint32_t g = 0; g < nb * per; g++)
-                    seg = fmaf(scale[g] * a->scale[row + g],
-                               (float)block_sum(v[0] + g * group, a->q + (row + g) * group, group), seg);
+                for (uint32_t h = 0; h < 2 * nb; h++)
+                    seg = fmaf(scale[h] * a->scale[row + h],
+                               (float)block_sum(v[0] + h * HALF, a->q + (row + h) * HALF, HALF), seg);
                 total[t] += seg;
             }
         }

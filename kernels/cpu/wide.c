@@ -207,7 +207,7 @@ static void wide_q8(const float *x, uint32_t cols, int8_t *q, float *scale, int3
     }
 }
 
-static void wide_q8_flat(const float *x, uint32_t cols, uint32_t group, int8_t *q, float *scale, int32_t *sum)
+static void wide_q8_flat(const float *x, uint32_t cols, int8_t *q, float *scale, int32_t *sum)
 {
     for (uint32_t b = 0, c = 0; c < cols; b++, c += HS_BLOCK) {
         float padded[HS_BLOCK];
@@ -215,10 +215,6 @@ static void wide_q8_flat(const float *x, uint32_t cols, uint32_t group, int8_t *
         v16 v[8];
         for (int i = 0; i < 8; i++)
             v[i] = v16_load(from + LANES * i);
-        if (group == HS_BLOCK) {
-            quantise(v, 8, q + c, &scale[b], &sum[b]);
-            continue;
-        }
         quantise(v, 4, q + c, &scale[2 * b], &sum[2 * b]);
         quantise(v + 4, 4, q + c + 64, &scale[2 * b + 1], &sum[2 * b + 1]);
     }

@@ -23,7 +23,7 @@ typedef struct q8_rows {
 static void q8_row(const hs_cpu_ops *ops, const hs_input *in, hs_q8_form form, uint32_t row)
 {
     const hs_q8_buffer *out = in->form[form];
-    size_t block = (size_t)row * blocks_of(in->cols), at = form == HS_Q8_FLAT64 ? 2 * block : block;
+    size_t block = (size_t)row * blocks_of(in->cols), at = block * hs_q8_scales(form);
     hs_q8_row(ops, form, in->x + (size_t)row * in->cols, in->cols, out->q + block * HS_BLOCK, out->scale + at,
               out->sum + at);
 }
@@ -48,7 +48,7 @@ static void gather_row(const hs_cpu_ops *ops, const hs_input *in, const hs_matri
 {
     const float *x = in->x + (size_t)row * in->cols;
     hs_q8_form form = hs_q8_form_of(w->dtype);
-    size_t block = (size_t)to * blocks_of(in->cols), at = form == HS_Q8_FLAT64 ? 2 * block : block;
+    size_t block = (size_t)to * blocks_of(in->cols), at = block * hs_q8_scales(form);
     for (uint32_t i = 0; i < in->cols; i++)
         scratch[i] = x[w->order ? hs_input_of(w, i) : i];
     for (uint32_t i = 0; w->factor && i < in->cols; i++)
@@ -201,7 +201,7 @@ void hs_cpu_ffn(hs_cpu *c, hs_input *u, hs_ffn_job *job, uint32_t n_jobs, float 
         rows += j->m;
         uint32_t width = j->w->gate.rows;
         j->room = job_q8(c, j);
-        j->hidden = (hs_input){job_rows(c, c->gate, j), width, j->m, EVERY_FORM, {&j->room, &j->room, &j->room}};
+        j->hidden = (hs_input){job_rows(c, c->gate, j), width, j->m, EVERY_FORM, {&j->room, &j->room}};
         c->task[2 * i] = (hs_task){&j->w->gate, u, j->token, j->m, job_rows(c, c->gate, j), width};
         c->task[2 * i + 1] = (hs_task){&j->w->up, u, j->token, j->m, job_rows(c, c->up, j), width};
     }

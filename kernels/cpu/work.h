@@ -73,7 +73,7 @@ typedef struct hs_cpu {
     float *y;                      /* [B][hidden] */
     float *gate, *up;              /* [B * ffn_rows][ffn_width] */
     hs_q8_buffer hq;               /* of gate */
-    uint32_t scales;               /* that all of these have room for in a block: 1, or 2 for groups of 64 */
+    uint32_t scales;               /* that all of these have room for in a block: 1, or 2 with INT4 */
     float *expert_y;               /* [B * (used + 1)][hidden] */
     float *logit;                  /* [B][experts] router */
     float *shared;                 /* [B] */

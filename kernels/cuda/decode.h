@@ -25,10 +25,15 @@ template <int BITS> static __device__ __forceinline__ uint32_t low_bytes()
     return BITS <= 3 ? 32 : 64;
 }
 
-/* Scales of a block. */
-template <int BITS> static __device__ __forceinline__ uint32_t groups_of()
+/* Scales of a block of weights, and of activations. */
+template <int BITS> static __device__ __forceinline__ constexpr uint32_t groups_of()
 {
     return BITS == GPU_I4G64 ? 2 : 1;
+}
+
+template <int BITS> static __device__ __forceinline__ constexpr uint32_t units_of()
+{
+    return BITS >= GPU_I4 ? 2 : 1;
 }
 
 template <int BITS> static __device__ __forceinline__ uint32_t high_bytes()

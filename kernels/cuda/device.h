@@ -45,11 +45,11 @@ typedef struct gpu_job {
 enum { JOBS_INLINE = 4 };
 
 /* Which of them: rotated, for HLWQ; not, for INT4. */
-typedef enum gpu_form { GPU_ROTATED, GPU_FLAT, GPU_FLAT64, GPU_NO_FORM } gpu_form;
+typedef enum gpu_form { GPU_ROTATED, GPU_FLAT, GPU_NO_FORM } gpu_form;
 
 typedef struct gpu_q8 {
     uint32_t *q; /* [rows][blocks][32] */
-    uint2 *of;   /* [rows][blocks], FLAT64: [rows][blocks][2]: the bits of the scale; the sum of the codes */
+    uint2 *of;   /* [rows][blocks], FLAT: [rows][blocks][2], halves: the bits of the scale; the sum of the codes */
     gpu_form form;
 } gpu_q8;
 

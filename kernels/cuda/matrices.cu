@@ -40,7 +40,7 @@ static gpu_form any_form_of(const hs_matrix *m)
 {
     if (!hs_dtype_packed(m->dtype))
         return GPU_NO_FORM;
-    return !hs_dtype_int4(m->dtype) ? GPU_ROTATED : hs_dtype_group(m->dtype) == 64 ? GPU_FLAT64 : GPU_FLAT;
+    return hs_dtype_int4(m->dtype) ? GPU_FLAT : GPU_ROTATED;
 }
 
 gpu_form gpu_form_of(const hs_matrix *m)
@@ -52,7 +52,7 @@ gpu_form gpu_form_of(const hs_matrix *m)
 gpu_q8 gpu_rows_from(const gpu_q8 *q, uint64_t row, uint32_t cols)
 {
     uint64_t blocks = row * ((cols + HS_BLOCK - 1) / HS_BLOCK);
-    return gpu_q8{q->q + blocks * 32, q->of + blocks * (q->form == GPU_FLAT64 ? 2 : 1), q->form};
+    return gpu_q8{q->q + blocks * 32, q->of + blocks * (q->form == GPU_FLAT ? 2 : 1), q->form};
 }
 
 /* x [n][cols] in that form, if it is not yet. */

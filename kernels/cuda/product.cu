@@ -72,16 +72,16 @@ static __device__ __forceinline__ void advance(gpu_place (&row)[ROWS], gemv_toke
 #pragma unroll
     for (int m = 0; m < M; m++) {
         x.q[m] += count * 8;
-        x.of[m] += count * groups_of<BITS>();
+        x.of[m] += count * units_of<BITS>();
     }
 }
 
-/* INT4: the same over COUNT blocks of one or two groups, whose sums do without their zero points. */
+/* INT4: the same over COUNT blocks, half by half; sums do without the zero points of the one or two groups. */
 template <int BITS, int ROWS, int M, int COUNT>
 static __device__ __forceinline__ void int4_blocks(const gpu_place (&row)[ROWS], const gemv_tokens<M> &x,
                                                    float (&seg)[ROWS][M])
 {
-    enum { PER = BITS == GPU_I4G64 ? 2 : 1, WORDS = 8 / PER };
+    enum { PER = groups_of<BITS>() };
 #pragma unroll
     for (uint32_t k = 0; k < COUNT; k++) {
         uint32_t v[ROWS][8], none[8];
@@ -100,14 +100,16 @@ static __device__ __forceinline__ void int4_blocks(const gpu_place (&row)[ROWS],
         for (int m = 0; m < M; m++) {
             uint4 x0 = x.q[m][k * 8], x1 = x.q[m][k * 8 + 1];
             const uint32_t q[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
+            const uint4 halves = reinterpret_cast<const uint4 *>(x.of[m])[k];
 #pragma unroll
-            for (int g = 0; g < PER; g++) {
-                uint2 of = x.of[m][k * PER + (uint32_t)g];
+            for (int h = 0; h < 2; h++) {
+                const uint2 of = h ? make_uint2(halves.z, halves.w) : make_uint2(halves.x, halves.y);
+                const int g = h * PER / 2;
 #pragma unroll
                 for (int r = 0; r < ROWS; r++) {
                     int dot = 0;
 #pragma unroll
-                    for (int i = g * WORDS; i < (g + 1) * WORDS; i++)
+                    for (int i = 4 * h; i < 4 * h + 4; i++)
                         dot = __dp4a((int)v[r][i], (int)q[i], dot);
                     dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 1);
                     dot += __shfl_xor_sync(0xFFFFFFFFu, dot, 2);
@@ -213,7 +215,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p
             for (int m = 0; m < M; m++) {
                 uint64_t at = token_row(p, j, t0 + m < j.m ? t0 + m : j.m - 1) * blocks + start;
                 x.q[m] = reinterpret_cast<const uint4 *>(p.a.q + at * 32 + t * 8);
-                x.of[m] = p.a.of + at * groups_of<BITS>();
+                x.of[m] = p.a.of + at * units_of<BITS>();
             }
             uint32_t count = SEGMENT_BLOCKS;
             if (groups == 1 && blocks - s0 * SEGMENT_BLOCKS < count)
@@ -291,29 +293,30 @@ static __device__ __forceinline__ void mma_block(int (&acc)[4], const uint32_t (
     acc[3] = lower[1];
 }
 
-/* seg += a block of INT4, group by group. */
+/* seg += a block of INT4, half by half. */
 template <int BITS>
 static __device__ __forceinline__ void mma_int4(const gpu_place (&place)[2], uint32_t b, const uint32_t (&v)[8],
                                                 const uint32_t (&v8)[8], const uint32_t (&q)[8], const uint2 *of,
                                                 const uint64_t (&column)[2], float (&seg)[4])
 {
-    enum { PER = BITS == GPU_I4G64 ? 2 : 1 };
+    enum { PER = groups_of<BITS>() };
+    const uint4 *pairs = reinterpret_cast<const uint4 *>(of) + b;
+    const uint4 halves[2] = {pairs[column[0]], pairs[column[1]]};
 #pragma unroll
-    for (uint32_t g = 0; g < PER; g++) {
+    for (uint32_t h = 0; h < 2; h++) {
+        const uint32_t g = b * PER + h * PER / 2;
         int acc[4] = {0, 0, 0, 0};
-        if (PER == 1)
-            mma_block(acc, v, v8, q);
-        else if (g == 0)
+        if (h == 0)
             mma_block<0, 4>(acc, v, v8, q);
         else
             mma_block<4, 4>(acc, v, v8, q);
-        const float norm[2] = {load_norm(place[0], b * PER + g), load_norm(place[1], b * PER + g)};
-        const int zero[2] = {load_zero(place[0], b * PER + g), load_zero(place[1], b * PER + g)};
+        const float norm[2] = {load_norm(place[0], g), load_norm(place[1], g)};
+        const int zero[2] = {load_zero(place[0], g), load_zero(place[1], g)};
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            uint2 x = of[(column[k % 2] + b) * PER + g];
-            float isum = (float)(acc[k] - zero[k / 2] * (int)x.y);
-            seg[k] = fmaf(norm[k / 2] * __uint_as_float(x.x), isum, seg[k]);
+            const uint4 &x = halves[k % 2];
+            float isum = (float)(acc[k] - zero[k / 2] * (int)(h ? x.w : x.y));
+            seg[k] = fmaf(norm[k / 2] * __uint_as_float(h ? x.z : x.x), isum, seg[k]);
         }
     }
 }

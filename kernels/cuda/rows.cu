@@ -10,11 +10,11 @@ enum { ROW_THREADS = 256 };
 
 /*
  * A block of a row: v[i] is element 4 lane + i. Lanes below 16 hold the lower half of what chunk order pairs up, and
- * the first of two groups of 64.
+ * what has a scale of its own where nothing is rotated.
  */
 static __device__ __forceinline__ void q8_block(float (&v)[4], const gpu_q8 &q, uint64_t block, uint32_t lane)
 {
-    bool halves = q.form == GPU_FLAT64;
+    const bool halves = q.form == GPU_FLAT;
     if (q.form == GPU_ROTATED)
         warp_wht(v, lane);
     float amax = 0.0f;
@@ -43,13 +43,11 @@ static __device__ __forceinline__ void q8_block(float (&v)[4], const gpu_q8 &q, 
     int whole = gpu_warp_sum_int(lane < 16 || !halves ? sum : 0), rest = 0;
     if (halves)
         rest = gpu_warp_sum_int(lane < 16 ? 0 : sum);
-    if (q.form != GPU_ROTATED) {
+    const uint32_t scale = hs_float_bits(bad ? NAN : tiny ? 0.0f : amax / 127.0f);
+    if (halves) {
         q.q[block * 32 + lane % 16 / 4 * 8 + lane / 16 * 4 + lane % 4] = mine;
-        uint2 of = make_uint2(hs_float_bits(bad ? NAN : tiny ? 0.0f : amax / 127.0f), (uint32_t)whole);
-        if (lane == 0)
-            q.of[halves ? 2 * block : block] = of;
-        if (halves && lane == 16)
-            q.of[2 * block + 1] = make_uint2(of.x, (uint32_t)rest);
+        if (lane % 16 == 0)
+            q.of[2 * block + lane / 16] = make_uint2(scale, (uint32_t)(lane ? rest : whole));
         return;
     }
     uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, mine, 16);
@@ -58,7 +56,7 @@ static __device__ __forceinline__ void q8_block(float (&v)[4], const gpu_q8 &q, 
     uint32_t word = gpu_prmt(low, high, upper ? 0x7362 : 0x5140);
     q.q[block * 32 + at / 4 * 8 + 2 * (at % 4) + upper] = word;
     if (lane == 0)
-        q.of[block] = make_uint2(hs_float_bits(bad ? NAN : tiny ? 0.0f : amax / 127.0f), (uint32_t)whole);
+        q.of[block] = make_uint2(scale, (uint32_t)whole);
 }
 
 /* A block a token. Fixed work: sums have an order of their own. */

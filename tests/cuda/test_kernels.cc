@@ -48,7 +48,7 @@ typedef struct acts {
 static acts make_acts(uint32_t rows, uint32_t cols, gpu_form form, cudaStream_t s)
 {
     acts a = {};
-    uint32_t group = form == GPU_FLAT64 ? 64 : HS_BLOCK, per = HS_BLOCK / group;
+    uint32_t per = form == GPU_FLAT ? 2 : 1;
     a.rows = rows;
     a.cols = cols;
     a.blocks = (cols + HS_BLOCK - 1) / HS_BLOCK;
@@ -66,10 +66,8 @@ static acts make_acts(uint32_t rows, uint32_t cols, gpu_form form, cudaStream_t 
     for (uint32_t r = 0; r < rows; r++) {
         size_t at = (size_t)r * a.blocks;
         const float *x = a.x + (size_t)r * cols;
-        if (form == GPU_ROTATED)
-            ref->q8(x, cols, a.q + at * HS_BLOCK, a.scale + at, a.sum + at);
-        else
-            ref->q8_flat(x, cols, group, a.q + at * HS_BLOCK, a.scale + at * per, a.sum + at * per);
+        (form == GPU_ROTATED ? ref->q8 : ref->q8_flat)(x, cols, a.q + at * HS_BLOCK, a.scale + at * per,
+                                                       a.sum + at * per);
     }
     a.dx = to_device(a.x, (size_t)rows * cols);
     a.d.q = device<uint32_t>(all * 32);
@@ -81,7 +79,7 @@ static acts make_acts(uint32_t rows, uint32_t cols, gpu_form form, cudaStream_t 
 
 static void check_q8(const acts *a)
 {
-    size_t all = (size_t)a->rows * a->blocks, groups = a->d.form == GPU_FLAT64 ? 2 * all : all;
+    size_t all = (size_t)a->rows * a->blocks, groups = a->d.form == GPU_FLAT ? 2 * all : all;
     uint8_t *q = static_cast<uint8_t *>(malloc(all * HS_BLOCK));
     uint2 *of = static_cast<uint2 *>(malloc(groups * sizeof(uint2)));
     to_host(q, reinterpret_cast<uint8_t *>(a->d.q), all * HS_BLOCK);
@@ -206,7 +204,7 @@ static void products_are_those_of_the_reference(void **state)
             uint32_t rows = shape[k][0], cols = shape[k][1];
             weights w;
             make_weights(&w, (hs_dtype)dtype, rows, cols);
-            gpu_form form = dtype <= HS_Q6 ? GPU_ROTATED : w.m.groups > w.m.blocks ? GPU_FLAT64 : GPU_FLAT;
+            gpu_form form = dtype <= HS_Q6 ? GPU_ROTATED : GPU_FLAT;
             for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
                 uint32_t n = tokens[i];
                 if (n > 9 && cols > 3000)
@@ -254,19 +252,19 @@ static void products_are_those_of_the_reference(void **state)
 static void gathered_activations_are_those_of_the_reference(void **state)
 {
     (void)state;
-    static const gpu_form forms[] = {GPU_ROTATED, GPU_FLAT, GPU_FLAT64};
+    static const gpu_form forms[] = {GPU_ROTATED, GPU_FLAT};
     static const uint32_t from[] = {3, 0, 4};
     const uint32_t n = 3, held = 5, cols = 300;
-    for (int k = 0; k < 12; k++) {
-        bool listed = k & 1, ordered = k < 6 || listed;
+    for (int k = 0; k < 16; k++) {
+        bool listed = k & 2, ordered = k & 4 || listed, scaled = !(k & 8);
         start((uint64_t)k, (hs_sim_order)(k % 3));
         cudaStream_t s = stream();
-        acts a = make_acts(n, cols, forms[k % 3], s); /* what is to come of it; its own q8 goes */
+        acts a = make_acts(n, cols, forms[k % 2], s); /* what is to come of it; its own q8 goes */
         float *x = values(held * cols, 1), *factor = values(cols, 1);
         uint32_t *order = static_cast<uint32_t *>(malloc(cols * sizeof(uint32_t)));
         for (uint32_t c = 0; c < cols; c++) {
             order[c] = ordered ? c * 7 % cols : c;
-            factor[c] = k < 9 ? 1.0f / (float)(1 << c % 4) : 1.0f;
+            factor[c] = scaled ? 1.0f / (float)(1 << c % 4) : 1.0f;
             for (uint32_t t = 0; t < n; t++)
                 x[(listed ? from[t] : t) * cols + order[c]] = a.x[t * cols + c] * (1.0f / factor[c]);
             order[c] = order[c] == cols - 1 ? 0xFFFFF000u + c : order[c]; /* a damaged file's */
@@ -275,7 +273,7 @@ static void gathered_activations_are_those_of_the_reference(void **state)
         uint32_t *d_order = to_device(order, cols), *d_list = to_device(from, n);
         OK(cudaMemsetAsync(a.d.q, 0, n * a.blocks * HS_BLOCK, s));
         OK(cudaMemsetAsync(a.d.of, 0, n * a.blocks * sizeof(uint2), s));
-        OK(gpu_run_gather_q8(dx, listed ? d_list : nullptr, ordered ? d_order : nullptr, k < 9 ? df : nullptr, cols, n,
+        OK(gpu_run_gather_q8(dx, listed ? d_list : nullptr, ordered ? d_order : nullptr, scaled ? df : nullptr, cols, n,
                              a.d, s));
         OK(cudaStreamSynchronize(s));
         check_q8(&a);

@@ -166,12 +166,12 @@ typedef struct act {
 } act;
 
 /* Exactly sized, so that a sanitizer sees a kernel that reads on. */
-static act activations(const hs_cpu_ops *ops, hs_dtype d, uint32_t cols, uint32_t n, int kind)
+static act activations(const hs_cpu_ops *ops, uint32_t cols, uint32_t n, int kind)
 {
-    uint32_t blocks = (cols + 127) / 128, groups = blocks * (128 / hs_dtype_group(d));
-    act t = {.x = malloc((size_t)n * cols * 4), .scale = malloc((size_t)n * groups * 4)};
+    uint32_t blocks = (cols + 127) / 128, halves = 2 * blocks;
+    act t = {.x = malloc((size_t)n * cols * 4), .scale = malloc((size_t)n * halves * 4)};
     t.q = malloc((size_t)n * blocks * 128);
-    t.sum = malloc((size_t)n * groups * 4);
+    t.sum = malloc((size_t)n * halves * 4);
     for (size_t i = 0; i < (size_t)n * cols; i++)
         t.x[i] = kind == 0   ? uniform()
                  : kind == 1 ? (i % 300 < 128  ? 0.0f
@@ -180,8 +180,8 @@ static act activations(const hs_cpu_ops *ops, hs_dtype d, uint32_t cols, uint32_
                  : kind == 2 ? uniform() * 1e-38f
                              : 1.0f;
     for (uint32_t r = 0; r < n; r++)
-        hs_q8_row(ops, hs_q8_form_of(d), t.x + (size_t)r * cols, cols, t.q + (size_t)r * blocks * 128,
-                  t.scale + (size_t)r * groups, t.sum + (size_t)r * groups);
+        ops->q8_flat(t.x + (size_t)r * cols, cols, t.q + (size_t)r * blocks * 128, t.scale + (size_t)r * halves,
+                     t.sum + (size_t)r * halves);
     t.a = (hs_act){cols, blocks, t.x, t.q, t.scale, t.sum};
     return t;
 }
@@ -194,20 +194,20 @@ static void free_act(act *t)
 /* The formula of docs/numerics.md, written once more from the page; and the same sum in double. */
 static float by_the_page(const weights *w, const act *t, uint32_t row, uint32_t token, double *real)
 {
-    uint32_t group = hs_dtype_group(w->m.dtype), groups = w->planes.groups, per_segment = 1024 / group;
+    uint32_t group = hs_dtype_group(w->m.dtype), groups = w->planes.groups, halves = 2 * w->planes.blocks;
     float total = 0.0f;
     *real = 0;
-    for (uint32_t s = 0; s < groups; s += per_segment) {
+    for (uint32_t s = 0; s < halves; s += 16) {
         float seg = 0.0f;
-        for (uint32_t g = s; g < groups && g < s + per_segment; g++) {
-            size_t at = (size_t)row * groups + g, from = (size_t)token * groups + g;
+        for (uint32_t g = s; g < halves && g < s + 16; g++) {
+            size_t at = (size_t)row * groups + g * 64 / group, from = (size_t)token * halves + g;
             uint16_t h;
             int64_t isum = 0, sum = 0;
             memcpy(&h, w->data + w->planes.norms + 2 * at, 2);
-            for (uint32_t j = 0; j < group; j++) {
-                uint32_t i = g * group + j;
+            for (uint32_t j = 0; j < 64; j++) {
+                uint32_t i = g * 64 + j;
                 uint8_t byte = w->data[w->planes.low + ((size_t)row * w->planes.blocks + i / 128) * 64 + i % 64];
-                int64_t q = t->q[(size_t)token * groups * group + i];
+                int64_t q = t->q[(size_t)token * halves * 64 + i];
                 isum += (i % 128 < 64 ? byte & 15 : byte >> 4) * q;
                 sum += q;
             }
@@ -229,7 +229,7 @@ static void products_follow_the_page(void **state)
             for (int kind = 0; kind < 12; kind++) {
                 uint32_t rows = shape[s][0], cols = shape[s][1], n = 3;
                 weights w = make(d, rows, cols, (wild)(kind / 4));
-                act t = activations(&hs_cpu_ref_base, d, cols, n, kind % 4);
+                act t = activations(&hs_cpu_ref_base, cols, n, kind % 4);
                 float *y = malloc((size_t)n * rows * sizeof *y);
                 memset(y, 0xFF, (size_t)n * rows * sizeof *y);
                 hs_cpu_ref_base.gemm(&w.m, &t.a, NULL, n, 0, rows, y, rows);
@@ -262,7 +262,7 @@ static void products_are_near_those_of_decoded_weights(void **state)
             w[i] = uniform() + 0.3f;
         CHECK_OK(hs_encode_rows(d, NULL, w, 0, ROWS, ROWS, COLS, data, &err), err);
         hs_matrix m = hs_matrix_at(d, ROWS, COLS, &p, data, NULL);
-        act t = activations(&hs_cpu_ref_base, d, COLS, 2, 0);
+        act t = activations(&hs_cpu_ref_base, COLS, 2, 0);
         float y[2 * ROWS], exact[2 * ROWS];
         hs_cpu_ref_base.gemm(&m, &t.a, NULL, 2, 0, ROWS, y, ROWS);
         hs_cpu_ref_base.gemm_exact(&m, &t.a, NULL, 2, 0, ROWS, exact, ROWS, row);
@@ -295,7 +295,7 @@ static void check_products(const char *name, const hs_cpu_ops *set, hs_dtype d, 
 {
     uint32_t held = n + 3, *list = malloc(n * sizeof *list);
     weights w = make(d, rows, cols, (wild)(kind % 3));
-    act t = activations(&hs_cpu_ref_base, d, cols, held, kind % 4);
+    act t = activations(&hs_cpu_ref_base, cols, held, kind % 4);
     size_t stride = rows + 5, floats = n * stride;
     float *want = malloc(floats * sizeof *want), *got = malloc(floats * sizeof *got);
     for (uint32_t i = 0; i < n; i++)
@@ -333,6 +333,50 @@ static void every_set_gives_the_same_bits(void **state)
     }
 }
 
+/* The same integers in groups of 64, each scale and zero point of the groups of 128 written twice. */
+static weights halved(const weights *w, uint32_t rows, uint32_t cols)
+{
+    const hs_dtype d = w->m.dtype == HS_I4 ? HS_I4G64 : HS_I4G64Z;
+    weights two;
+    assert_true(hs_planes_of(d, rows, cols, &two.planes) && two.planes.groups == 2 * w->planes.groups);
+    two.data = aligned_alloc(64, two.planes.bytes);
+    memset(two.data, 0xEE, two.planes.bytes);
+    memcpy(two.data + two.planes.low, w->data + w->planes.low, w->planes.low_bytes);
+    for (uint64_t i = 0; i < two.planes.norms_bytes / 2; i++)
+        memcpy(two.data + two.planes.norms + 2 * i, w->data + w->planes.norms + i / 2 * 2, 2);
+    for (uint64_t i = 0; i < two.planes.zeros_bytes; i++)
+        two.data[two.planes.zeros + i] = w->data[w->planes.zeros + i / 2];
+    two.m = hs_matrix_at(d, rows, cols, &two.planes, two.data, NULL);
+    return two;
+}
+
+static void groups_of_128_are_two_of_64_with_one_scale(void **state)
+{
+    (void)state;
+    static const char *const name[] = {"ref", "avx2", "avx512"};
+    static const uint32_t shape[][2] = {{3, 64}, {17, 128}, {64, 256}, {33, 512}, {40, 1152}, {65, 2176}};
+    for (int i = 0; i < 3; i++) {
+        hs_cpu_ops set;
+        if (!choose(&set, name[i]))
+            continue;
+        for (int k = 0; k < 36; k++) {
+            uint32_t rows = shape[k % 6][0], cols = shape[k % 6][1], n = (uint32_t)(k * 5 % 13 + 1);
+            weights w = make(k / 6 % 2 ? HS_I4Z : HS_I4, rows, cols, (wild)(k / 12)), two = halved(&w, rows, cols);
+            act t = activations(&set, cols, n, k % 4);
+            size_t floats = (size_t)n * rows;
+            float *y[2] = {malloc(floats * sizeof(float)), malloc(floats * sizeof(float))};
+            memset(y[0], 0xFF, floats * sizeof(float));
+            set.gemm(&w.m, &t.a, NULL, n, 0, rows, y[0], rows);
+            set.gemm(&two.m, &t.a, NULL, n, 0, rows, y[1], rows);
+            for (size_t f = 0; f < floats; f++)
+                if (hs_float_bits(y[0][f]) != hs_float_bits(y[1][f]))
+                    fail_msg("%s %u x %u, %u tokens: y[%zu] is %a, in groups of 64 %a", name[i], rows, cols, n, f,
+                             (double)y[0][f], (double)y[1][f]);
+            free(y[0]), free(y[1]), free_act(&t), free(w.data), free(two.data);
+        }
+    }
+}
+
 static void every_set_quantises_alike(void **state)
 {
     (void)state;
@@ -344,25 +388,24 @@ static void every_set_quantises_alike(void **state)
         if (!choose(&set, name[i]))
             continue;
         for (int kind = 0; kind < 5; kind++)
-            for (size_t k = 0; k < 2 * sizeof cols / sizeof *cols; k++) {
+            for (size_t k = 0; k < sizeof cols / sizeof *cols; k++) {
                 static const float size[] = {1, 1e4f, 1e-38f, 1e30f, 3};
-                uint32_t n = cols[k / 2], group = k % 2 ? 64 : 128, blocks = (n + 127) / 128;
-                uint32_t groups = blocks * 128 / group;
+                uint32_t n = cols[k], blocks = (n + 127) / 128, halves = 2 * blocks;
                 float *x = malloc(n * sizeof *x), scale[2][32];
                 int8_t *q[2] = {malloc(blocks * 128), malloc(blocks * 128)};
                 int32_t sum[2][32];
                 for (uint32_t j = 0; j < n; j++)
                     x[j] = kind == 4 && j % 41 == 7 ? odd[j / 41 % 8] : uniform() * size[kind];
-                hs_cpu_ref_base.q8_flat(x, n, group, q[0], scale[0], sum[0]);
-                set.q8_flat(x, n, group, q[1], scale[1], sum[1]);
+                hs_cpu_ref_base.q8_flat(x, n, q[0], scale[0], sum[0]);
+                set.q8_flat(x, n, q[1], scale[1], sum[1]);
                 assert_memory_equal(q[0], q[1], blocks * 128);
-                assert_memory_equal(sum[0], sum[1], groups * 4);
-                for (uint32_t g = 0; g < groups; g++) {
+                assert_memory_equal(sum[0], sum[1], halves * 4);
+                for (uint32_t g = 0; g < halves; g++) {
                     assert_true(hs_float_bits(scale[0][g]) == hs_float_bits(scale[1][g]) ||
                                 (isnan(scale[0][g]) && isnan(scale[1][g])));
-                    if (g * group >= n) /* nothing there */
+                    if (g * 64 >= n) /* nothing there */
                         assert_true(scale[0][g] == 0.0f && sum[0][g] == 0);
-                    for (uint32_t j = g * group; j < (g + 1) * group && j < n && kind < 2; j++)
+                    for (uint32_t j = g * 64; j < (g + 1) * 64 && j < n && kind < 2; j++)
                         assert_true(fabsf(scale[0][g] * q[0][j] - x[j]) <= 0.501f * scale[0][g]);
                 }
                 free(x), free(q[0]), free(q[1]);
@@ -373,13 +416,10 @@ static void every_set_quantises_alike(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_weight_gets_its_nearest_code),
-        cmocka_unit_test(extremes_and_zero_are_exact),
-        cmocka_unit_test(rows_come_back_and_padding_is_zero),
-        cmocka_unit_test(products_follow_the_page),
-        cmocka_unit_test(products_are_near_those_of_decoded_weights),
-        cmocka_unit_test(every_set_gives_the_same_bits),
-        cmocka_unit_test(every_set_quantises_alike),
+        cmocka_unit_test(every_weight_gets_its_nearest_code),         cmocka_unit_test(extremes_and_zero_are_exact),
+        cmocka_unit_test(rows_come_back_and_padding_is_zero),         cmocka_unit_test(products_follow_the_page),
+        cmocka_unit_test(products_are_near_those_of_decoded_weights), cmocka_unit_test(every_set_gives_the_same_bits),
+        cmocka_unit_test(groups_of_128_are_two_of_64_with_one_scale), cmocka_unit_test(every_set_quantises_alike),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
