@@ -20,7 +20,8 @@ static level best_level(void)
         return LEVEL_REF;
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi"))
+        !__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi") ||
+        !__builtin_cpu_supports("gfni"))
         return LEVEL_AVX2;
     return LEVEL_AVX512;
 #else
