@@ -20,11 +20,10 @@
 #define STR(x) STR2(x)
 
 enum {
-    DRAFT_DEPTH = 3, /* where none is asked for */
-    RATES_BYTES =
-        64 << 20,        /* that are multiplied with, read and copied to know how fast that is: a fifth of a second */
+    DRAFT_DEPTH = 3,     /* where none is asked for */
     DRAFT_VOCAB = 32768, /* likewise, of large vocabularies: their head is most of a draft */
-    DRAFT_TEXT_MAX = 16 << 20
+    DRAFT_TEXT_MAX = 16 << 20,
+    RATES_BYTES = 64 << 20 /* that are multiplied with, read and copied, to know how fast that is */
 };
 
 const char *hlwq_version(void)
