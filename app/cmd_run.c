@@ -200,6 +200,9 @@ static void summary(const run *r)
     if (s.spilled_bytes)
         app_note("keys and values: %.2f GB to the file, %.2f GB read back, waited %.2f s for them",
                  (double)s.spilled_bytes * 1e-9, (double)s.spill_read_bytes * 1e-9, s.spill_wait_seconds);
+    if (s.lowered_bytes)
+        app_note("keys and values: %.2f GB from the card to memory, %.2f GB copied up again",
+                 (double)s.lowered_bytes * 1e-9, (double)s.raised_bytes * 1e-9);
     hlwq_speculation ahead;
     hlwq_session_speculation(r->session, &ahead);
     app_note_drafts(&ahead);
@@ -260,6 +263,8 @@ static hlwq_status report(const run *r, const char *path, hlwq_error *err)
     hlwq_engine_vram(r->engine, &now, &peak);
     hs_text_format(&t, "}, \"kv_file_bytes\": %" PRIu64 ", \"kv_file_read_bytes\": %" PRIu64, s.spilled_bytes,
                    s.spill_read_bytes);
+    hs_text_format(&t, ", \"kv_lowered_bytes\": %" PRIu64 ", \"kv_raised_bytes\": %" PRIu64, s.lowered_bytes,
+                   s.raised_bytes);
     hs_text_format(&t, ", \"vram_now_bytes\": %" PRIu64 ", \"vram_peak_bytes\": %" PRIu64 "},\n  ", now, peak);
     app_streaming_json(&t, &io);
     hs_text_format(&t, ",\n  ");

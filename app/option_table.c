@@ -78,9 +78,10 @@ const app_option app_option_table[OPT_COUNT] = {
                 "f16; logits: f32",
                 "how keys and values are kept; q and k, v: bits of a code, the newest 64 to 128 tokens stay f16",
                 ENGINE_COMMANDS, false},
-    [OPT_KV_SPILL] = {"kv-spill", NULL, 0, APP_PATH, "DIR", 0, 0, NULL,
-                      "where --ctx does not fit into --ram, old keys and values go to a nameless file in DIR",
-                      ENGINE_COMMANDS, false},
+    [OPT_KV_SPILL] =
+        {"kv-spill", NULL, 0, APP_PATH, "DIR", 0, 0, NULL,
+         "where --ctx fits neither on the card nor in --ram, old keys and values go to a nameless file in DIR",
+         ENGINE_COMMANDS, false},
     [OPT_IO] = {"io", NULL, 0, APP_CHOICE, "auto|uring|pread|mmap", 0, 0, "auto",
                 "how weights that are not in memory are read", ENGINE_COMMANDS, false},
     [OPT_DIRECT] = {"direct", NULL, 0, APP_CHOICE, "auto|on|off", 0, 0, "auto",

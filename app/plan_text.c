@@ -27,6 +27,9 @@ static void card_table(hs_text *t, const hlwq_plan *p)
     else
         row(t, "other weights", p->card_slots_bytes);
     row(t, "context: states, keys and values", p->card_state_bytes);
+    if (p->kv_bytes || p->kv_file_bytes)
+        hs_text_format(t, "  %-34s %10.1f MiB  of it for the newest keys and values, the others are below\n", "",
+                       (double)p->card_kv_bytes / 1048576.0);
     row(t, "activations", p->card_activation_bytes);
     row(t, "together, with a margin", p->card_total_bytes);
     hs_text_format(t, "memory: ");
@@ -50,7 +53,11 @@ void app_plan_table(hs_text *t, const hlwq_plan *p)
                        (double)p->streamed_bytes / 1048576.0);
     else
         row(t, "other weights, all resident", p->slots_bytes);
-    row(t, p->card ? "context: tokens, logits" : "context: states, keys and values", p->session_bytes);
+    row(t,
+        !p->card      ? "context: states, keys and values"
+        : p->kv_bytes ? "context: old keys, values; tokens"
+                      : "context: tokens, logits",
+        p->session_bytes);
     if (p->kv_bytes && p->slots)
         hs_text_format(t, "  %-34s %10.1f MiB  of it are lent to the cache until a text needs them\n", "",
                        (double)p->kv_bytes / 1048576.0);
@@ -81,10 +88,10 @@ static void plan_fields(hs_text *t, const hlwq_plan *p)
                        ", \"card\": {\"vram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64
                        ", \"total_bytes\": %" PRIu64 ", \"reserve_bytes\": %" PRIu64 ", \"trunk_bytes\": %" PRIu64
                        ", \"state_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64 ", \"staging_bytes\": %" PRIu64
-                       ", \"slots_bytes\": %" PRIu64 ", \"slots\": %u}",
+                       ", \"slots_bytes\": %" PRIu64 ", \"slots\": %u, \"kv_bytes\": %" PRIu64 "}",
                        p->vram_bytes, p->card_smallest_bytes, p->card_total_bytes, p->card_reserve_bytes,
                        p->card_trunk_bytes, p->card_state_bytes, p->card_activation_bytes, p->staging_bytes,
-                       p->card_slots_bytes, p->card_slots);
+                       p->card_slots_bytes, p->card_slots, p->card_kv_bytes);
 }
 
 void app_plan_json(hs_text *t, const hlwq_plan *p)

@@ -184,7 +184,8 @@ typedef struct hlwq_plan {
     uint64_t embed_bytes;
     uint64_t vram_bytes, card_reserve_bytes, card_trunk_bytes, card_state_bytes, card_activation_bytes;
     uint64_t card_slots_bytes, card_total_bytes, card_smallest_bytes;
-    uint32_t card_slots; /* 0 = everything is there */
+    uint32_t card_slots;    /* 0 = everything is there */
+    uint64_t card_kv_bytes; /* of card_state_bytes: taken as texts grow; kv_bytes are those that do not fit there */
 } hlwq_plan;
 
 /* Completes the trace that options.trace asked for; closing the engine does it too, but cannot say what went wrong. */
@@ -478,6 +479,7 @@ typedef struct hlwq_session_stats {
     uint64_t logits_hash;                            /* XXH3-64 over all logits computed so far, in order */
     uint64_t spilled_bytes, spill_read_bytes;        /* keys and values to the folder kv_spill, and back */
     double spill_wait_seconds;                       /* with no page to attend to until one was read */
+    uint64_t lowered_bytes, raised_bytes; /* keys and values from the card to memory; copied up for a while */
 } hlwq_session_stats;
 
 HLWQ_API void hlwq_session_get_stats(const hlwq_session *session, hlwq_session_stats *stats);

@@ -42,6 +42,7 @@ typedef struct hs_lending {
     uint64_t promised_bytes; /* of those that are open, likewise */
     uint64_t held_bytes;     /* taken so far */
     uint32_t slots_asked;    /* never more slots than these; 0 = as many as fit */
+    uint64_t above_planned_bytes, above_promised_bytes, above_held_bytes; /* the same in a backend's own memory */
 } hs_lending;
 
 /* States to go back to: what prefix.c knows. */
@@ -70,12 +71,12 @@ struct hlwq_engine {
     uint32_t context;    /* likewise */
     hs_draft_mode draft; /* of all sessions */
     uint32_t draft_vocab;
-    hlwq_tokenizer text; /* inner NULL if the model has none */
-    uint32_t hot;        /* rows of pages that a session keeps in memory; 0 = all */
-    char *spill_dir;     /* where the others go; NULL = nowhere */
-    uint32_t sessions;   /* open now */
-    uint32_t planned;    /* that memory is kept for */
-    float *rows;         /* [HLWQ_ROWS_MAX][vocab] logits of several sessions; NULL until two step together */
+    hlwq_tokenizer text;  /* inner NULL if the model has none */
+    hs_spilling spilling; /* which rows of pages a session keeps where */
+    char *spill_dir;      /* its folder */
+    uint32_t sessions;    /* open now */
+    uint32_t planned;     /* that memory is kept for */
+    float *rows;          /* [HLWQ_ROWS_MAX][vocab] logits of several sessions; NULL until two step together */
     hs_prefix prefix;
     double load_seconds;
     hs_adapt adapt;
@@ -95,8 +96,9 @@ uint32_t hs_engine_slots(const hlwq_engine *e, uint64_t ram_bytes);
 void hs_engine_promise(hlwq_engine *e, hs_states *states);
 void hs_engine_withdraw(hlwq_engine *e, const hs_states *states);
 
-/* Bytes under the cap that nothing holds or was promised. */
+/* Bytes under the cap that nothing holds or was promised; and under that of a backend's own memory. */
 uint64_t hs_engine_unpromised(const hlwq_engine *e);
+uint64_t hs_engine_unpromised_above(const hlwq_engine *e);
 
 /* As hlwq_engine_set_budget, but what adapt.c goes back to stays. */
 hlwq_status hs_engine_set_budget(hlwq_engine *e, uint64_t ram_bytes, hlwq_error *err);

@@ -41,7 +41,7 @@ hlwq_status hs_image_get(const hs_image *m, const hs_piece *p, uint64_t offset, 
 {
     hs_backend *be = m->states->backend;
     if (!p->at)
-        return hs_spill_get(m->states->spill, p->layer, p->page, offset, to, bytes, err);
+        return hs_states_get(m->states, p->layer, p->page, offset, to, bytes, err);
     return be->ops->get(be, to, (const uint8_t *)p->at + offset, bytes, err);
 }
 
@@ -50,7 +50,7 @@ hlwq_status hs_image_put(const hs_image *m, const hs_piece *p, uint64_t offset, 
 {
     hs_backend *be = m->states->backend;
     if (!p->at)
-        return hs_spill_put(m->states->spill, p->layer, p->page, offset, from, bytes, err);
+        return hs_states_put(m->states, p->layer, p->page, offset, from, bytes, err);
     return be->ops->put(be, (uint8_t *)p->at + offset, from, bytes, err);
 }
 

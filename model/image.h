@@ -18,7 +18,7 @@ typedef struct hs_image {
 } hs_image;
 
 typedef struct hs_piece {
-    void *at; /* NULL: in the file of the states */
+    void *at; /* NULL: away (hs_states_away) */
     uint64_t bytes;
     uint32_t layer, page;
 } hs_piece;

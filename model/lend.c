@@ -82,18 +82,48 @@ void hs_engine_lend(hlwq_engine *e)
     e->plan.slots_bytes = hs_residency_slots_bytes(hs_store_table(e->store), e->plan.slots);
 }
 
+/* In a backend's own memory: only counted, so that what is promised is there. */
+static hlwq_status take_above(void *user, uint64_t bytes, hlwq_error *err)
+{
+    hlwq_engine *e = user;
+    (void)err;
+    e->lending.above_held_bytes += bytes;
+    return HLWQ_OK;
+}
+
+static void give_above(void *user, uint64_t bytes)
+{
+    hlwq_engine *e = user;
+    e->lending.above_held_bytes -= bytes;
+}
+
+static uint64_t growth_here(const hlwq_engine *e, const hs_states *states)
+{
+    return e->vram ? hs_states_growth_below(states) : hs_states_growth_of(states);
+}
+
 void hs_engine_promise(hlwq_engine *e, hs_states *states)
 {
-    if (e->vram)
-        return; /* all of it was taken at once */
-    states->room = (hs_room){take, give, e};
-    e->lending.promised_bytes += hs_states_growth_of(states);
+    hs_room here = {take, give, e}, above = {take_above, give_above, e};
+    hs_states_set_room(states, &here, &above);
+    e->lending.promised_bytes += growth_here(e, states);
+    e->lending.above_promised_bytes += e->vram ? hs_states_growth_of(states) : 0;
 }
 
 void hs_engine_withdraw(hlwq_engine *e, const hs_states *states)
 {
-    if (states->room.user)
-        e->lending.promised_bytes -= hs_states_growth_of(states);
+    if (!states->room.user)
+        return;
+    e->lending.promised_bytes -= growth_here(e, states);
+    e->lending.above_promised_bytes -= e->vram ? hs_states_growth_of(states) : 0;
+}
+
+uint64_t hs_engine_unpromised_above(const hlwq_engine *e)
+{
+    const hs_lending *l = &e->lending;
+    uint64_t cap = hs_mem_cap_bytes(e->vram), used = hs_mem_now_bytes(e->vram);
+    used += l->above_promised_bytes > l->above_held_bytes ? l->above_promised_bytes - l->above_held_bytes : 0;
+    return cap > used ? cap - used : 0;
 }
 
 uint64_t hs_engine_unpromised(const hlwq_engine *e)

@@ -224,7 +224,7 @@ hlwq_status hlwq_session_seek(hlwq_session *s, const int32_t *ids, size_t n, siz
     uint32_t same = 0; /* pages of its own that it still reads */
     while (same < s->n && same < m->n && s->tokens[same] == ids[same])
         same++;
-    if (s->states.spill && same > m->n) /* only one page that goes on comes back from the file */
+    if (s->states.slot && same > m->n) /* only one page that goes on comes back from where it is */
         same = m->n;
     hs_prefix_cut(s, same);
     hlwq_status st = s->ahead ? hs_speculate_settle(s->ahead, err) : HLWQ_OK;

@@ -39,11 +39,13 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     hs_kv_format kv;
     HS_TRY(hs_kv_format_named(&kv, o->kv, c, err));
     uint64_t states = hs_states_bytes(c, kv, s->positions, e->net.batch) -
-                      hs_states_filed_bytes(c, kv, s->positions, e->hot),
+                      (e->vram ? 0 : hs_states_filed_bytes(c, kv, s->positions, e->spilling.hot)),
+             above = e->vram ? hs_speculate_state_bytes(&e->draft, c, kv, s->positions, e->net.batch) : 0,
              need = states + hs_speculate_bytes(&e->draft, c, kv, s->positions, e->net.batch),
              cap = hs_mem_cap_bytes(e->mem), left = hs_engine_unpromised(e);
     if (e->vram) /* most of it is there, and has a cap of its own */
-        need -= states + hs_speculate_state_bytes(&e->draft, c, kv, s->positions, e->net.batch);
+        need = need - states - above + hs_states_below_bytes(c, kv, s->positions, &e->spilling) +
+               hs_states_table_bytes(c, kv, s->positions);
     if (need > left)
         return hs_fail(
             err, HLWQ_ERR_BUDGET,
@@ -51,8 +53,14 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
             s->positions, (double)need / 1048576.0, (double)left / 1048576.0,
             (double)(cap - left + need) / 1048576.0 + 4.0);
     HS_TRY(hs_states_init(&s->states, c, e->mem, e->backend, kv, s->positions, e->net.batch, err));
-    if (e->hot)
-        HS_TRY(hs_states_spill(&s->states, e->spill_dir, e->hot, err));
+    HS_TRY(hs_states_spill(&s->states, &e->spilling, err));
+    above += hs_states_growth_of(&s->states);
+    if (e->vram && above > hs_engine_unpromised_above(e))
+        return hs_fail(
+            err, HLWQ_ERR_BUDGET,
+            "keys and values of %u tokens need %.1f MiB on the card, but --vram leaves %.1f MiB; lower --ctx "
+            "or raise --vram",
+            s->positions, (double)above / 1048576.0, (double)hs_engine_unpromised_above(e) / 1048576.0);
     hs_engine_promise(e, &s->states);
     void *p;
     HS_TRY(hs_mem_alloc(e->mem, HS_MEM_OTHER, (uint64_t)s->positions * sizeof(int32_t), "tokens", &p, err));
@@ -194,12 +202,12 @@ void hlwq_session_get_stats(const hlwq_session *s, hlwq_session_stats *stats)
 {
     *stats = s->stats;
     stats->logits_hash = XXH3_64bits_digest(s->hash);
-    if (!s->states.spill)
-        return;
-    hs_spill_stats file = hs_spill_get_stats(s->states.spill);
-    stats->spilled_bytes = file.written_bytes;
-    stats->spill_read_bytes = file.read_bytes;
-    stats->spill_wait_seconds = (double)file.wait_ns * 1e-9;
+    hs_lower_stats away = hs_states_spilled(&s->states);
+    stats->spilled_bytes = away.file.written_bytes;
+    stats->spill_read_bytes = away.file.read_bytes;
+    stats->spill_wait_seconds = (double)away.file.wait_ns * 1e-9;
+    stats->lowered_bytes = away.down_bytes;
+    stats->raised_bytes = away.up_bytes;
 }
 
 void hlwq_session_speculation(const hlwq_session *s, hlwq_speculation *out)

@@ -41,28 +41,30 @@ static hs_kv_shape kv_shape(const hs_config *c, hs_kv_format kv, uint32_t positi
     return (hs_kv_shape){full_layers(c), c->kv_heads * c->head_dim, kv, positions, batch};
 }
 
-/* Pages must lie in a row where a backend has memory of its own. */
-static bool whole(const hs_backend *backend)
+/* Whether stages work on memory that is not ordinary. */
+static bool apart(const hs_backend *backend)
 {
     return backend->ops->lend != NULL;
 }
 
-enum { STEP_MIN = 1 << 20, STEP_MAX = 16 << 20, STEPS = 8, STEP_EXTRA = 2 * 4096 /* what the allocator adds */ };
+uint64_t hs_kv_step_bytes = 1 << 20;
+
+enum { STEP_MAX = 16 << 20, STEPS = 8, STEP_EXTRA = 2 * 4096 /* what the allocator adds */ };
 
 /* Rows that are taken at once. */
-static uint32_t step_rows(const hs_kv_shape *shape, bool all)
+static uint32_t step_rows(const hs_kv_shape *shape)
 {
     uint64_t rows = hs_kv_rows_for(shape, shape->positions), row = hs_kv_row_bytes(shape);
-    if (all || !row)
+    if (!row)
         return (uint32_t)rows;
-    uint64_t some = hs_max_u64(hs_ceil_div(rows, STEPS), hs_ceil_div(STEP_MIN, row));
+    uint64_t some = hs_max_u64(hs_ceil_div(rows, STEPS), hs_ceil_div(hs_kv_step_bytes, row));
     some = hs_min_u64(some, hs_max_u64(STEP_MAX / row, 1));
     return (uint32_t)hs_min_u64(rows, some);
 }
 
-static uint64_t steps_for(const hs_kv_shape *shape, uint32_t rows, bool all)
+static uint64_t steps_for(const hs_kv_shape *shape, uint32_t rows)
 {
-    uint32_t n = step_rows(shape, all);
+    uint32_t n = step_rows(shape);
     return n ? hs_ceil_div(rows, n) : 0;
 }
 
@@ -76,7 +78,7 @@ uint64_t hs_session_bytes(const hs_config *c, hs_kv_format kv, uint32_t position
 {
     hs_kv_shape shape = kv_shape(c, kv, positions, batch);
     return hs_states_bytes(c, kv, positions, batch) + positions * sizeof(int32_t) + (uint64_t)c->vocab * 32 + 65536 +
-           hs_session_file_bytes() + steps_for(&shape, hs_kv_rows_for(&shape, positions), false) * STEP_EXTRA;
+           hs_session_file_bytes() + steps_for(&shape, hs_kv_rows_for(&shape, positions)) * STEP_EXTRA;
 }
 
 static bool coded_type(uint32_t bits, hs_dtype *dtype)
@@ -124,7 +126,7 @@ uint64_t hs_states_growth(const hs_config *c, hs_kv_format kv, uint32_t position
     hs_kv_shape shape = kv_shape(c, kv, positions, HS_GRID);
     uint64_t rows = hs_kv_rows_for(&shape, positions), row = hs_kv_row_bytes(&shape);
     rows = hot ? hs_min_u64(rows, hot) : rows;
-    *first = hs_min_u64(rows, step_rows(&shape, false)) * row;
+    *first = hs_min_u64(rows, step_rows(&shape)) * row;
     return rows * row;
 }
 
@@ -145,16 +147,71 @@ uint64_t hs_states_filed_bytes(const hs_config *c, hs_kv_format kv, uint32_t pos
     return filed > extra ? filed - extra : 0;
 }
 
+static hs_lower_options lower_options(const hs_kv_shape *shape, const hs_spilling *o)
+{
+    uint32_t rows = hs_kv_rows_for(shape, shape->positions), below = o->hot && o->hot < rows ? rows - o->hot : 0;
+    return (hs_lower_options){.layers = shape->layers,
+                              .rows = below,
+                              .memory_rows =
+                                  o->dir && o->memory_rows < below ? (uint32_t)hs_max_u64(o->memory_rows, 1) : below,
+                              .step_rows = step_rows(shape),
+                              .page_bytes = shape->layers ? hs_kv_row_bytes(shape) / shape->layers : 0,
+                              .dir = o->dir && o->memory_rows < below ? o->dir : NULL};
+}
+
+uint64_t hs_states_below_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, const hs_spilling *o)
+{
+    hs_kv_shape shape = kv_shape(c, kv, positions, HS_GRID);
+    hs_lower_options l = lower_options(&shape, o);
+    if (!l.rows)
+        return 0;
+    return hs_lower_bytes(&l) + l.memory_rows * hs_kv_row_bytes(&shape) +
+           (uint64_t)o->hot * shape.layers * sizeof(void *) + 4096;
+}
+
+uint64_t hs_states_lowered_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t hot)
+{
+    uint64_t row, rows = hs_states_rows(c, kv, positions, &row);
+    if (!hot || rows <= hot)
+        return 0;
+    uint64_t lowered = (rows - hot) * row, windows = hs_lower_window_bytes(row / full_layers(c));
+    return lowered > windows ? lowered - windows : 0;
+}
+
 uint64_t hs_states_growth_of(const hs_states *s)
 {
-    return s->mem && !whole(s->backend) ? s->rows_max * hs_kv_row_bytes(&s->shape) : 0;
+    return s->mem ? s->rows_max * hs_kv_row_bytes(&s->shape) : 0;
+}
+
+uint64_t hs_states_growth_below(const hs_states *s)
+{
+    return s->lower ? hs_lower_memory_rows(s->lower) * hs_kv_row_bytes(&s->shape) : 0;
+}
+
+uint64_t hs_states_table_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions)
+{
+    hs_kv_shape shape = kv_shape(c, kv, positions, HS_GRID);
+    uint64_t rows = hs_kv_rows_for(&shape, positions);
+    return hs_kv_bytes(&shape) - hs_kv_block_bytes(&shape) + rows * shape.layers * sizeof(uint64_t) +
+           steps_for(&shape, (uint32_t)rows) * sizeof(void *) + c->layers * (sizeof(hs_delta_state) + 4);
+}
+
+/* A backend's own table of pages, and what it says. */
+static hlwq_status take_table(hs_states *s, hlwq_error *err)
+{
+    void *p;
+    uint64_t bytes = (uint64_t)s->rows_max * s->shape.layers * sizeof *s->listed;
+    if (!bytes)
+        return HLWQ_OK;
+    HS_TRY(hs_mem_alloc(s->mem, HS_MEM_KV, bytes, "KV page table", &p, err));
+    s->listed = p;
+    return s->backend->ops->alloc(s->backend, HS_MEM_KV, bytes, "KV page table", &s->table, err);
 }
 
 static hlwq_status take_memory(hs_states *s, const hs_config *c, hlwq_error *err)
 {
     void *p;
     hs_backend *be = s->backend;
-    bool all = whole(be);
     HS_TRY(hs_mem_alloc(s->mem, HS_MEM_STATE, c->layers * (sizeof(hs_delta_state) + sizeof(uint32_t)), "state table",
                         &p, err));
     s->delta = p;
@@ -165,11 +222,11 @@ static hlwq_status take_memory(hs_states *s, const hs_config *c, hlwq_error *err
         HS_TRY(be->ops->alloc(be, HS_MEM_KV, hs_kv_ring_bytes(&s->shape), "KV cache", &s->ring, err));
     HS_TRY(hs_kv_open_ring(&s->kv, s->mem, &s->shape, s->ring, err));
     s->rows_max = hs_kv_rows_for(&s->shape, s->positions);
-    s->step_rows = step_rows(&s->shape, all);
-    s->steps_max = (uint32_t)steps_for(&s->shape, hs_kv_rows_for(&s->shape, s->positions), all);
+    s->step_rows = step_rows(&s->shape);
+    s->steps_max = (uint32_t)steps_for(&s->shape, hs_kv_rows_for(&s->shape, s->positions));
     HS_TRY(hs_mem_alloc(s->mem, HS_MEM_KV, s->steps_max * sizeof *s->step, "KV page table", &p, err));
     s->step = p;
-    return all ? hs_states_reach(s, s->positions, err) : HLWQ_OK;
+    return apart(be) ? take_table(s, err) : HLWQ_OK;
 }
 
 hlwq_status hs_states_init(hs_states *s, const hs_config *c, hs_mem *mem, hs_backend *backend, hs_kv_format kv,
@@ -212,6 +269,31 @@ static uint64_t page_bytes(const hs_states *s)
     return hs_kv_row_bytes(&s->shape) / s->shape.layers;
 }
 
+/* Rows from..to-1 are elsewhere now. */
+static void changed(hs_states *s, uint32_t from, uint32_t to)
+{
+    s->stale = s->stale < s->fresh && s->stale < from ? s->stale : from;
+    s->fresh = s->fresh > to ? s->fresh : to;
+}
+
+/* Stages from now on find rows where they are. */
+static hlwq_status tell(hs_states *s, hlwq_error *err)
+{
+    hs_backend *be = s->backend;
+    uint32_t layers = s->shape.layers, from = s->stale, to = s->fresh;
+    if (from >= to || !s->table)
+        return HLWQ_OK;
+    for (uint32_t l = 0; l < layers; l++) {
+        void *const *page = hs_kv_is_coded(s->shape.format) ? hs_kv_coded_pages(s->kv, l) : hs_kv_pages(s->kv, l);
+        for (uint32_t r = from; r < to; r++)
+            s->listed[(size_t)r * layers + l] = (uintptr_t)page[r];
+    }
+    size_t at = (size_t)from * layers, n = (size_t)(to - from) * layers;
+    HS_TRY(be->ops->put(be, (uint64_t *)s->table + at, s->listed + at, n * sizeof *s->listed, err));
+    s->stale = s->fresh = 0;
+    return HLWQ_OK;
+}
+
 /* A step more. */
 static hlwq_status take_step(hs_states *s, hlwq_error *err)
 {
@@ -226,11 +308,13 @@ static hlwq_status take_step(hs_states *s, hlwq_error *err)
             s->room.give(s->room.user, bytes);
         return st;
     }
-    for (uint32_t i = 0; s->spill && i < rows * layers; i++)
+    for (uint32_t i = 0; s->slot && i < rows * layers; i++)
         s->slot[(size_t)s->steps * s->step_rows * layers + i] =
             (uint8_t *)block + ((uint64_t)(i % layers) * rows + i / layers) * page_bytes(s);
-    if (!s->spill)
+    if (!s->slot) {
+        changed(s, hs_kv_rows(s->kv), hs_kv_rows(s->kv) + rows);
         hs_kv_add(s->kv, block, rows);
+    }
     s->step[s->steps++] = block;
     return HLWQ_OK;
 }
@@ -243,15 +327,28 @@ static void give_step(hs_states *s)
         s->room.give(s->room.user, bytes);
 }
 
-static void *slot_of(const hs_states *s, uint32_t layer, uint32_t row)
+static void **slots_of(const hs_states *s, uint32_t row)
 {
-    return s->slot[(size_t)(row % s->rows_max) * s->shape.layers + layer];
+    return s->slot + (size_t)(row % s->rows_max) * s->shape.layers;
 }
 
 static void set_row(hs_states *s, uint32_t row, bool here)
 {
     for (uint32_t l = 0; l < s->shape.layers; l++)
-        hs_kv_set(s->kv, l, row, here ? slot_of(s, l, row) : NULL);
+        hs_kv_set(s->kv, l, row, here ? slots_of(s, row)[l] : NULL);
+    if (here)
+        changed(s, row, row + 1);
+}
+
+/* The oldest row that is here goes away. */
+static hlwq_status send_row(hs_states *s, hlwq_error *err)
+{
+    void *const *slot = slots_of(s, s->low);
+    if (s->lower)
+        return hs_lower_take(s->lower, slot, err);
+    for (uint32_t l = 0; l < s->shape.layers; l++)
+        HS_TRY(hs_spill_put(s->spill, l, s->low, 0, slot[l], page_bytes(s), err));
+    return HLWQ_OK;
 }
 
 /* Rows up to `want` in memory; the oldest make room. */
@@ -259,8 +356,7 @@ static hlwq_status show_rows(hs_states *s, uint32_t want, hlwq_error *err)
 {
     for (; s->high < want; s->high++) {
         if (s->high - s->low == s->rows_max) {
-            for (uint32_t l = 0; l < s->shape.layers; l++)
-                HS_TRY(hs_spill_put(s->spill, l, s->low, 0, slot_of(s, l, s->low), page_bytes(s), err));
+            HS_TRY(send_row(s, err));
             set_row(s, s->low++, false);
         }
         set_row(s, s->high, true);
@@ -273,7 +369,22 @@ hlwq_status hs_states_reach(hs_states *s, uint32_t positions, hlwq_error *err)
     uint32_t want = hs_kv_rows_for(&s->shape, positions);
     while (s->steps * s->step_rows < (want < s->rows_max ? want : s->rows_max))
         HS_TRY(take_step(s, err));
-    return s->spill ? show_rows(s, want, err) : HLWQ_OK;
+    if (s->slot)
+        HS_TRY(show_rows(s, want, err));
+    return tell(s, err);
+}
+
+/* Row `row` comes back, and is the oldest that is here. */
+static hlwq_status bring_row(hs_states *s, uint32_t row, hlwq_error *err)
+{
+    void *const *slot = slots_of(s, row);
+    if (s->lower)
+        HS_TRY(hs_lower_cut(s->lower, row + 1, slot, err));
+    for (uint32_t l = 0; s->spill && l < s->shape.layers; l++)
+        HS_TRY(hs_spill_get(s->spill, l, row, 0, slot[l], page_bytes(s), err));
+    set_row(s, row, true);
+    s->low = row;
+    return HLWQ_OK;
 }
 
 /* The rows of a text that was cut to `want` of them, of which the last one goes on if it is `part`. */
@@ -285,34 +396,32 @@ static hlwq_status cut_rows(hs_states *s, uint32_t want, bool part, hlwq_error *
     if (want > s->low)
         return HLWQ_OK;
     s->low = want;
-    if (!part)
-        return HLWQ_OK;
-    uint32_t row = want - 1;
-    for (uint32_t l = 0; l < s->shape.layers; l++)
-        HS_TRY(hs_spill_get(s->spill, l, row, 0, slot_of(s, l, row), page_bytes(s), err));
-    set_row(s, row, true);
-    s->low = row;
-    return HLWQ_OK;
+    if (part)
+        HS_TRY(bring_row(s, want - 1, err));
+    return s->lower ? hs_lower_cut(s->lower, s->low, NULL, err) : HLWQ_OK;
 }
 
 hlwq_status hs_states_trim(hs_states *s, uint32_t positions, hlwq_error *err)
 {
     uint32_t want = hs_kv_rows_for(&s->shape, positions);
-    if (s->spill && want < s->high)
-        HS_TRY(cut_rows(s, want, positions % HS_KV_PAGE && !hs_kv_is_coded(s->shape.format), err));
-    else if (s->spill && want && want == s->high && want == s->low && positions % HS_KV_PAGE)
-        HS_TRY(cut_rows(s, want, !hs_kv_is_coded(s->shape.format), err));
-    if (whole(s->backend) || (s->spill && want))
-        return HLWQ_OK;
-    uint64_t keep = steps_for(&s->shape, want, false);
-    if (s->steps > keep && !s->spill)
+    bool spills = s->slot != NULL, part = positions % HS_KV_PAGE && !hs_kv_is_coded(s->shape.format);
+    if (spills && want < s->high)
+        HS_TRY(cut_rows(s, want, part, err));
+    else if (spills && want && want == s->high && want == s->low && positions % HS_KV_PAGE)
+        HS_TRY(cut_rows(s, want, part, err));
+    if (spills && want && s->low)
+        return HLWQ_OK; /* any place may be in use */
+    uint64_t keep = steps_for(&s->shape, want);
+    if (apart(s->backend) && !keep)
+        keep = 1; /* the next text will want it, and taking it is dear */
+    if (s->steps > keep && !spills)
         hs_kv_drop(s->kv, (uint32_t)keep * s->step_rows);
     while (s->steps > keep)
         give_step(s);
     return HLWQ_OK;
 }
 
-/* ---- a file --------------------------------------------------------------------------------- */
+/* ---- rows that are away --------------------------------------------------------------------- */
 
 struct hs_feed {
     hs_states *states;
@@ -324,33 +433,71 @@ static hlwq_status next_pages(void *user, uint32_t from, uint32_t *end, hlwq_err
     struct hs_feed *f = user;
     hs_states *s = f->states;
     uint8_t *data;
-    HS_TRY(hs_spill_window(s->spill, f->layer, from, s->low, end, &data, err));
+    if (s->lower)
+        HS_TRY(hs_lower_window(s->lower, f->layer, from, end, &data, err));
+    else
+        HS_TRY(hs_spill_window(s->spill, f->layer, from, s->low, end, &data, err));
     for (uint32_t r = from; r < *end; r++)
         hs_kv_set(s->kv, f->layer, r, data + (r - from) * page_bytes(s));
     return HLWQ_OK;
 }
 
-hlwq_status hs_states_spill(hs_states *s, const char *dir, uint32_t hot, hlwq_error *err)
+hlwq_status hs_states_spill(hs_states *s, const hs_spilling *o, hlwq_error *err)
 {
     void *p;
     uint32_t layers = s->shape.layers;
-    assert(s->steps == 0 && !s->spill && !whole(s->backend) && hot >= HS_HOT_MIN);
-    if (!layers || hot >= s->rows_max)
+    assert(s->steps == 0 && !s->slot && (o->hot >= s->shape.batch / HS_KV_PAGE + 2 || !o->hot));
+    if (!layers || !o->hot || o->hot >= s->rows_max)
         return HLWQ_OK;
-    HS_TRY(hs_mem_alloc(s->mem, HS_MEM_KV, hot * (uint64_t)layers * sizeof(void *), "KV page table", &p, err));
+    HS_TRY(hs_mem_alloc(s->mem, HS_MEM_KV, o->hot * (uint64_t)layers * sizeof(void *), "KV page table", &p, err));
     s->slot = p;
     HS_TRY(hs_mem_alloc(s->mem, HS_MEM_KV, layers * sizeof *s->feed, "KV page table", &p, err));
     s->feed = p;
     for (uint32_t l = 0; l < layers; l++)
         s->feed[l] = (struct hs_feed){s, l};
-    HS_TRY(hs_spill_open(&s->spill, s->mem, dir, layers, s->rows_max, page_bytes(s), err));
-    s->rows_max = hot;
+    hs_lower_options below = lower_options(&s->shape, o);
+    if (apart(s->backend))
+        HS_TRY(hs_lower_open(&s->lower, s->mem, s->backend, &below, err));
+    else
+        HS_TRY(hs_spill_open(&s->spill, s->mem, o->dir, layers, s->rows_max, page_bytes(s), err));
+    s->rows_max = o->hot;
     return HLWQ_OK;
+}
+
+void hs_states_set_room(hs_states *s, const hs_room *room, const hs_room *above)
+{
+    s->room = apart(s->backend) ? *above : *room;
+    if (s->lower)
+        hs_lower_set_room(s->lower, room);
 }
 
 bool hs_states_away(const hs_states *s, uint32_t row)
 {
-    return s->spill && row < s->low;
+    return s->slot && row < s->low;
+}
+
+hlwq_status hs_states_get(const hs_states *s, uint32_t layer, uint32_t row, uint64_t offset, void *out, uint64_t bytes,
+                          hlwq_error *err)
+{
+    return s->lower ? hs_lower_get(s->lower, layer, row, offset, out, bytes, err)
+                    : hs_spill_get(s->spill, layer, row, offset, out, bytes, err);
+}
+
+hlwq_status hs_states_put(const hs_states *s, uint32_t layer, uint32_t row, uint64_t offset, const void *data,
+                          uint64_t bytes, hlwq_error *err)
+{
+    return s->lower ? hs_lower_put(s->lower, layer, row, offset, data, bytes, err)
+                    : hs_spill_put(s->spill, layer, row, offset, data, bytes, err);
+}
+
+hs_lower_stats hs_states_spilled(const hs_states *s)
+{
+    hs_lower_stats none = {0};
+    if (s->lower)
+        return hs_lower_get_stats(s->lower);
+    if (s->spill)
+        none.file = hs_spill_get_stats(s->spill);
+    return none;
 }
 
 void hs_states_close(hs_states *s)
@@ -360,6 +507,9 @@ void hs_states_close(hs_states *s)
     while (s->steps)
         give_step(s);
     hs_spill_close(s->spill);
+    hs_lower_close(s->lower);
+    s->backend->ops->free(s->backend, s->table);
+    hs_mem_free(s->mem, s->listed);
     hs_kv_close(s->kv);
     hs_mem_free(s->mem, s->feed);
     hs_mem_free(s->mem, s->slot);
@@ -378,7 +528,11 @@ hlwq_status hs_states_reset(hs_states *s, hlwq_error *err)
 hs_kv_view hs_states_kv(const hs_states *s, uint32_t layer)
 {
     hs_kv_view view = hs_kv_view_of(s->kv, layer, s->kv_width);
-    if (s->spill) {
+    if (s->table) {
+        view.table = (const uint64_t *)s->table + layer;
+        view.table_step = s->shape.layers;
+    }
+    if (s->slot) {
         view.away = s->low;
         view.next = next_pages;
         view.user = &s->feed[layer];

@@ -44,6 +44,17 @@ static inline void tiny_tensor(tiny_writer *w, const char *name, const char *sha
                    w->tensors > 1 ? "," : "{", name, shape, from, w->data.bytes);
 }
 
+/* Of the next model written: 16, or more. */
+static uint32_t tiny_head = 16;
+
+/* A matrix of attention. */
+static inline void tiny_heads(tiny_writer *w, const char *name, uint32_t rows, uint32_t cols, float scale)
+{
+    char shape[32];
+    snprintf(shape, sizeof shape, "[%u,%u]", rows, cols);
+    tiny_tensor(w, name, shape, rows * cols, scale, 0);
+}
+
 static inline void tiny_layer(tiny_writer *w, int layer, bool moe)
 {
     char name[128];
@@ -51,12 +62,14 @@ static inline void tiny_layer(tiny_writer *w, int layer, bool moe)
     (snprintf(name, sizeof name, "model.layers.%d.%s", layer, suffix), tiny_tensor(w, name, shape, n, scale, off))
     T("input_layernorm.weight", "[32]", 32, 0.5f, 0);
     if (layer == 3) {
-        T("self_attn.q_proj.weight", "[128,32]", 4096, 0.6f, 0);
-        T("self_attn.k_proj.weight", "[32,32]", 1024, 0.6f, 0);
-        T("self_attn.v_proj.weight", "[32,32]", 1024, 0.6f, 0);
-        T("self_attn.o_proj.weight", "[32,64]", 2048, 0.4f, 0);
-        T("self_attn.q_norm.weight", "[16]", 16, 0.5f, 0);
-        T("self_attn.k_norm.weight", "[16]", 16, 0.5f, 0);
+        char norm[32];
+        snprintf(norm, sizeof norm, "[%u]", tiny_head);
+        tiny_heads(w, "model.layers.3.self_attn.q_proj.weight", 8 * tiny_head, 32, 0.6f);
+        tiny_heads(w, "model.layers.3.self_attn.k_proj.weight", 2 * tiny_head, 32, 0.6f);
+        tiny_heads(w, "model.layers.3.self_attn.v_proj.weight", 2 * tiny_head, 32, 0.6f);
+        tiny_heads(w, "model.layers.3.self_attn.o_proj.weight", 32, 4 * tiny_head, 0.4f);
+        T("self_attn.q_norm.weight", norm, tiny_head, 0.5f, 0);
+        T("self_attn.k_norm.weight", norm, tiny_head, 0.5f, 0);
     } else {
         T("linear_attn.in_proj_qkv.weight", "[128,32]", 4096, 0.6f, 0);
         T("linear_attn.in_proj_z.weight", "[64,32]", 2048, 0.6f, 0);
@@ -120,12 +133,13 @@ static inline double tiny_model_write(const char *dir, bool moe)
     hs_text_format(
         &config,
         "{\"architectures\":[\"%s\"],\"model_type\":\"%s\",\"vocab_size\":%u,\"hidden_size\":32,"
-        "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":16,"
+        "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":%u,"
         "\"hidden_act\":\"silu\",\"max_position_embeddings\":512,\"rms_norm_eps\":1e-6,"
         "\"tie_word_embeddings\":false,\"linear_conv_kernel_dim\":4,\"linear_key_head_dim\":16,"
         "\"linear_value_head_dim\":16,\"linear_num_key_heads\":2,\"linear_num_value_heads\":4,"
         "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000000,\"partial_rotary_factor\":0.25},",
-        moe ? "Qwen3_5MoeForCausalLM" : "Qwen3_5ForCausalLM", moe ? "qwen3_5_moe_text" : "qwen3_5_text", tiny_vocab);
+        moe ? "Qwen3_5MoeForCausalLM" : "Qwen3_5ForCausalLM", moe ? "qwen3_5_moe_text" : "qwen3_5_text", tiny_vocab,
+        tiny_head);
     if (moe)
         hs_text_format(&config, "\"num_experts\":8,\"num_experts_per_tok\":2,\"moe_intermediate_size\":24,"
                                 "\"shared_expert_intermediate_size\":16}");
