@@ -218,6 +218,55 @@ static void pages_grow_and_are_given_back(void **state)
     assert_int_equal(hs_sim_leaks(), 0);
 }
 
+static hs_backend_ops plainly;
+
+/* Tokens asked for one at a time while a row comes, and with few of them there while one goes. */
+static uint64_t a_walk(const hlwq_engine_options *o, bool steps, uint64_t *launches)
+{
+    hlwq_engine *e = nullptr;
+    hlwq_session_stats stats;
+    static int32_t id[180];
+    int32_t next;
+    configure(steps, HS_SIM_SHUFFLE, 64 << 20, 0);
+    DO(hlwq_engine_open(o, &e, err));
+    plainly = *e->backend->ops;
+    plainly.step = nullptr;
+    if (!steps)
+        e->backend->ops = &plainly;
+    for (int32_t i = 0; i < 180; i++)
+        id[i] = i * 7 % 40;
+    hlwq_session *s = a_session(e, o);
+    DO(hlwq_session_eval(s, id, 180, nullptr, err));
+    for (int t = 0; t < 18; t++) /* 192 is the first position of a page */
+        DO(hlwq_session_next(s, &next, err));
+    hlwq_session_get_stats(s, &stats);
+    hlwq_session_close(s);
+    hlwq_engine_close(e);
+    *launches = hs_sim_read_stats().graph_launches;
+    assert_int_equal(hs_sim_read_stats().faults, 0);
+    assert_int_equal(hs_sim_leaks(), 0);
+    return stats.logits_hash;
+}
+
+static void steps_hold_no_address_of_a_page(void **state)
+{
+    (void)state;
+    hlwq_plan plan;
+    uint64_t launches[2];
+    hlwq_engine_options o = a_card(HLWQ_KV_F16);
+    hs_kv_step_bytes = 64 << 10; /* a row */
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    DO(hlwq_make_plan(&o, &plan, err));
+    for (int few = 0; few < 2; few++) {
+        o.vram_bytes = few ? least_of(&plan, CTX / 64) : 0;
+        uint64_t want = a_walk(&o, false, &launches[0]), got = a_walk(&o, true, &launches[1]);
+        assert_true(launches[0] == 0 && launches[1] > 12);
+        if (want != got)
+            fail_msg("%s: played back it is another", few ? "few rows" : "all rows");
+    }
+    hs_kv_step_bytes = 1 << 20;
+}
+
 /* Every call of the runtime fails once while rows come down and go up: a status, and nothing left behind. */
 static void failing_calls_leave_nothing_behind(void **state)
 {
@@ -289,9 +338,8 @@ static int teardown(void **state)
 int main(void)
 {
     const CMUnitTest tests[] = {
-        TEST(where_pages_are_changes_no_token),
-        TEST(a_file_is_planned_where_both_memories_are_short),
-        TEST(pages_grow_and_are_given_back),
+        TEST(where_pages_are_changes_no_token),   TEST(a_file_is_planned_where_both_memories_are_short),
+        TEST(pages_grow_and_are_given_back),      TEST(steps_hold_no_address_of_a_page),
         TEST(failing_calls_leave_nothing_behind),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
