@@ -208,6 +208,7 @@ static void begin_lending(hlwq_engine *e, uint32_t slots_asked)
     if (e->vram) {
         uint32_t rows = hs_states_rows(c, e->kv, e->context, &row), below = o->hot && o->hot < rows ? rows - o->hot : 0;
         e->lending.above_planned_bytes = e->planned * growth;
+        e->lending.above_first_bytes = e->planned * first;
         growth = hs_min_u64(below, o->memory_rows) * row;
         first = 0;
     }
@@ -394,10 +395,12 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     }
     r.own_memory = e->vram != NULL;
     r.upper_slots = e->plan.card.slots;
+    r.upper_most = o->card_slots ? 0 : hs_engine_slots_above(e);
     r.beside = o->cpu_share;
     r.first_share = share;
     HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, e->backend, &r, err));
     HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
+    hs_engine_lend_above(e);
     if (e->planned > 1)
         HS_TRY(hs_engine_rows(e, err));
     if (e->draft.mtp)

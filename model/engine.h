@@ -42,7 +42,8 @@ typedef struct hs_lending {
     uint64_t promised_bytes; /* of those that are open, likewise */
     uint64_t held_bytes;     /* taken so far */
     uint32_t slots_asked;    /* never more slots than these; 0 = as many as fit */
-    uint64_t above_planned_bytes, above_promised_bytes, above_held_bytes; /* the same in a backend's own memory */
+    uint64_t above_planned_bytes, above_first_bytes, above_promised_bytes,
+        above_held_bytes; /* the same in a backend's own memory */
 } hs_lending;
 
 /* States to go back to: what prefix.c knows. */
@@ -88,6 +89,13 @@ struct hlwq_engine {
  * is opened.
  */
 void hs_engine_lend(hlwq_engine *e);
+
+/* Likewise on a card: slots there that may be lent what sessions grow to, and those that are; after it is opened. */
+uint32_t hs_engine_slots_above(const hlwq_engine *e);
+void hs_engine_lend_above(hlwq_engine *e);
+
+/* A session is about to take `bytes` on the card that do not grow: what is lent there makes room if it must. */
+hlwq_status hs_engine_clear_above(hlwq_engine *e, uint64_t bytes, hlwq_error *err);
 
 /* Slots for a cap of `ram_bytes`, now. */
 uint32_t hs_engine_slots(const hlwq_engine *e, uint64_t ram_bytes);

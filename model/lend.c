@@ -82,19 +82,58 @@ void hs_engine_lend(hlwq_engine *e)
     e->plan.slots_bytes = hs_residency_slots_bytes(hs_store_table(e->store), e->plan.slots);
 }
 
-/* In a backend's own memory: only counted, so that what is promised is there. */
+/* ---- the same on a card ---------------------------------------------------------------------- */
+
+uint32_t hs_engine_slots_above(const hlwq_engine *e)
+{
+    const hs_lending *l = &e->lending;
+    uint64_t held = hs_max_u64(l->above_held_bytes, l->above_first_bytes), slot = e->plan.weights.slot_bytes;
+    uint64_t more = l->above_planned_bytes > held && slot ? (l->above_planned_bytes - held) / slot : 0;
+    return (uint32_t)hs_min_u64(e->plan.card.slots + more, e->plan.weights.streamed);
+}
+
+void hs_engine_lend_above(hlwq_engine *e)
+{
+    if (e->plan.card.slots)
+        (void)hs_residency_resize_upper(e->residency, hs_engine_slots_above(e), NULL); /* it only saves time */
+}
+
+static uint64_t lent_above(const hlwq_engine *e)
+{
+    uint32_t slots = e->plan.card.slots ? hs_residency_upper_slots(e->residency) : 0;
+    return slots > e->plan.card.slots ? (slots - e->plan.card.slots) * e->plan.weights.slot_bytes : 0;
+}
+
+hlwq_status hs_engine_clear_above(hlwq_engine *e, uint64_t bytes, hlwq_error *err)
+{
+    if (!lent_above(e) || hs_mem_cap_bytes(e->vram) >= hs_mem_now_bytes(e->vram) + bytes)
+        return HLWQ_OK;
+    return hs_residency_resize_upper(e->residency, e->plan.card.slots, err);
+}
+
 static hlwq_status take_above(void *user, uint64_t bytes, hlwq_error *err)
 {
     hlwq_engine *e = user;
-    (void)err;
+    hlwq_status st = HLWQ_OK;
     e->lending.above_held_bytes += bytes;
-    return HLWQ_OK;
+    if (lent_above(e) && hs_engine_slots_above(e) < hs_residency_upper_slots(e->residency))
+        st = hs_residency_resize_upper(e->residency, hs_engine_slots_above(e), err);
+    if (st != HLWQ_OK)
+        e->lending.above_held_bytes -= bytes;
+    return st;
 }
 
+/* As in ordinary memory, slots come back when two chunks of them fit, or all that there are. */
 static void give_above(void *user, uint64_t bytes)
 {
     hlwq_engine *e = user;
     e->lending.above_held_bytes -= bytes;
+    if (!e->plan.card.slots)
+        return;
+    uint32_t now = hs_residency_upper_slots(e->residency), slots = hs_engine_slots_above(e);
+    if (slots >= now + 2 * hs_slab_per_chunk(e->plan.weights.slot_bytes) ||
+        e->lending.above_held_bytes <= e->lending.above_first_bytes)
+        hs_engine_lend_above(e);
 }
 
 static uint64_t growth_here(const hlwq_engine *e, const hs_states *states)
@@ -123,6 +162,7 @@ uint64_t hs_engine_unpromised_above(const hlwq_engine *e)
     const hs_lending *l = &e->lending;
     uint64_t cap = hs_mem_cap_bytes(e->vram), used = hs_mem_now_bytes(e->vram);
     used += l->above_promised_bytes > l->above_held_bytes ? l->above_promised_bytes - l->above_held_bytes : 0;
+    used -= hs_min_u64(used, lent_above(e));
     return cap > used ? cap - used : 0;
 }
 

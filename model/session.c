@@ -52,6 +52,10 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
             "a context of %u tokens needs %.1f MiB, but --ram leaves %.1f MiB; lower --ctx or raise --ram to %.0fM",
             s->positions, (double)need / 1048576.0, (double)left / 1048576.0,
             (double)(cap - left + need) / 1048576.0 + 4.0);
+    if (e->vram) {
+        uint64_t first, grows = hs_states_growth(c, kv, s->positions, 0, &first);
+        HS_TRY(hs_engine_clear_above(e, states - hs_min_u64(states, grows) + above + (1 << 20), err));
+    }
     HS_TRY(hs_states_init(&s->states, c, e->mem, e->backend, kv, s->positions, e->net.batch, err));
     HS_TRY(hs_states_spill(&s->states, &e->spilling, err));
     above += hs_states_growth_of(&s->states);

@@ -178,11 +178,12 @@ static hlwq_status open_upper(hs_residency *r, const hs_residency_options *o, hl
 {
     uint32_t extents[GROUPS_MAX];
     hs_slots_options so = slots_options(r->table, extents);
-    so.capacity = o->upper_slots;
+    so.capacity = o->upper_most > o->upper_slots && !r->dense ? o->upper_most : o->upper_slots;
     so.policy = r->dense ? HS_POLICY_GIVEN : o->policy;
     so.half_life = o->half_life;
     so.floor = r->dense ? 0 : floor_for(r, o->upper_slots);
-    HS_TRY(hs_upper_open(&r->upper, r->mem, r->backend, &so, hs_footprint_of(r->table).slot_bytes, o->beside, err));
+    HS_TRY(hs_upper_open(&r->upper, r->mem, r->backend, &so, o->upper_slots, hs_footprint_of(r->table).slot_bytes,
+                         o->beside, err));
     r->upper.tells = !r->dense && r->backend->ops->place;
     return HLWQ_OK;
 }
@@ -381,6 +382,22 @@ hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err
         hs_rival_resize(r->rival);
     register_slots(r);
     return st;
+}
+
+hlwq_status hs_residency_resize_upper(hs_residency *r, uint32_t slots, hlwq_error *err)
+{
+    assert(!r->begun);
+    if (!r->upper.slots)
+        return HLWQ_OK;
+    HS_TRY(hs_residency_land(r, true, err));
+    hlwq_status st = hs_upper_resize(&r->upper, slots, err);
+    hs_slots_set_floor(r->upper.slots, r->dense ? 0 : floor_for(r, hs_slots_capacity(r->upper.slots)));
+    return st;
+}
+
+uint32_t hs_residency_upper_slots(const hs_residency *r)
+{
+    return r->upper.slots ? hs_slots_capacity(r->upper.slots) : 0;
 }
 
 hs_residency_stats hs_residency_get_stats(const hs_residency *r)

@@ -32,6 +32,7 @@ typedef struct hs_residency_options {
     uint32_t slots;       /* for the streamed groups; 0 = everything resident */
     bool own_memory;      /* the backend's memory is not ordinary memory */
     uint32_t upper_slots; /* then: slots there; 0 = everything is there */
+    uint32_t upper_most;  /* that hs_residency_resize_upper may raise them to; 0 = no more than these */
     double beside;        /* share of what is not there that the CPU computes; below 0: as is best */
     double first_share;   /* of a dense model's layers, where it is looked for */
     hs_policy policy;
@@ -95,6 +96,10 @@ void hs_residency_end(hs_residency *r);
 
 /* Fewer or more slots from now on, within slots_min and what was opened; memory is given back or taken. */
 hlwq_status hs_residency_resize(hs_residency *r, uint32_t slots, hlwq_error *err);
+
+/* Likewise in the backend's own memory, between what was opened and upper_most, by whole chunks. */
+hlwq_status hs_residency_resize_upper(hs_residency *r, uint32_t slots, hlwq_error *err);
+uint32_t hs_residency_upper_slots(const hs_residency *r); /* now; 0 = none */
 
 typedef struct hs_residency_stats {
     uint32_t slots; /* 0 = everything resident */

@@ -17,7 +17,9 @@ typedef struct hs_upper {
     hs_mem *mem;
     hs_backend *backend;
     hs_slots *slots;
-    uint8_t *memory;
+    uint8_t *memory; /* of the first `kept` slots, which always are there */
+    uint8_t **chunk; /* [chunks]: of those after them, hs_slab_per_chunk each; NULL = not now */
+    uint32_t kept, capacity, chunks;
     uint64_t slot_bytes;
     uint64_t *free_at;     /* [capacity]: the mark after which nothing reads what the slot held */
     uint64_t *copy;        /* [capacity]: what filled it */
@@ -28,9 +30,16 @@ typedef struct hs_upper {
     uint64_t beside_count;
 } hs_upper;
 
-hlwq_status hs_upper_open(hs_upper *u, hs_mem *mem, hs_backend *backend, const hs_slots_options *options,
+/* `kept` slots, and room in the tables for options->capacity. */
+hlwq_status hs_upper_open(hs_upper *u, hs_mem *mem, hs_backend *backend, const hs_slots_options *options, uint32_t kept,
                           uint64_t slot_bytes, double beside, hlwq_error *err);
 void hs_upper_close(hs_upper *u); /* idempotent for zeroed structs */
+
+/*
+ * Up to `slots` slots from now on, whole chunks of those that are not always there: memory is taken, or given back.
+ * Nothing is in use, and no copy under way.
+ */
+hlwq_status hs_upper_resize(hs_upper *u, uint32_t slots, hlwq_error *err);
 
 const uint8_t *hs_upper_data(const hs_upper *u, int32_t slot);
 

@@ -218,6 +218,51 @@ static void pages_grow_and_are_given_back(void **state)
     assert_int_equal(hs_sim_leaks(), 0);
 }
 
+/* What no text has reached is lent to experts there, and the caps hold at every step. */
+static void what_no_text_has_reached_is_lent(void **state)
+{
+    (void)state;
+    hlwq_engine *e = nullptr;
+    hlwq_plan plan;
+    hlwq_streaming io;
+    hlwq_session_stats stats[2];
+    uint64_t now, peak;
+    static int32_t id[CTX];
+    hlwq_engine_options o = a_card(HLWQ_KV_F16);
+    hs_kv_step_bytes = 64 << 10; /* a row */
+    configure(1, HS_SIM_UP, 64 << 20, 0);
+    DO(hlwq_make_plan(&o, &plan, err));
+    for (int few = 0; few < 2; few++) {
+        configure(2, HS_SIM_SHUFFLE, 64 << 20, 0);
+        o.vram_bytes = few ? plan.card_smallest_bytes : 0;
+        DO(hlwq_engine_open(&o, &e, err));
+        hlwq_engine_plan(e, &plan);
+        hlwq_session *s = a_session(e, &o);
+        hlwq_engine_streaming(e, &io);
+        assert_true(!few || (plan.card_slots && io.card_slots > plan.card_slots));
+        for (uint32_t at = 0, n = 50; at < 300; at += n) {
+            DO(hlwq_session_eval(s, id + at, n, nullptr, err));
+            hlwq_engine_vram(e, &now, &peak);
+            assert_true(!few || peak <= o.vram_bytes);
+        }
+        hlwq_engine_streaming(e, &io);
+        assert_true(!few || io.card_slots == plan.card_slots);
+        hlwq_session_get_stats(s, &stats[few]);
+        hlwq_session_reset(s);
+        hlwq_engine_streaming(e, &io);
+        assert_true(!few || io.card_slots > plan.card_slots);
+        DO(hlwq_session_eval(s, id, 3, nullptr, err));
+        hlwq_session_close(s);
+        hlwq_engine_close(e);
+        hs_sim_stats sim = hs_sim_read_stats();
+        assert_true(!few || sim.device_peak_bytes <= o.vram_bytes);
+        assert_int_equal(sim.faults, 0);
+        assert_int_equal(hs_sim_leaks(), 0);
+    }
+    assert_true(stats[0].logits_hash == stats[1].logits_hash);
+    hs_kv_step_bytes = 1 << 20;
+}
+
 static hs_backend_ops plainly;
 
 /* Tokens asked for one at a time while a row comes, and with few of them there while one goes. */
@@ -338,8 +383,11 @@ static int teardown(void **state)
 int main(void)
 {
     const CMUnitTest tests[] = {
-        TEST(where_pages_are_changes_no_token),   TEST(a_file_is_planned_where_both_memories_are_short),
-        TEST(pages_grow_and_are_given_back),      TEST(steps_hold_no_address_of_a_page),
+        TEST(what_no_text_has_reached_is_lent),
+        TEST(pages_grow_and_are_given_back),
+        TEST(steps_hold_no_address_of_a_page),
+        TEST(where_pages_are_changes_no_token),
+        TEST(a_file_is_planned_where_both_memories_are_short),
         TEST(failing_calls_leave_nothing_behind),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
