@@ -12,6 +12,9 @@
 
 #include <math.h>
 #include <string.h>
+#ifdef __SSE4_1__
+#include <immintrin.h>
+#endif
 
 #define __global__
 #define __device__
@@ -324,10 +327,20 @@ extern "C" cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t at_l
 
 /* ---- arithmetic --------------------------------------------------------------------------------------------- */
 
-static inline uint32_t gpu_prmt(uint32_t a, uint32_t b, uint32_t selector)
+/* Products spend their time in these two: with SSE4.1 a few instructions each. */
+static __forceinline__ uint32_t gpu_prmt(uint32_t a, uint32_t b, uint32_t selector)
 {
     uint64_t bytes = (uint64_t)b << 32 | a;
     uint32_t d = 0;
+#ifdef __SSE4_1__
+    uint32_t at = selector & 0xFFFF;
+    at = (at | at << 8) & 0x00FF00FF;
+    at = (at | at << 4) & 0x0F0F0F0F;
+    __m128i all = _mm_cvtsi64_si128((long long)bytes), which = _mm_cvtsi32_si128((int)(at & 0x07070707));
+    d = (uint32_t)_mm_cvtsi128_si32(_mm_shuffle_epi8(all, which));
+    uint32_t signs = (at >> 3 & 0x01010101) * 0xFF;
+    return (d & ~signs) | ((d >> 7 & 0x01010101) * 0xFF & signs);
+#endif
     for (int i = 0; i < 4; i++) {
         uint32_t s = selector >> (4 * i) & 15;
         uint32_t byte = (uint32_t)(bytes >> (8 * (s & 7))) & 0xFF;
@@ -341,8 +354,13 @@ static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector)
 {
     return gpu_prmt(a, b, selector & 0x7777);
 }
-static inline int __dp4a(int a, int b, int c)
+static __forceinline__ int __dp4a(int a, int b, int c)
 {
+#ifdef __SSE4_1__
+    __m128i two = _mm_madd_epi16(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(a)), _mm_cvtepi8_epi16(_mm_cvtsi32_si128(b)));
+    uint64_t sums = (uint64_t)_mm_cvtsi128_si64(two);
+    return (int)((uint32_t)c + (uint32_t)sums + (uint32_t)(sums >> 32));
+#endif
     for (int i = 0; i < 4; i++)
         c = (int)((uint32_t)c + (uint32_t)((int8_t)(a >> (8 * i)) * (int8_t)(b >> (8 * i))));
     return c;
