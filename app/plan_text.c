@@ -31,6 +31,7 @@ static void card_table(hs_text *t, const hlwq_plan *p)
         hs_text_format(t, "  %-34s %10.1f MiB  of it for the newest keys and values, the others are below\n", "",
                        (double)p->card_kv_bytes / 1048576.0);
     row(t, "activations", p->card_activation_bytes);
+    row(t, "recorded steps", p->card_recorded_bytes);
     row(t, "together, with a margin", p->card_total_bytes);
     hs_text_format(t, "memory: ");
 }
@@ -88,10 +89,11 @@ static void plan_fields(hs_text *t, const hlwq_plan *p)
                        ", \"card\": {\"vram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64
                        ", \"total_bytes\": %" PRIu64 ", \"reserve_bytes\": %" PRIu64 ", \"trunk_bytes\": %" PRIu64
                        ", \"state_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64 ", \"staging_bytes\": %" PRIu64
-                       ", \"slots_bytes\": %" PRIu64 ", \"slots\": %u, \"kv_bytes\": %" PRIu64 "}",
+                       ", \"recorded_bytes\": %" PRIu64 ", \"slots_bytes\": %" PRIu64
+                       ", \"slots\": %u, \"kv_bytes\": %" PRIu64 "}",
                        p->vram_bytes, p->card_smallest_bytes, p->card_total_bytes, p->card_reserve_bytes,
                        p->card_trunk_bytes, p->card_state_bytes, p->card_activation_bytes, p->staging_bytes,
-                       p->card_slots_bytes, p->card_slots, p->card_kv_bytes);
+                       p->card_recorded_bytes, p->card_slots_bytes, p->card_slots, p->card_kv_bytes);
 }
 
 void app_plan_json(hs_text *t, const hlwq_plan *p)

@@ -183,6 +183,7 @@ typedef struct hlwq_plan {
     bool card, card_imagined; /* imagined: hlwq_make_plan was asked for one that this machine does not have */
     uint64_t embed_bytes;
     uint64_t vram_bytes, card_reserve_bytes, card_trunk_bytes, card_state_bytes, card_activation_bytes;
+    uint64_t card_recorded_bytes; /* for steps that are recorded there and played back */
     uint64_t card_slots_bytes, card_total_bytes, card_smallest_bytes;
     uint32_t card_slots;    /* 0 = everything is there */
     uint64_t card_kv_bytes; /* of card_state_bytes: taken as texts grow; kv_bytes are those that do not fit there */

@@ -142,11 +142,12 @@ typedef struct hs_limits {
     uint32_t ffn_rows;      /* feed-forwards that a token visits: 1, or used experts and the shared one */
     uint32_t ffn_width;     /* widest of them */
     uint32_t experts, used; /* 0 for dense */
-    uint32_t mixtures;      /* layers of experts: rows of a backend's table of them */
-    uint32_t dtypes;        /* of its matrices: bits 1 << hs_dtype */
-    bool ordered;           /* some gather their inputs: have an order of columns, or factors */
-    bool joins;             /* it has a draft head */
-    uint32_t batch;         /* most tokens of one stage call, <= HS_BATCH_MAX; 0 = HS_BATCH_MAX */
+    uint32_t layers;
+    uint32_t mixtures; /* layers of experts: rows of a backend's table of them */
+    uint32_t dtypes;   /* of its matrices: bits 1 << hs_dtype */
+    bool ordered;      /* some gather their inputs: have an order of columns, or factors */
+    bool joins;        /* it has a draft head */
+    uint32_t batch;    /* most tokens of one stage call, <= HS_BATCH_MAX; 0 = HS_BATCH_MAX */
 } hs_limits;
 
 /* Where weights are: with the backend, or in ordinary memory beside it. The same for the CPU. */
@@ -221,12 +222,13 @@ typedef struct hs_backend_ops {
                          hlwq_error *err);
 
     /*
-     * The stages that follow, until logits or another embedding are asked for, are those of one token at position
-     * `first`: they are the same as those of other such tokens, in the same order and with the same operands, so that
-     * they can be recorded and played back.  *on false: this one's are not, and nothing changes; NULL = never.  While
-     * it is on, `route` takes experts from the table and computes what it finds there; `experts` the rest.
+     * The stages that follow, until logits or another embedding are asked for, are those of `n` tokens, a window of
+     * one text from position[0] on, or with `rows` a token at position[t] of each of n texts: they are the same as
+     * those of other such tokens, in the same order and with the same operands, so that they can be recorded and
+     * played back.  *on false: these are not, and nothing changes; NULL = never.  While it is on, `route` takes
+     * experts from the table and computes what it finds there; `experts` the rest.
      */
-    hlwq_status (*step)(hs_backend *be, uint32_t first, bool *on, hlwq_error *err);
+    hlwq_status (*step)(hs_backend *be, const uint32_t *position, uint32_t n, bool rows, bool *on, hlwq_error *err);
 
     /* x[t] = row ids[t] of the table, which is in ordinary memory. */
     hlwq_status (*embed)(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,
@@ -277,9 +279,11 @@ typedef struct hs_backend_ops {
 
     /*
      * route and experts of a step, where all of a layer's experts are in the table: nobody waits for the choice.
-     * *done false: it cannot, and nothing has changed.
+     * *done false: it cannot, and nothing has changed.  *visited: how many experts that were, known once the step's
+     * logits have come.
      */
-    hlwq_status (*mixture)(hs_backend *be, const hs_mixture *w, float *x, bool *done, hlwq_error *err);
+    hlwq_status (*mixture)(hs_backend *be, const hs_mixture *w, uint32_t n, float *x, uint32_t *visited, bool *done,
+                           hlwq_error *err);
 
     /*
      * logits [n][vocab] = head norm(x); `hidden` [n][hidden] gets norm(x) if not NULL.  With n = 1 and a backend that
@@ -407,12 +411,18 @@ enum {
     HS_CARD_CHOICE_BYTES = 20,    /* of an expert that was chosen */
     HS_CARD_VISIT_BYTES = 16,     /* of one to compute now */
     HS_CARD_RING_BYTES = 1 << 20, /* of copies from memory that is not pinned */
+    HS_CARD_STEP_TOKENS = 8,      /* most of a step */
+    HS_CARD_NODE_BYTES = 8192,    /* what a recorded launch is thought to take, before it is known */
     HS_CARD_SPANS = 8 * 32        /* of attention, for one head: tokens by spans of positions */
 };
 
-/* Scratch bytes on the card that it takes, and pinned ones in ordinary memory. */
+/*
+ * Scratch bytes on the card that it takes; pinned ones in ordinary memory; and bytes that it keeps free on the card for
+ * steps that are recorded.
+ */
 uint64_t hs_backend_cuda_bytes(const hs_limits *limits);
 uint64_t hs_backend_cuda_staging_bytes(const hs_limits *limits);
+uint64_t hs_backend_cuda_recorded_bytes(const hs_limits *limits);
 
 /* Floats of a token that the CPU exchanges with the card where a dense model's layers are split. */
 uint64_t hs_split_width(const hs_limits *limits);

@@ -49,6 +49,7 @@ uint64_t hs_backend_cuda_bytes(const hs_limits *m)
     uint64_t b = batch_of(m), f = sizeof(float);
     uint64_t picks = b * m->used, wide = larger(m->v_width, m->q_width / 2), rows = b * m->ffn_rows;
     uint64_t q_heads = m->head_dim ? m->q_width / 2 / m->head_dim : 0;
+    uint64_t steps = (uint64_t)HS_CARD_STEP_TOKENS * m->used; /* picks of a step */
     uint64_t joint = m->joins ? 2ull * m->hidden : 0;
     uint64_t proj =
         larger(larger(m->q_width + 2ull * m->kv_width, m->channels + m->v_width + 2ull * m->v_heads), joint);
@@ -57,8 +58,15 @@ uint64_t hs_backend_cuda_bytes(const hs_limits *m)
            piece(b * larger(wide, 2ull * m->used), f) + q8(b, larger(wide, larger(m->hidden, joint))) +
            q8(own, widest) + piece(b * m->hidden, f) + 2 * piece(rows * m->ffn_width, f) + q8(rows, m->ffn_width) +
            piece(m->experts ? rows * m->hidden : 0, f) + piece(b * m->experts, f) + piece(b, f) + 2 * piece(picks, f) +
-           2 * piece(picks, f) + piece(3 * (uint64_t)m->experts, HS_CARD_JOB_BYTES) + piece((b + 1) * m->head_dim, f) +
-           piece((uint64_t)m->mixtures * m->experts, 8) + piece(m->used, HS_CARD_CHOICE_BYTES) + piece(1, 4) +
+           2 * piece(picks, f) + piece(3 * larger(m->experts, steps), HS_CARD_JOB_BYTES) +
+           piece((b + 1) * m->head_dim, f) + piece((uint64_t)m->mixtures * m->experts, 8) + piece(m->mixtures, 4) +
+           piece(steps, HS_CARD_CHOICE_BYTES) + piece(HS_CARD_STEP_TOKENS, 4) +
            piece((uint64_t)HS_CARD_SPANS * (m->q_width / 2 + 2 * q_heads), f) +
            piece((uint64_t)HS_CARD_LOGITS * m->vocab, f);
+}
+
+/* Four steps of one token, whose layers have up to 24 launches, and a few besides: what is used most is kept. */
+uint64_t hs_backend_cuda_recorded_bytes(const hs_limits *m)
+{
+    return 4 * (24ull * m->layers + 8) * HS_CARD_NODE_BYTES;
 }

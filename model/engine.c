@@ -104,6 +104,12 @@ static uint64_t card_bytes(const void *user, uint32_t batch)
     return hs_backend_cuda_bytes(&limits) + rows * limits.hidden * sizeof(float) + tail_bytes(e, batch);
 }
 
+static uint64_t recorded_bytes(const hlwq_engine *e)
+{
+    hs_limits limits = hs_network_limits(hs_store_table(e->store), HS_GRID);
+    return hs_backend_cuda_recorded_bytes(&limits);
+}
+
 /* A mapping costs page tables, and pages of the file that the system has not let go of yet. */
 static uint64_t mapping_bytes(const hs_table *t)
 {
@@ -241,7 +247,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
                         .user = e};
     e->prefix.budget_bytes = hs_prefix_bytes(o->prefix_bytes, hs_mark_bytes(&t->config, e->kv), o->ram_bytes);
     if (e->vram) {
-        /* On a card of 8 GB: CUDA's context, graphs and the kernels' code, a desktop. */
+        /* On a card of 8 GB: CUDA's context and the kernels' code, a desktop. */
         uint64_t free_bytes = UINT64_MAX / 2, reserve = (350ull + 64 + 350) << 20;
         if (!e->imagined)
             hs_backend_cuda_room(&free_bytes, &reserve);
@@ -249,6 +255,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         in.vram_bytes = o->vram_bytes ? hs_min_u64(o->vram_bytes, free_bytes + reserve) : free_bytes + reserve;
         in.reserve_bytes = reserve;
         in.state_bytes = state_bytes(e, HS_GRID);
+        in.recorded_bytes = recorded_bytes(e);
         in.session_bytes -= in.state_bytes; /* what of it is for drafts comes with them below */
         in.session_bytes += e->planned * hs_states_table_bytes(&t->config, e->kv, context);
         in.card_slots = o->card_slots;
@@ -547,6 +554,7 @@ void hlwq_engine_plan(const hlwq_engine *e, hlwq_plan *plan)
     plan->card_trunk_bytes = p->card.trunk_bytes;
     plan->card_state_bytes = p->card.state_bytes;
     plan->card_activation_bytes = p->card.activation_bytes;
+    plan->card_recorded_bytes = p->card.recorded_bytes;
     plan->card_slots_bytes = p->card.slots_bytes;
     plan->card_total_bytes = p->card.total_bytes;
     plan->card_smallest_bytes = p->card.smallest_bytes;

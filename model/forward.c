@@ -135,24 +135,22 @@ static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, h
 }
 
 /* A layer whose experts are all with the backend, in a step that it knows: nobody asks which were chosen. */
-static hlwq_status whole_mixture(hs_network *net, const hs_layer *layer, bool *done, hlwq_error *err)
+static hlwq_status whole_mixture(hs_network *net, hs_layer *layer, uint32_t n, bool *done, hlwq_error *err)
 {
     uint64_t mark = hs_now_ns();
     *done = false;
     if (net->trace || hs_residency_streams(net->residency, layer->experts_group))
         return HLWQ_OK;
-    hlwq_status st = net->backend->ops->mixture(net->backend, &layer->mixture, net->x, done, err);
-    if (*done)
-        hs_residency_used(net->residency, layer->experts_group, layer->mixture.used);
+    hlwq_status st = net->backend->ops->mixture(net->backend, &layer->mixture, n, net->x, &layer->visited, done, err);
     spent(net, HLWQ_STAGE_EXPERTS, &mark);
     return st;
 }
 
-static hlwq_status feed_forward(hs_network *net, const hs_layer *layer, uint32_t n, bool alike, hlwq_error *err)
+static hlwq_status feed_forward(hs_network *net, hs_layer *layer, uint32_t n, bool alike, hlwq_error *err)
 {
     bool done = false;
     if (layer->moe && alike)
-        HS_TRY(whole_mixture(net, layer, &done, err));
+        HS_TRY(whole_mixture(net, layer, n, &done, err));
     if (layer->moe)
         return done ? HLWQ_OK : mixture(net, layer, n, err);
     uint64_t mark = hs_now_ns();
@@ -214,16 +212,17 @@ static hlwq_status streamed_layer(hs_network *net, const step *s, uint32_t i, hl
 }
 
 /*
- * One token after another is the same to the backend, but for layers that are elsewhere each time and for those who
- * look at what is in between.
+ * One token after another is the same to the backend, and so is one window of drafts after another and a token of each
+ * of several texts, but for layers that are elsewhere each time and for those who look at what is in between.
  */
 static hlwq_status begin_step(hs_network *net, step *s, const hs_tap *tap, hlwq_error *err)
 {
     const hs_backend *be = net->backend;
     bool streams = hs_residency_streams(net->residency, net->layer[0].group);
-    if (!be->ops->step || s->n != 1 || s->rows || tap || net->routes || streams)
+    bool again = s->n == 1 || s->rows || s->states[0]->window;
+    if (!be->ops->step || !again || tap || net->routes || streams)
         return HLWQ_OK;
-    return be->ops->step(net->backend, s->first[0], &s->alike, err);
+    return be->ops->step(net->backend, s->first, s->n, s->rows, &s->alike, err);
 }
 
 /* From ids to the residual stream after the last layer. */
@@ -258,6 +257,11 @@ hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *l
     hlwq_status st =
         net->backend->ops->head(net->backend, net->final_norm, net->config->eps, &net->head, n, net->x + from * hidden,
                                 tap && tap->hidden ? tap->hidden + from * hidden : NULL, logits, err);
+    for (uint32_t i = 0; i < net->config->layers; i++) { /* known by now */
+        if (net->layer[i].visited)
+            hs_residency_used(net->residency, net->layer[i].experts_group, net->layer[i].visited);
+        net->layer[i].visited = 0;
+    }
     spent(net, HLWQ_STAGE_HEAD, &mark);
     return st;
 }
@@ -296,7 +300,7 @@ static hlwq_status draft(hs_network *net, const hs_kv_view *kv, const int32_t *i
                          uint32_t n, float *hidden, float *logits, hlwq_error *err)
 {
     hs_backend *be = net->backend;
-    const hs_layer *layer = &net->layer[net->config->layers];
+    hs_layer *layer = &net->layer[net->config->layers];
     HS_TRY(be->ops->join(be, &net->joint, &net->embed, ids, n, h, net->x, err));
     HS_TRY(be->ops->attention(be, &layer->attention, kv, first, n, net->x, err));
     HS_TRY(feed_forward(net, layer, n, false, err));

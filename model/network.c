@@ -264,6 +264,7 @@ hs_limits hs_network_limits(const hs_table *table, uint32_t batch)
         .v_heads = c->v_heads,
         .k_dim = c->k_dim,
         .v_dim = c->v_dim,
+        .layers = c->layers,
         .ffn_rows = c->experts ? c->experts_used + (c->shared_width ? 1 : 0) : 1,
         .ffn_width = c->experts ? c->expert_width : c->intermediate,
         .experts = c->experts,

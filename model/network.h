@@ -19,6 +19,7 @@ typedef struct hs_layer {
     hs_ffn dense;
     hs_mixture mixture;
     uint32_t group, experts_group; /* of the table */
+    uint32_t visited;              /* experts in the step in hand, where only the backend knows which */
 } hs_layer;
 
 typedef struct hs_network {

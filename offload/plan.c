@@ -50,11 +50,12 @@ static hlwq_status plan_card(hs_plan *p, const hs_plan_input *in, const char *wh
     hs_card_plan *c = &p->card;
     const hs_footprint *f = &p->weights;
     uint64_t cap = in->vram_bytes ? in->vram_bytes : UINT64_MAX;
-    uint64_t least = in->reserve_bytes + f->stage_bytes + in->state_bytes + CARD_MARGIN;
+    uint64_t least = in->reserve_bytes + f->stage_bytes + in->state_bytes + in->recorded_bytes + CARD_MARGIN;
     *c = (hs_card_plan){.vram_bytes = in->vram_bytes,
                         .reserve_bytes = in->reserve_bytes,
                         .trunk_bytes = f->stage_bytes,
-                        .state_bytes = in->state_bytes};
+                        .state_bytes = in->state_bytes,
+                        .recorded_bytes = in->recorded_bytes};
     uint64_t slots_min = hs_min_u64(CARD_SLOTS_MIN, f->streamed) * f->slot_bytes;
     c->smallest_bytes = least + in->card_bytes(in->user, HS_GRID) + slots_min;
     for (;;) {
@@ -72,10 +73,10 @@ static hlwq_status plan_card(hs_plan *p, const hs_plan_input *in, const char *wh
         } else if (in->batch || p->batch == HS_GRID)
             return hs_fail(err, HLWQ_ERR_BUDGET,
                            "%s does not run on a card with %.1f MiB: weights that are always needed take %.1f, the "
-                           "context %.1f, activations %.1f, CUDA and others %.1f; the smallest --vram that works is "
-                           "%" PRIu64 "M",
+                           "context %.1f, activations %.1f, recorded steps %.1f, CUDA and others %.1f; the smallest "
+                           "--vram that works is %" PRIu64 "M",
                            what, mib(cap), mib(f->stage_bytes), mib(in->state_bytes), mib(c->activation_bytes),
-                           mib(in->reserve_bytes), (c->smallest_bytes + 1048575) / 1048576);
+                           mib(in->recorded_bytes), mib(in->reserve_bytes), (c->smallest_bytes + 1048575) / 1048576);
         if (c->slots_bytes && (in->batch || p->batch == HS_GRID || c->slots == 0 || c->activation_bytes <= cap / 10))
             break;
         if (in->batch || p->batch == HS_GRID)

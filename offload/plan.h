@@ -19,16 +19,17 @@ typedef struct hs_plan_input {
 
     /* A graphics card. */
     bool card;
-    uint64_t vram_bytes;    /* the cap; 0 = none */
-    uint64_t reserve_bytes; /* of it, what CUDA and other programs take */
-    uint64_t state_bytes;   /* states, keys and values, on the card; session_bytes is the rest then */
-    uint32_t card_slots;    /* asked for; 0 = as many as fit */
+    uint64_t vram_bytes;     /* the cap; 0 = none */
+    uint64_t reserve_bytes;  /* of it, what CUDA and other programs take */
+    uint64_t state_bytes;    /* states, keys and values, on the card; session_bytes is the rest then */
+    uint64_t recorded_bytes; /* for steps that are recorded there */
+    uint32_t card_slots;     /* asked for; 0 = as many as fit */
     uint64_t (*card_bytes)(const void *user, uint32_t batch); /* activations there */
 } hs_plan_input;
 
 typedef struct hs_card_plan {
     uint64_t vram_bytes, reserve_bytes, trunk_bytes, state_bytes, activation_bytes, slots_bytes, total_bytes;
-    uint64_t smallest_bytes;
+    uint64_t recorded_bytes, smallest_bytes;
     uint32_t slots; /* 0 = everything is on the card */
 } hs_card_plan;
 

@@ -10,26 +10,47 @@ enum {
     HEAD_PER_LANE = 8 /* head dims up to 256 */
 };
 
+/* row: cosines, then sines. */
+static __device__ __forceinline__ void rotation(float inv_freq, float scale, uint32_t half, uint32_t position,
+                                                uint32_t j, float *row)
+{
+    double angle = (double)((float)position * inv_freq);
+    row[j] = (float)cos(angle) * scale;
+    row[half + j] = (float)sin(angle) * scale;
+}
+
 static __global__ void rope_kernel(const float *inv_freq, float scale, uint32_t half, uint32_t first, uint32_t n,
-                                   float *table, uint32_t *at)
+                                   float *table)
 {
     uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at && i == 0)
-        *at = first;
-    if (i >= n * half)
-        return;
-    uint32_t t = i / half, j = i % half;
-    double angle = (double)((float)(first + t) * inv_freq[j]);
-    table[(uint64_t)t * 2 * half + j] = (float)cos(angle) * scale;
-    table[(uint64_t)t * 2 * half + half + j] = (float)sin(angle) * scale;
+    if (i < n * half)
+        rotation(inv_freq[i % half], scale, half, first + i / half, i % half, table + (uint64_t)(i / half) * 2 * half);
 }
 
 cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
-                               float *table, uint32_t *at, cudaStream_t s)
+                               float *table, cudaStream_t s)
 {
     uint32_t half = rotary_dims / 2;
     return gpu_launch(rope_kernel, dim3((n * half + 127) / 128), dim3(128), 0, s, inv_freq, scale, half, first, n,
-                      table, at);
+                      table);
+}
+
+/* A block a token. */
+static __global__ void rotations_kernel(const float *inv_freq, float scale, uint32_t half, gpu_positions positions,
+                                        float *table, uint32_t *at)
+{
+    uint32_t t = blockIdx.x, position = positions.at[t];
+    if (threadIdx.x == 0)
+        at[t] = position;
+    for (uint32_t j = threadIdx.x; j < half; j += blockDim.x)
+        rotation(inv_freq[j], scale, half, position, j, table + (uint64_t)t * 2 * half);
+}
+
+cudaError_t gpu_run_rotations(const float *inv_freq, float scale, uint32_t rotary_dims, const gpu_positions *positions,
+                              float *table, uint32_t *at, cudaStream_t s)
+{
+    return gpu_launch(rotations_kernel, dim3(positions->n), dim3(128), 0, s, inv_freq, scale, rotary_dims / 2,
+                      *positions, table, at);
 }
 
 static __device__ __forceinline__ void append(const gpu_attention &a, uint32_t position, uint64_t at, bool values,

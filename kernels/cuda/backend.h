@@ -53,18 +53,30 @@ typedef struct gpu_pins {
     cudaEvent_t read[GPU_RING_BYTES / GPU_RING_PIECE];
 } gpu_pins;
 
+/* Tokens of one text, one after another; a token of each of several texts; the end of a window. */
+typedef enum gpu_step_kind { GPU_TOKENS, GPU_TEXTS, GPU_KEEP } gpu_step_kind;
+
+/* What steps have in common whose runs are the same. */
+typedef struct gpu_step {
+    uint32_t n;     /* tokens */
+    uint32_t spans; /* of attention, at most */
+    gpu_step_kind kind;
+} gpu_step;
+
 /*
  * A run of stages that comes again with the same operands, one token after another: what the host says once, and the
  * card is told in one call from then on (runs.cu).
  */
 typedef struct gpu_run {
     uint64_t first, all; /* operands of its first stage; of all */
-    uint32_t number;     /* of the run in its token */
-    uint32_t spans;      /* of attention, at most */
+    uint32_t number;     /* of the run in its step */
+    gpu_step step;
     uint32_t stages;
     uint32_t seen;
-    bool refused; /* it could not be recorded */
+    bool refused;        /* it could not be recorded */
+    uint64_t not_before; /* of gpu_steps's clock: there was no room for it */
     cudaGraphExec_t exec;
+    uint64_t bytes;  /* of the card */
     uint64_t used;   /* when: of gpu_steps's clock */
     gpu_form u_form; /* what it leaves behind */
     uint32_t u_rows;
@@ -75,12 +87,14 @@ enum { GPU_RUNS = 256 };
 typedef enum gpu_mode { GPU_NO_RUN, GPU_PLAINLY, GPU_RECORDING, GPU_REPLAYED } gpu_mode;
 
 typedef struct gpu_steps {
-    bool on;    /* between `step` and what ends it */
+    bool on; /* between `step` and what ends it */
+    gpu_step step;
     bool never; /* HLWQ_CUDA_STEPS=0: to compare with */
     gpu_mode mode;
     bool broken; /* recording: something was refused */
-    uint32_t number, spans, stages, cursor, n;
+    uint32_t number, stages, cursor, n;
     uint64_t all, clock;
+    uint64_t room_bytes, bytes; /* charged for all runs; what they take */
     gpu_run *now;
     gpu_run run[GPU_RUNS];
 } gpu_steps;
@@ -111,11 +125,12 @@ typedef struct hs_cuda {
     gpu_form expert_form; /* what the last layer's experts read */
     uint64_t *table;      /* [mixtures][experts]: where an expert's extent is; 0 = not on the card */
     gpu_changes changes;  /* of it, which stages are not told of yet */
-    gpu_choice choice;    /* of a step's layer */
-    uint32_t *position;   /* of a step */
+    uint32_t *visited;    /* [mixtures]: experts that a step of several tokens visits there */
+    void *choice;         /* of a step's layer: gpu_choice_at says where its parts are */
+    uint32_t *position;   /* [HS_CARD_STEP_TOKENS] of a step */
     int32_t *id;
     uint32_t *list, *slot;
-    gpu_job *job; /* [3 (experts + 1)] */
+    gpu_job *job; /* of experts: gate, up and down of as many as there are, or as a step has picks */
     const float *rope_freq;
     float rope_scale;
     uint32_t rope_dims, rope_first, rope_n, logits_rows;
@@ -125,7 +140,9 @@ typedef struct hs_cuda {
     int32_t *host_id;
     uint32_t *host_list, *host_slot, *host_start;
     gpu_job *host_job;
-    gpu_choice host_choice;
+    void *host_choice;
+    uint32_t *host_visited, **tell_visited; /* [mixtures]; who wants to know, of the step in hand */
+    bool anyone_to_tell;
     visit *visits;         /* [experts + 1] */
     int32_t *left;         /* [experts] */
     bool have_u;           /* host_u holds the activations of the layer in hand */
@@ -218,7 +235,10 @@ hlwq_status gpu_stage_guess(hs_backend *be, const hs_mixture *w, uint32_t n, con
                             hlwq_error *err);
 hlwq_status gpu_stage_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, const hs_expert_source *source,
                               uint32_t n, const hs_routing *routing, float *x, hlwq_error *err);
-hlwq_status gpu_stage_mixture(hs_backend *be, const hs_mixture *w, float *x, bool *done, hlwq_error *err);
+hlwq_status gpu_stage_mixture(hs_backend *be, const hs_mixture *w, uint32_t n, float *x, uint32_t *visited, bool *done,
+                              hlwq_error *err);
+hlwq_status gpu_fetch_visited(hs_cuda *c, hlwq_error *err); /* for those who want to know, when all stages are done */
+void gpu_tell_visited(hs_cuda *c);
 
 /* ---- table.cu: where experts are, as the card sees it ---------------------------------------- */
 
@@ -238,15 +258,20 @@ hlwq_status gpu_copy_up(hs_cuda *c, void *to, const void *from, uint64_t bytes, 
 
 /* ---- runs.cu: steps that are recorded and played back ---------------------------------------- */
 
-hlwq_status gpu_stage_step(hs_backend *be, uint32_t first, bool *on, hlwq_error *err);
+hlwq_status gpu_stage_step(hs_backend *be, const uint32_t *position, uint32_t n, bool rows, bool *on, hlwq_error *err);
+
+/* Stages of a window's end are next: `kept` of its tokens are the text's. */
+void gpu_begin_keep(hs_cuda *c, uint32_t kept);
 
 /* What is asked for next is no part of the run, or of the step, in hand: the host waits, or does what is not alike. */
 void gpu_end_run(hs_cuda *c);
 void gpu_end_step(hs_cuda *c);
 
+hlwq_status gpu_open_runs(hs_cuda *c, hlwq_error *err);
+
 /* Whether there were any: what they take of the card is free then. */
 bool gpu_forget_runs(hs_cuda *c);
-void gpu_close_runs(hs_cuda *c);
+void gpu_close_runs(hs_cuda *c); /* also after opening has failed half-way */
 
 /* A stage with these operands is next. *done: it was played back. */
 hlwq_status gpu_begin_stage(hs_cuda *c, uint64_t operands, bool *done, hlwq_error *err);

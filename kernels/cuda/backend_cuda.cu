@@ -64,6 +64,7 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
     HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(head), err));
     if (hidden)
         HS_TRY(gpu_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
+    HS_TRY(gpu_fetch_visited(c, err));
     uint64_t vocab = head->rows;
     for (uint32_t t = 0; t < n; t += c->logits_rows) {
         uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
@@ -72,6 +73,7 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
         if (logits)
             HS_TRY(gpu_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
     }
+    gpu_tell_visited(c);
     return HLWQ_OK;
 }
 
@@ -96,15 +98,6 @@ static void take_q8(carve *k, uint64_t rows, uint64_t cols, gpu_q8 *q)
     take(k, 2 * blocks, &q->of);
 }
 
-/* One copy takes all four. */
-static void take_choice(carve *k, uint32_t used, gpu_choice *out)
-{
-    take(k, (uint64_t)used * HS_CARD_CHOICE_BYTES, reinterpret_cast<uint8_t **>(&out->where));
-    out->weight = reinterpret_cast<float *>(out->where + used);
-    out->id = reinterpret_cast<int32_t *>(out->weight + used);
-    out->slot = reinterpret_cast<uint32_t *>(out->id + used);
-}
-
 static uint64_t larger(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -119,6 +112,7 @@ static void lay_out(hs_cuda *c, carve *k)
 {
     const hs_limits *m = &c->lim;
     uint64_t b = m->batch, picks = b * m->used, wide = larger(m->v_width, m->q_width / 2);
+    uint64_t steps = (uint64_t)HS_CARD_STEP_TOKENS * m->used;
     uint64_t q_heads = m->head_dim ? m->q_width / 2 / m->head_dim : 0, joint = m->joins ? 2ull * m->hidden : 0;
     uint64_t proj = larger(m->q_width + 2ull * m->kv_width, m->channels + m->v_width + 2ull * m->v_heads);
     c->logits_rows = HS_CARD_LOGITS;
@@ -140,11 +134,12 @@ static void lay_out(hs_cuda *c, carve *k)
     take(k, picks, &c->id);
     take(k, picks, &c->list); /* and behind it, so that one copy takes both: */
     take(k, picks, &c->slot);
-    take(k, 3 * (uint64_t)m->experts, &c->job);
+    take(k, 3 * larger(m->experts, steps), &c->job);
     take(k, (b + 1) * m->head_dim, &c->rope);
     take(k, (uint64_t)m->mixtures * m->experts, &c->table);
-    take_choice(k, m->used, &c->choice);
-    take(k, 1, &c->position);
+    take(k, m->mixtures, &c->visited);
+    take(k, steps * HS_CARD_CHOICE_BYTES, reinterpret_cast<uint8_t **>(&c->choice));
+    take(k, (uint64_t)HS_CARD_STEP_TOKENS, &c->position);
     take(k, GPU_SPAN_TOKENS * GPU_SPANS * (uint64_t)(m->q_width / 2 + 2 * q_heads), &c->part);
     take(k, (uint64_t)c->logits_rows * m->vocab, &c->logits);
 }
@@ -152,7 +147,7 @@ static void lay_out(hs_cuda *c, carve *k)
 static void lay_out_staging(hs_cuda *c, carve *k)
 {
     const hs_limits *m = &c->lim;
-    uint64_t b = m->batch, picks = b * m->used;
+    uint64_t b = m->batch, picks = b * m->used, steps = (uint64_t)HS_CARD_STEP_TOKENS * m->used;
     take(k, b * m->hidden, &c->host_x);
     take(k, m->experts ? b * m->hidden : HS_SPLIT_TOKENS * (uint64_t)m->hidden, &c->host_u);
     take(k, m->experts ? 0 : HS_SPLIT_TOKENS * hs_split_width(m), &c->host_h);
@@ -163,7 +158,9 @@ static void lay_out_staging(hs_cuda *c, carve *k)
     take(k, picks, &c->host_slot);
     take(k, m->experts + 2, &c->host_start);
     take(k, 3 * (uint64_t)m->experts, &c->host_job);
-    take_choice(k, m->used, &c->host_choice);
+    take(k, steps * HS_CARD_CHOICE_BYTES, reinterpret_cast<uint8_t **>(&c->host_choice));
+    take(k, m->mixtures, &c->host_visited);
+    take(k, m->mixtures, &c->tell_visited);
     take(k, m->experts, &c->visits);
     take(k, m->experts, &c->left);
     take(k, (uint64_t)GPU_RING_BYTES, &c->ring);
@@ -209,6 +206,7 @@ static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
     carve k = {}, h = {};
     HS_TRY(gpu_open_streams(c, err));
     HS_TRY(gpu_open_pins(c, err));
+    HS_TRY(gpu_open_runs(c, err));
     lay_out(c, &k);
     assert(sizeof(gpu_job) == HS_CARD_JOB_BYTES && k.bytes == hs_backend_cuda_bytes(&c->lim));
     HS_TRY(gpu_alloc(&c->base, HS_MEM_ACT, k.bytes, "activations", &c->scratch, err));
@@ -226,6 +224,7 @@ static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
     }
     h.base = static_cast<uint8_t *>(c->staging);
     lay_out_staging(c, &h);
+    memset(c->tell_visited, 0, c->lim.mixtures * sizeof *c->tell_visited);
     return HLWQ_OK;
 }
 

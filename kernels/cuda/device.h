@@ -127,15 +127,22 @@ typedef struct gpu_attention {
     uint32_t from, end;                /* attend: only these pages, after those before them; end 0 = all */
     const uint8_t *window;             /* with them: where they are, one after another; NULL = in their places */
     bool more;                         /* others come after these */
-    const uint32_t *at;                /* on the card, instead of first, of one token; NULL = first */
+    const uint32_t *at;                /* on the card, instead of first; NULL = first */
     uint32_t spans;                    /* with it: the most that there may be */
     bool half;
     float eps;
 } gpu_attention;
 
-/* With `at`: also *at = first. */
 cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
-                               float *table, uint32_t *at, cudaStream_t s);
+                               float *table, cudaStream_t s);
+
+/* The same for the tokens of a step; at[t] becomes their positions. */
+typedef struct gpu_positions {
+    uint32_t at[HS_CARD_STEP_TOKENS], n;
+} gpu_positions;
+
+cudaError_t gpu_run_rotations(const float *inv_freq, float scale, uint32_t rotary_dims, const gpu_positions *positions,
+                              float *table, uint32_t *at, cudaStream_t s);
 cudaError_t gpu_run_append(const gpu_attention *a, cudaStream_t s); /* also codes pages */
 cudaError_t gpu_run_attend(const gpu_attention *a,
                            cudaStream_t s);  /* at most GPU_PARTS tokens where pages come apart */
@@ -159,13 +166,24 @@ cudaError_t gpu_run_delta_keep(const gpu_delta *d, cudaStream_t s);
 cudaError_t gpu_run_top_k(const float *logits, uint32_t experts, uint32_t used, uint32_t n, int32_t *id, float *weight,
                           cudaStream_t s);
 
-/* Of one token, all on the card: what the router chose, most probable first, and where the table says it is. */
+/* Of a step's tokens, all on the card: what the router chose, most probable first, and where the table says it is. */
 typedef struct gpu_choice {
-    uint64_t *where; /* [used]; 0 = not on the card */
+    uint64_t *where; /* [tokens][used]; 0 = not on the card */
     float *weight;
     int32_t *id;
-    uint32_t *slot; /* how many of the chosen have a lower id: the row of its result */
+    uint32_t *slot; /* of one token how many of the chosen have a lower id: the row of its result */
 } gpu_choice;
+
+/* Its parts, in one piece: one copy takes all four. */
+static inline gpu_choice gpu_choice_at(void *at, uint32_t picks)
+{
+    gpu_choice c;
+    c.where = static_cast<uint64_t *>(at);
+    c.weight = reinterpret_cast<float *>(c.where + picks);
+    c.id = reinterpret_cast<int32_t *>(c.weight + picks);
+    c.slot = reinterpret_cast<uint32_t *>(c.id + picks);
+    return c;
+}
 
 cudaError_t gpu_run_choose(const float *logits, uint32_t experts, uint32_t used, const uint64_t *table,
                            const gpu_choice *out, cudaStream_t s);
@@ -184,6 +202,22 @@ typedef struct gpu_changes {
 } gpu_changes;
 
 cudaError_t gpu_run_changes(uint64_t *table, const gpu_changes *changes, cudaStream_t s); /* in their order */
+
+/*
+ * The choice of several tokens, by expert as hs_sort_picks has it: where each pick is and its row; list[row] is its
+ * token; and a job of each kind for every row: the first row of an expert that is on the card has all of the expert's,
+ * other rows' jobs are empty.  `own` says where the matrices would be if the expert lay at `base`.
+ */
+typedef struct gpu_grouping {
+    gpu_job own[3], *job; /* job [3][n * used] */
+    gpu_choice choice;
+    const uint64_t *table;
+    uint32_t *list, *visited; /* visited: experts in all */
+    uint64_t base;
+    uint32_t n, used;
+} gpu_grouping;
+
+cudaError_t gpu_run_grouping(const gpu_grouping *g, cudaStream_t s);
 
 /*
  * part[GPU_BEST_PARTS].y: the id of the largest of n values, ties to the lower one, -1 if none is a number.  Those

@@ -28,10 +28,24 @@ uint64_t gpu_operands(uint64_t line, uint64_t a, uint64_t b, uint64_t c)
     return h;
 }
 
-static void drop(gpu_run *r)
+/* Of the card; 0 if it does not say. */
+static uint64_t free_now(void)
 {
-    if (r->exec)
-        (void)cudaGraphExecDestroy(r->exec); /* launches that are queued still run */
+    size_t now = 0, total = 0;
+    if (cudaMemGetInfo(&now, &total) == cudaSuccess)
+        return now;
+    (void)cudaGetLastError();
+    return 0;
+}
+
+/* Waits for launches that are queued: what they take is free only then. */
+static void drop(hs_cuda *c, gpu_run *r)
+{
+    if (r->exec) {
+        (void)gpu_wait(c, NULL);
+        (void)cudaGraphExecDestroy(r->exec);
+    }
+    c->steps.bytes -= r->bytes;
     *r = gpu_run{};
 }
 
@@ -42,35 +56,53 @@ bool gpu_forget_runs(hs_cuda *c)
     gpu_end_run(c);
     for (uint32_t i = 0; i < s->n; i++) {
         any |= s->run[i].exec != NULL;
-        drop(&s->run[i]);
+        drop(c, &s->run[i]);
     }
     s->n = s->cursor = 0;
     return any;
+}
+
+/* Nothing is allocated for them here: it is kept free of everything else. */
+hlwq_status gpu_open_runs(hs_cuda *c, hlwq_error *err)
+{
+    uint64_t bytes = hs_backend_cuda_recorded_bytes(&c->lim);
+    HS_TRY(hs_mem_charge(c->vram, HS_MEM_ACT, bytes, "recorded steps", err));
+    c->steps.room_bytes = bytes;
+    return HLWQ_OK;
 }
 
 void gpu_close_runs(hs_cuda *c)
 {
     gpu_end_step(c);
     (void)gpu_forget_runs(c);
+    if (c->steps.room_bytes)
+        hs_mem_discharge(c->vram, HS_MEM_ACT, c->steps.room_bytes);
+    c->steps.room_bytes = 0;
 }
 
 /* Runs come in the order in which they came before: mostly it is the one after the last. */
-static gpu_run *run_of(gpu_steps *s, uint64_t first)
+static bool alike(const gpu_step *a, const gpu_step *b)
 {
+    return a->kind == b->kind && a->n == b->n && a->spans == b->spans;
+}
+
+static gpu_run *run_of(hs_cuda *c, uint64_t first)
+{
+    gpu_steps *s = &c->steps;
     gpu_run *oldest = &s->run[0];
     for (uint32_t i = 0; i < s->n; i++) {
         gpu_run *r = &s->run[(s->cursor + i) % s->n];
-        if (r->first == first && r->number == s->number && r->spans == s->spans) {
+        if (r->first == first && r->number == s->number && alike(&r->step, &s->step)) {
             s->cursor = (uint32_t)(r - s->run) + 1;
             return r;
         }
         oldest = r->used < oldest->used ? r : oldest;
     }
     gpu_run *r = s->n < GPU_RUNS ? &s->run[s->n++] : oldest;
-    drop(r);
+    drop(c, r);
     r->first = first;
     r->number = s->number;
-    r->spans = s->spans;
+    r->step = s->step;
     s->cursor = (uint32_t)(r - s->run) + 1;
     return r;
 }
@@ -79,7 +111,7 @@ static hlwq_status begin_run(hs_cuda *c, uint64_t first, hlwq_error *err)
 {
     gpu_steps *s = &c->steps;
     HS_TRY(gpu_tell_changes(c, err));
-    gpu_run *r = run_of(s, first);
+    gpu_run *r = run_of(c, first);
     r->used = ++s->clock;
     s->now = r;
     s->all = s->stages = 0;
@@ -90,7 +122,7 @@ static hlwq_status begin_run(hs_cuda *c, uint64_t first, hlwq_error *err)
         return HLWQ_OK;
     }
     s->mode = GPU_PLAINLY;
-    if (r->seen++ == 0 || r->refused)
+    if (r->seen++ == 0 || r->refused || s->clock < r->not_before)
         return HLWQ_OK;
     if (cudaStreamBeginCapture(c->recorder, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
         s->mode = GPU_RECORDING;
@@ -137,6 +169,51 @@ void gpu_end_recording(hs_cuda *c, hlwq_status st)
     c->steps.broken |= st != HLWQ_OK;
 }
 
+/*
+ * Whether `bytes` more fit, when those that were not used for longest are gone.  Runs that are still in use stay: where
+ * there are more of them than fit, some are asked for plainly, and none is recorded again and again.
+ */
+static bool make_room(hs_cuda *c, uint64_t bytes)
+{
+    gpu_steps *s = &c->steps;
+    while (s->bytes + bytes > s->room_bytes) {
+        gpu_run *oldest = NULL;
+        for (uint32_t i = 0; i < s->n; i++)
+            if (s->run[i].exec && (!oldest || s->run[i].used < oldest->used))
+                oldest = &s->run[i];
+        if (!oldest || s->clock - oldest->used <= 2 * s->n)
+            return false;
+        drop(c, oldest); /* its place is found again as one that was never used */
+    }
+    return true;
+}
+
+/*
+ * What a graph takes of the card is known when it is there, and only if nobody else takes or gives back memory in that
+ * moment: until then, and at least, it is what its launches are thought to take.
+ */
+static bool make_graph(hs_cuda *c, gpu_run *r, cudaGraph_t graph)
+{
+    size_t launches = 0;
+    if (cudaGraphGetNodes(graph, NULL, &launches) != cudaSuccess)
+        return false;
+    uint64_t thought = launches * HS_CARD_NODE_BYTES;
+    if (!make_room(c, thought)) {
+        r->not_before = c->steps.clock + 32 * GPU_RUNS;
+        return true;
+    }
+    uint64_t before = free_now();
+    if (cudaGraphInstantiate(&r->exec, graph, 0) != cudaSuccess) {
+        r->exec = NULL;
+        return false;
+    }
+    bool there = cudaGraphUpload(r->exec, c->stream) == cudaSuccess; /* it takes what it needs now */
+    uint64_t after = free_now(), took = before > after && after ? before - after : 0;
+    r->bytes = took > thought ? took : thought;
+    c->steps.bytes += r->bytes;
+    return there && c->steps.bytes <= c->steps.room_bytes;
+}
+
 /* A graph of what was recorded; without one the run is asked for plainly. */
 static void keep(hs_cuda *c)
 {
@@ -144,8 +221,12 @@ static void keep(hs_cuda *c)
     gpu_run *r = s->now;
     cudaGraph_t graph = NULL;
     bool whole = cudaStreamEndCapture(c->recorder, &graph) == cudaSuccess && !s->broken;
-    if (!whole || cudaGraphInstantiate(&r->exec, graph, 0) != cudaSuccess) {
+    if (!whole || !make_graph(c, r, graph)) {
         (void)cudaGetLastError();
+        if (r->exec)
+            (void)cudaGraphExecDestroy(r->exec);
+        s->bytes -= r->bytes;
+        r->bytes = 0;
         r->exec = NULL;
         r->refused = true;
     }
@@ -179,21 +260,57 @@ void gpu_end_step(hs_cuda *c)
     c->steps.on = false;
 }
 
-/* Where a page of the cache ends attention may have pages to code, whose number is an argument: one token in 64. */
-hlwq_status gpu_stage_step(hs_backend *be, uint32_t first, bool *on, hlwq_error *err)
+/* A step of that kind is next; false if there are none. */
+static bool begin_step(hs_cuda *c, gpu_step_kind kind, uint32_t n, uint32_t spans)
+{
+    gpu_end_step(c);
+    if (c->steps.never)
+        return false;
+    c->steps.step = gpu_step{n, spans, kind};
+    c->steps.number = 0;
+    c->steps.on = true;
+    return true;
+}
+
+/*
+ * Where they are, and the last of them.  Where a page of the cache ends attention may have pages to code, whose number
+ * is an argument: false.
+ */
+static bool positions_of(gpu_positions *p, const uint32_t *position, uint32_t n, bool rows, uint32_t *last)
+{
+    bool within = true;
+    p->n = n;
+    *last = 0;
+    for (uint32_t t = 0; t < n; t++) {
+        uint32_t at = rows ? position[t] : position[0] + t;
+        within &= at % HS_GRID != 0;
+        p->at[t] = at;
+        *last = at > *last ? at : *last;
+    }
+    return within;
+}
+
+hlwq_status gpu_stage_step(hs_backend *be, const uint32_t *position, uint32_t n, bool rows, bool *on, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    gpu_positions at;
+    uint32_t last;
     gpu_end_step(c);
     *on = false;
-    if (c->steps.never || !c->rope_freq || first % HS_GRID == 0)
+    if (!c->rope_freq || n > HS_CARD_STEP_TOKENS || !positions_of(&at, position, n, rows, &last))
         return HLWQ_OK;
     float *freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim;
     CUDA_DO("a rotation table",
-            gpu_run_rope_table(freq, c->rope_scale, c->rope_dims, first, 1, c->rope, c->position, c->stream));
-    c->rope_first = first;
-    c->rope_n = 1;
-    c->steps.spans = gpu_spans_about(first);
-    c->steps.number = 0;
-    *on = c->steps.on = true;
+            gpu_run_rotations(freq, c->rope_scale, c->rope_dims, &at, c->rope, c->position, c->stream));
+    c->rope_first = position[0];
+    c->rope_n = rows ? 0 : n; /* as one text's */
+    *on = begin_step(c, rows ? GPU_TEXTS : GPU_TOKENS, n, gpu_spans_about(last));
     return HLWQ_OK;
+}
+
+void gpu_begin_keep(hs_cuda *c, uint32_t kept)
+{
+    const gpu_steps *s = &c->steps;
+    if (!s->on || s->step.kind != GPU_KEEP || s->step.n != kept)
+        (void)begin_step(c, GPU_KEEP, kept, 0);
 }

@@ -71,12 +71,38 @@ static bool in_table(const hs_cuda *c, const hs_mixture *w)
     return c->steps.on && w->base && ffn_alike(&w->each, &w->each);
 }
 
-static hlwq_status choose(hs_cuda *c, const hs_mixture *w, const float *x, hlwq_error *err)
+/* Where the chosen are, as products of several tokens want it: see gpu_grouping. */
+static hlwq_status group(hs_cuda *c, const hs_mixture *w, const gpu_choice *choice, uint32_t n, const uint64_t *table,
+                         hlwq_error *err)
 {
-    HS_TRY(score(c, w, 1, x, gpu_form_of(&w->each.gate), err));
-    CUDA_DO("the router", gpu_run_choose(c->logit, w->experts, w->used, c->table + (uint64_t)w->row * c->lim.experts,
-                                         &c->choice, c->stream));
+    const hs_ffn *e = &w->each;
+    gpu_grouping g = {};
+    g.own[0] = gpu_job_of(&e->gate, c->gate, e->gate.rows, 0, 1, 0);
+    g.own[1] = gpu_job_of(&e->up, c->up_rows, e->gate.rows, 0, 1, 0);
+    g.own[2] = gpu_job_of(&e->down, c->expert_y, c->lim.hidden, 0, 1, 0);
+    g.job = c->job;
+    g.choice = *choice;
+    g.table = table;
+    g.list = c->list;
+    g.visited = c->visited + w->row;
+    g.base = (uint64_t)w->base;
+    g.n = n;
+    g.used = w->used;
+    CUDA_DO("the router", gpu_run_grouping(&g, c->stream));
     return HLWQ_OK;
+}
+
+static hlwq_status choose(hs_cuda *c, const hs_mixture *w, uint32_t n, const float *x, hlwq_error *err)
+{
+    gpu_choice choice = gpu_choice_at(c->choice, n * w->used);
+    const uint64_t *table = c->table + (uint64_t)w->row * c->lim.experts;
+    HS_TRY(score(c, w, n, x, gpu_form_of(&w->each.gate), err));
+    if (n == 1) {
+        CUDA_DO("the router", gpu_run_choose(c->logit, w->experts, w->used, table, &choice, c->stream));
+        return HLWQ_OK;
+    }
+    CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, choice.id, choice.weight, c->stream));
+    return group(c, w, &choice, n, table, err);
 }
 
 /* One or two kinds of products of all that were chosen; those that are not here do nothing. */
@@ -94,12 +120,63 @@ static hlwq_status found_products(hs_cuda *c, const hs_mixture *w, const gpu_par
     p.jobs = kinds * p.picks;
     p.m = 1;
     p.a = *a;
-    p.where = c->choice.where;
-    p.to = c->choice.slot;
+    const gpu_choice choice = gpu_choice_at(c->choice, w->used);
+    p.where = choice.where;
+    p.to = choice.slot;
     p.base = (uint64_t)w->base;
     p.spread = spread;
     CUDA_DO("experts", gpu_run_product(&p, c->stream));
     return HLWQ_OK;
+}
+
+/* Products of jobs that the card has, of tokens that `list` names; NULL = rows. */
+static hlwq_status grouped(hs_cuda *c, const hs_matrix *w, const gpu_job *job, uint32_t jobs, uint32_t most,
+                           const uint32_t *list, const gpu_q8 *a, hlwq_error *err)
+{
+    gpu_product p = {};
+    assert(a->form == gpu_form_of(w));
+    p.w = gpu_format_of(w);
+    p.job = job;
+    p.jobs = jobs;
+    p.m = most;
+    p.rows = w->rows;
+    p.list = list;
+    p.a = *a;
+    CUDA_DO("experts", gpu_run_product(&p, c->stream));
+    return HLWQ_OK;
+}
+
+/* gate and up u: jobs [2][n] of at most `most` tokens, in one launch if they are alike. */
+static hlwq_status gate_and_up(hs_cuda *c, const hs_ffn *e, const gpu_job *job, uint32_t n, uint32_t most,
+                               const uint32_t *list, hlwq_error *err)
+{
+    uint32_t together = gpu_alike(&e->gate, &e->up) ? 2 : 1;
+    for (uint32_t i = 0; i < 2; i += together) {
+        const hs_matrix *w = i ? &e->up : &e->gate;
+        HS_TRY(gpu_in_form(c, gpu_form_of(w), c->u, c->lim.hidden, c->u_rows, &c->uq, err));
+        HS_TRY(grouped(c, w, job + i * n, together * n, most, list, &c->uq, err));
+    }
+    return HLWQ_OK;
+}
+
+/* q8 of silu(gate) * up for rows low..high - 1, and down of it: rows between may be others', who need it no more. */
+static hlwq_status down_of(hs_cuda *c, const hs_ffn *e, const gpu_job *job, uint32_t n, uint32_t most, uint32_t low,
+                           uint32_t high, hlwq_error *err)
+{
+    uint32_t width = e->gate.rows;
+    c->hq.form = gpu_form_of(&e->down);
+    gpu_q8 hq = gpu_rows_from(&c->hq, low, width);
+    CUDA_DO("experts", gpu_run_q8(c->gate + (size_t)low * width, c->up_rows + (size_t)low * width, width, high - low,
+                                  hq, c->stream));
+    return grouped(c, &e->down, job, n, most, NULL, &c->hq, err);
+}
+
+/* Of several tokens an expert is read once. */
+static hlwq_status found_together(hs_cuda *c, const hs_mixture *w, uint32_t n, hlwq_error *err)
+{
+    uint32_t picks = n * w->used;
+    HS_TRY(gate_and_up(c, &w->each, c->job, picks, n, c->list, err));
+    return down_of(c, &w->each, c->job + 2 * picks, picks, n, 0, picks, err);
 }
 
 /* Rows of results of those that are not here keep what they had: others write them before the sum. */
@@ -119,54 +196,83 @@ static hlwq_status found_experts(hs_cuda *c, const hs_mixture *w, hlwq_error *er
     return found_products(c, w, &out, 1, &c->hq, true, err);
 }
 
-static hlwq_status choose_stage(hs_cuda *c, const hs_mixture *w, const float *x, hlwq_error *err)
+static hlwq_status choose_stage(hs_cuda *c, const hs_mixture *w, uint32_t n, const float *x, hlwq_error *err)
 {
     return gpu_recorded(
-        c, GPU_OPERANDS(w, x, 0), [=](hlwq_error *why) { return choose(c, w, x, why); }, err);
+        c, GPU_OPERANDS(w, x, n), [=](hlwq_error *why) { return choose(c, w, n, x, why); }, err);
 }
 
-static hlwq_status found_stage(hs_cuda *c, const hs_mixture *w, hlwq_error *err)
+static hlwq_status found_stage(hs_cuda *c, const hs_mixture *w, uint32_t n, hlwq_error *err)
 {
     return gpu_recorded(
-        c, GPU_OPERANDS(w, 0, 0),
+        c, GPU_OPERANDS(w, 0, n),
         [=](hlwq_error *why) {
-            HS_TRY(shared_expert(c, w, 1, w->used, why));
-            return found_experts(c, w, why);
+            HS_TRY(shared_expert(c, w, n, n * w->used, why));
+            return n == 1 ? found_experts(c, w, why) : found_together(c, w, n, why);
         },
         err);
 }
 
-static hlwq_status sum_up(hs_cuda *c, const hs_mixture *w, const uint32_t *slot, const float *weight, uint32_t n,
-                          float *x, hlwq_error *err)
+static hlwq_status sum_up(hs_cuda *c, const hs_mixture *w, bool found, uint32_t n, float *x, hlwq_error *err)
 {
+    const gpu_choice choice = gpu_choice_at(c->choice, n * w->used);
+    const uint32_t *slot = found ? choice.slot : c->slot;
+    const float *weight = found ? choice.weight : c->weight;
     CUDA_DO("experts", gpu_run_combine(x, c->expert_y, slot, weight, w->used, w->shared.gate.rows ? c->shared : NULL,
                                        n * w->used, c->lim.hidden, n, c->stream));
     return HLWQ_OK;
 }
 
-hlwq_status gpu_stage_mixture(hs_backend *be, const hs_mixture *w, float *x, bool *done, hlwq_error *err)
+/* Of one token it is clear; of several the host hears of it with the logits. */
+hlwq_status gpu_fetch_visited(hs_cuda *c, hlwq_error *err)
+{
+    if (c->anyone_to_tell)
+        CUDA_DO("experts", cudaMemcpyAsync(c->host_visited, c->visited, c->lim.mixtures * sizeof(uint32_t),
+                                           cudaMemcpyDeviceToHost, c->stream));
+    return HLWQ_OK;
+}
+
+void gpu_tell_visited(hs_cuda *c)
+{
+    for (uint32_t i = 0; c->anyone_to_tell && i < c->lim.mixtures; i++) {
+        if (c->tell_visited[i])
+            *c->tell_visited[i] = c->host_visited[i];
+        c->tell_visited[i] = NULL;
+    }
+    c->anyone_to_tell = false;
+}
+
+hlwq_status gpu_stage_mixture(hs_backend *be, const hs_mixture *w, uint32_t n, float *x, uint32_t *visited, bool *done,
+                              hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
     *done = in_table(c, w);
     if (!*done)
         return HLWQ_OK;
-    HS_TRY(choose_stage(c, w, x, err));
-    HS_TRY(found_stage(c, w, err));
+    *visited = n == 1 ? w->used : 0;
+    if (n > 1) {
+        c->tell_visited[w->row] = visited;
+        c->anyone_to_tell = true;
+    }
+    HS_TRY(choose_stage(c, w, n, x, err));
+    HS_TRY(found_stage(c, w, n, err));
     return gpu_recorded(
-        c, GPU_OPERANDS(w, x, 0),
-        [=](hlwq_error *why) { return sum_up(c, w, c->choice.slot, c->choice.weight, 1, x, why); }, err);
+        c, GPU_OPERANDS(w, x, n), [=](hlwq_error *why) { return sum_up(c, w, true, n, x, why); }, err);
 }
 
 /* The host learns of the choice while the card computes what it found. */
-static hlwq_status route_in_table(hs_cuda *c, const hs_mixture *w, const float *x, hs_routing *routing, hlwq_error *err)
+static hlwq_status route_in_table(hs_cuda *c, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                                  hlwq_error *err)
 {
-    HS_TRY(choose_stage(c, w, x, err));
+    uint32_t picks = n * w->used;
+    const gpu_choice host = gpu_choice_at(c->host_choice, picks);
+    HS_TRY(choose_stage(c, w, n, x, err));
     gpu_end_run(c);
-    HS_TRY(fetch_choice(c, c->host_choice.where, c->choice.where, (uint64_t)w->used * HS_CARD_CHOICE_BYTES, 1, err));
-    HS_TRY(found_stage(c, w, err));
+    HS_TRY(fetch_choice(c, c->host_choice, c->choice, (uint64_t)picks * HS_CARD_CHOICE_BYTES, n, err));
+    HS_TRY(found_stage(c, w, n, err));
     gpu_end_run(c);
     c->found = true;
-    return wait_for_choice(c, c->host_choice.id, c->host_choice.weight, w->used, routing, err);
+    return wait_for_choice(c, host.id, host.weight, picks, routing, err);
 }
 
 hlwq_status gpu_stage_route(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
@@ -176,7 +282,7 @@ hlwq_status gpu_stage_route(hs_backend *be, const hs_mixture *w, uint32_t n, con
     size_t picks = (size_t)n * w->used;
     c->found = false;
     if (in_table(c, w))
-        return route_in_table(c, w, x, routing, err);
+        return route_in_table(c, w, n, x, routing, err);
     gpu_end_run(c);
     HS_TRY(score(c, w, n, x, c->expert_form, err));
     CUDA_DO("the router", gpu_run_top_k(c->logit, w->experts, w->used, n, c->id, c->weight, c->stream));
@@ -204,28 +310,12 @@ hlwq_status gpu_stage_guess(hs_backend *be, const hs_mixture *w, uint32_t n, con
     return gpu_get(be, routing->weight, weight, picks * sizeof(float), err);
 }
 
-static hlwq_status grouped(hs_cuda *c, const hs_matrix *w, const gpu_job *job, uint32_t jobs, uint32_t most,
-                           const uint32_t *list, const gpu_q8 *a, hlwq_error *err)
-{
-    gpu_product p = {};
-    assert(a->form == gpu_form_of(w));
-    p.w = gpu_format_of(w);
-    p.job = job;
-    p.jobs = jobs;
-    p.m = most;
-    p.rows = w->rows;
-    p.list = list;
-    p.a = *a;
-    CUDA_DO("experts", gpu_run_product(&p, c->stream));
-    return HLWQ_OK;
-}
-
 /* Feed-forwards that are alike, in three launches; `first` jobs of this layer are taken. */
 static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t first, hlwq_error *err)
 {
     const hs_ffn *any = v[0].w;
     uint32_t most = 0, low = v[0].from, high = 0, width = any->gate.rows, hidden = c->lim.hidden;
-    const uint32_t *list = c->found ? NULL : c->list; /* of a step there is one row */
+    const uint32_t *list = c->found && c->steps.step.n == 1 ? NULL : c->list; /* of one token there is one row */
     gpu_job *job = c->host_job + 3 * first, *there = c->job + 3 * first;
     for (uint32_t i = 0; i < n; i++) {
         most = v[i].m > most ? v[i].m : most;
@@ -238,20 +328,8 @@ static hlwq_status visit_all(hs_cuda *c, const visit *v, uint32_t n, uint32_t fi
     }
     CUDA_DO("experts", cudaMemcpyAsync(there, job, 3 * n * sizeof(gpu_job), cudaMemcpyHostToDevice, c->stream));
     c->expert_form = gpu_form_of(&any->gate);
-    HS_TRY(gpu_in_form(c, c->expert_form, c->u, hidden, c->u_rows, &c->uq, err));
-    if (gpu_alike(&any->gate, &any->up)) {
-        HS_TRY(grouped(c, &any->gate, there, 2 * n, most, list, &c->uq, err));
-    } else {
-        HS_TRY(grouped(c, &any->gate, there, n, most, list, &c->uq, err));
-        HS_TRY(gpu_in_form(c, gpu_form_of(&any->up), c->u, hidden, c->u_rows, &c->uq, err));
-        HS_TRY(grouped(c, &any->up, there + n, n, most, list, &c->uq, err));
-    }
-    /* Rows between these may be another visit's: before it they hold nothing, after it nothing that is needed. */
-    c->hq.form = gpu_form_of(&any->down);
-    gpu_q8 hq = gpu_rows_from(&c->hq, low, width);
-    CUDA_DO("experts", gpu_run_q8(c->gate + (size_t)low * width, c->up_rows + (size_t)low * width, width, high - low,
-                                  hq, c->stream));
-    return grouped(c, &any->down, there + 2 * n, n, most, NULL, &c->hq, err);
+    HS_TRY(gate_and_up(c, any, there, n, most, list, err));
+    return down_of(c, any, there + 2 * n, n, most, low, high, err);
 }
 
 /* Experts that are on the card, and that it has not found by itself. */
@@ -316,11 +394,12 @@ static hlwq_status sort_picks(hs_cuda *c, const hs_mixture *w, uint32_t picks, c
 }
 
 /* Whether the card has computed it by itself: so much is certain, whatever has changed since. */
-static bool was_found(const hs_cuda *c, const hs_mixture *w, const hs_routing *routing, int32_t id)
+static bool was_found(const hs_cuda *c, uint32_t picks, const hs_routing *routing, int32_t id)
 {
-    for (uint32_t r = 0; c->found && r < w->used; r++)
+    const gpu_choice host = gpu_choice_at(c->host_choice, picks);
+    for (uint32_t r = 0; c->found && r < picks; r++)
         if (routing->id[r] == id)
-            return c->host_choice.where[r] != 0;
+            return host.where[r] != 0;
     return false;
 }
 
@@ -338,7 +417,7 @@ hlwq_status gpu_stage_experts(hs_backend *be, const hs_mixture *w, const hs_ffn 
         HS_TRY(source->next(source->user, &id, &ready, &place, err));
         for (uint32_t i = 0; i < ready; i++) {
             computed += c->host_start[id[i] + 1] - c->host_start[id[i]];
-            if (!was_found(c, w, routing, id[i]))
+            if (!was_found(c, picks, routing, id[i]))
                 c->left[left++] = id[i];
         }
         if (place == HS_PLACE_HERE)
@@ -347,6 +426,5 @@ hlwq_status gpu_stage_experts(hs_backend *be, const hs_mixture *w, const hs_ffn 
             HS_TRY(experts_beside(c, expert, c->left, left, n, err));
     } while (ready);
     assert(computed == picks);
-    return c->found ? sum_up(c, w, c->choice.slot, c->choice.weight, n, x, err)
-                    : sum_up(c, w, c->slot, c->weight, n, x, err);
+    return sum_up(c, w, c->found, n, x, err);
 }

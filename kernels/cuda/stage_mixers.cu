@@ -81,7 +81,7 @@ static hlwq_status rotations(hs_cuda *c, const hs_attention *w, uint32_t row, ui
         HS_TRY(gpu_put(&c->base, freq, copy, bytes, err));
     }
     CUDA_DO("a rotation table", gpu_run_rope_table(freq, w->rope_scale, w->rotary_dims, first, n,
-                                                   c->rope + (uint64_t)row * w->rotary_dims, NULL, c->stream));
+                                                   c->rope + (uint64_t)row * w->rotary_dims, c->stream));
     c->rope_freq = w->inv_freq;
     c->rope_scale = w->rope_scale;
     c->rope_dims = w->rotary_dims;
@@ -128,9 +128,9 @@ static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *k
     a.n = n;
     HS_TRY(place_pages(&a, kv, err));
     if (c->steps.on && !kv->next) {
-        assert(n == 1 && a.coded_pages == 0);
-        a.at = c->position;
-        a.spans = c->steps.spans;
+        assert(n <= HS_CARD_STEP_TOKENS && a.coded_pages == 0);
+        a.at = c->position + row;
+        a.spans = c->steps.step.spans;
     }
     a.q_norm = w->q_norm;
     a.k_norm = w->k_norm;
@@ -161,6 +161,12 @@ static hlwq_status attention(hs_cuda *c, const hs_attention *w, const hs_kv_view
     return gpu_mixer_out(c, &w->o, n, x, err);
 }
 
+/* What a text's pages are found by. */
+static const void *pages_of(const hs_kv_view *kv)
+{
+    return kv->table ? kv->table : kv->page[0];
+}
+
 hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
                                 float *x, hlwq_error *err)
 {
@@ -169,23 +175,42 @@ hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_
         gpu_end_run(c);
         return attention(c, w, kv, first, n, x, err);
     }
-    const void *pages = kv->table ? kv->table : kv->page[0];
     return gpu_recorded(
-        c, GPU_OPERANDS(w, pages, x), [=](hlwq_error *why) { return attention(c, w, kv, first, n, x, why); }, err);
+        c, GPU_OPERANDS(w, pages_of(kv), x), [=](hlwq_error *why) { return attention(c, w, kv, first, n, x, why); },
+        err);
 }
 
 /* Weights are read once for all texts; what lies between the products is each text's own. */
+static hlwq_status attention_rows(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, const uint32_t *position,
+                                  uint32_t n, float *x, hlwq_error *err)
+{
+    HS_TRY(project(c, w, n, x, err));
+    c->rope_n = 0; /* its table is written over */
+    for (uint32_t t = 0; t < n; t++) {
+        if (!c->steps.on) /* whose table is there */
+            HS_TRY(rotations(c, w, t, position[t], 1, err));
+        HS_TRY(attend(c, w, &kv[t], t, position[t], 1, err));
+    }
+    return gpu_mixer_out(c, &w->o, n, x, err);
+}
+
 hlwq_status gpu_stage_attention_rows(hs_backend *be, const hs_attention *w, const hs_kv_view *kv,
                                      const uint32_t *position, uint32_t n, float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    HS_TRY(project(c, w, n, x, err));
-    c->rope_n = 0; /* its table is written over */
+    uint64_t texts = 0;
+    bool apart = false;
     for (uint32_t t = 0; t < n; t++) {
-        HS_TRY(rotations(c, w, t, position[t], 1, err));
-        HS_TRY(attend(c, w, &kv[t], t, position[t], 1, err));
+        texts = gpu_operands(t, texts, (uint64_t)pages_of(&kv[t]), 0);
+        apart = apart || kv[t].next;
     }
-    return gpu_mixer_out(c, &w->o, n, x, err);
+    if (apart) {
+        gpu_end_run(c);
+        return attention_rows(c, w, kv, position, n, x, err);
+    }
+    return gpu_recorded(
+        c, GPU_OPERANDS(w, texts, x), [=](hlwq_error *why) { return attention_rows(c, w, kv, position, n, x, why); },
+        err);
 }
 
 hlwq_status gpu_delta_products(hs_cuda *c, const hs_delta *w, uint32_t rows, const float *x, gpu_delta *d,
@@ -258,5 +283,10 @@ hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta
 hlwq_status gpu_stage_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
                                     float *x, hlwq_error *err)
 {
-    return mix_states(cuda_of(be), w, state, n, 1, x, err);
+    hs_cuda *c = cuda_of(be);
+    uint64_t texts = 0;
+    for (uint32_t t = 0; t < n; t++)
+        texts = gpu_operands(t, texts, (uint64_t)state[t].s, 0);
+    return gpu_recorded(
+        c, GPU_OPERANDS(w, texts, x), [=](hlwq_error *why) { return mix_states(c, w, state, n, 1, x, why); }, err);
 }

@@ -25,17 +25,25 @@ static gpu_delta window_of(const hs_delta *w, const hs_delta_state *state, const
     return d;
 }
 
-hlwq_status gpu_stage_deltanet_window(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
-                                      const hs_delta_window *window, uint32_t n, float *x, hlwq_error *err)
+static hlwq_status unsure(hs_cuda *c, const hs_delta *w, const hs_delta_state *state, const hs_delta_window *window,
+                          uint32_t n, float *x, hlwq_error *err)
 {
-    hs_cuda *c = cuda_of(be);
     gpu_delta d = window_of(w, state, window);
-    assert(n <= HS_WINDOW_MAX);
     HS_TRY(gpu_delta_products(c, w, n, x, &d, err));
     d.n = n;
     d.unsure = true;
     CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
     return gpu_mixer_out(c, &w->out, n, x, err);
+}
+
+hlwq_status gpu_stage_deltanet_window(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
+                                      const hs_delta_window *window, uint32_t n, float *x, hlwq_error *err)
+{
+    hs_cuda *c = cuda_of(be);
+    assert(n <= HS_WINDOW_MAX);
+    return gpu_recorded(
+        c, GPU_OPERANDS(w, state->s, window->raw),
+        [=](hlwq_error *why) { return unsure(c, w, state, window, n, x, why); }, err);
 }
 
 hlwq_status gpu_stage_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_delta_state *state,
@@ -47,8 +55,14 @@ hlwq_status gpu_stage_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_
     gpu_delta_weights(w, &d);
     d.out = c->out;
     d.n = kept;
-    CUDA_DO("DeltaNet", gpu_run_delta_keep(&d, c->stream));
-    return HLWQ_OK;
+    gpu_begin_keep(c, kept);
+    return gpu_recorded(
+        c, GPU_OPERANDS(w, state->s, window->raw),
+        [=](hlwq_error *why) {
+            cudaError_t code = gpu_run_delta_keep(&d, c->stream);
+            return code == cudaSuccess ? HLWQ_OK : gpu_failed(code, "DeltaNet", why);
+        },
+        err);
 }
 
 hlwq_status gpu_stage_norm(hs_backend *be, const float *norm, float eps, uint32_t n, const float *x, float *y,
@@ -56,6 +70,7 @@ hlwq_status gpu_stage_norm(hs_backend *be, const float *norm, float eps, uint32_
 {
     hs_cuda *c = cuda_of(be);
     gpu_q8 none = {};
+    gpu_end_run(c);
     CUDA_DO("a norm", gpu_run_norm(x, norm, c->lim.hidden, n, eps, y, c->lim.hidden, none, c->stream));
     return HLWQ_OK;
 }

@@ -11,7 +11,7 @@
 
 #include <assert.h>
 
-enum { CHANGE_THREADS = 256 };
+enum { CHANGE_THREADS = 256, GROUP_THREADS = 128, PICKS_MOST = HS_CARD_STEP_TOKENS * 32 /* of a step */ };
 
 /* One block: a later change is of the same entry, perhaps. */
 static __global__ void changes_kernel(uint64_t *table, gpu_changes changes)
@@ -27,6 +27,57 @@ static __global__ void changes_kernel(uint64_t *table, gpu_changes changes)
 cudaError_t gpu_run_changes(uint64_t *table, const gpu_changes *changes, cudaStream_t s)
 {
     return gpu_launch(changes_kernel, dim3(1), dim3(CHANGE_THREADS), 0, s, table, *changes);
+}
+
+static __device__ __forceinline__ gpu_job moved(gpu_job j, uint64_t by)
+{
+    j.low += by;
+    j.high += by;
+    j.norms += by / sizeof *j.norms;
+    if (j.zeros)
+        j.zeros += by;
+    return j;
+}
+
+/* One block; a thread a pick. */
+static __global__ void __launch_bounds__(GROUP_THREADS) grouping_kernel(gpu_grouping g)
+{
+    __shared__ int32_t id[PICKS_MOST];
+    uint32_t picks = g.n * g.used;
+    for (uint32_t i = threadIdx.x; i < picks; i += GROUP_THREADS)
+        id[i] = g.choice.id[i];
+    if (threadIdx.x == 0)
+        *g.visited = 0;
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < picks; i += GROUP_THREADS) {
+        uint32_t lower = 0, before = 0, all = 0;
+        for (uint32_t k = 0; k < picks; k++) {
+            lower += id[k] < id[i];
+            before += id[k] == id[i] && k < i;
+            all += id[k] == id[i];
+        }
+        uint32_t row = lower + before, first = before == 0;
+        uint64_t where = g.table[id[i]], by = where - g.base;
+        g.choice.where[i] = where;
+        g.choice.slot[i] = row;
+        g.list[row] = i / g.used;
+        if (first)
+            atomicAdd(g.visited, 1u);
+        for (uint32_t kind = 0; kind < 3; kind++) {
+            gpu_job j = moved(g.own[kind], by);
+            j.first = j.row = row;
+            j.m = all;
+            j.rows = where && first ? j.rows : 0;
+            g.job[kind * picks + row] = j;
+        }
+    }
+}
+
+cudaError_t gpu_run_grouping(const gpu_grouping *g, cudaStream_t s)
+{
+    if (g->n * g->used > PICKS_MOST)
+        return cudaErrorInvalidValue;
+    return gpu_launch(grouping_kernel, dim3(1), dim3(GROUP_THREADS), 0, s, *g);
 }
 
 hlwq_status gpu_tell_changes(hs_cuda *c, hlwq_error *err)

@@ -53,6 +53,7 @@ static inline hs_sim_options plain_options(void)
     hs_sim_options o = {};
     o.vram_bytes = 64 << 20;
     o.pinned_bytes = 64 << 20;
+    o.node_bytes = 4096;
     o.arch = 89;
     o.devices = 1;
     o.patience_ms = 50;

@@ -77,7 +77,7 @@ static void drafts_change_no_bit(void **state)
         {HLWQ_DRAFT_AUTO, 20, 7, 48, 0, HLWQ_KV_F16, 0.8f},
         {HLWQ_DRAFT_MTP, 20, 2, 0, 700, HLWQ_KV_F16, 0.8f},
     };
-    uint64_t hash = 0;
+    uint64_t hash = 0, played_back = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int32_t want[TOKENS], got[TOKENS];
         hlwq_speculation a;
@@ -88,12 +88,16 @@ static void drafts_change_no_bit(void **state)
             plain.draft = HLWQ_DRAFT_OFF;
             plain.card_slots = 0;
             configure(i, HS_SIM_UP, 64 << 20, 0);
+            setenv("HLWQ_CUDA_STEPS", "0", 1);
             hash = run(&plain, HLWQ_DEVICE_CUDA, want, &a);
+            unsetenv("HLWQ_CUDA_STEPS");
             assert_int_equal(a.depth_max, 0);
+            assert_int_equal(hs_sim_read_stats().graph_launches, 0);
         }
         configure(i + 20, HS_SIM_SHUFFLE, 64 << 20, 0);
         uint64_t ahead = run(&cases[i], HLWQ_DEVICE_CUDA, got, &a);
         assert_int_equal(a.depth_max, cases[i].depth);
+        played_back += hs_sim_read_stats().graph_launches;
         assert_true(a.passes < TOKENS && a.accepted[0] + a.accepted[1] > 0);
         assert_true(a.drafted[0] + a.drafted[1] > a.accepted[0] + a.accepted[1]); /* some were taken back */
         if (i < 2)
@@ -105,6 +109,7 @@ static void drafts_change_no_bit(void **state)
             assert_memory_equal(got, want, sizeof got);
         }
     }
+    assert_true(played_back > 0); /* windows, and their ends */
 }
 
 /* Every call of the runtime that drafts add fails once, too. */

@@ -5,7 +5,7 @@
  */
 #include "tests/cuda/tiny_made.h"
 
-enum { CALLS_MAX = 1 << 16, PROMPT = 3, TOKENS = 2, CARD_BYTES = 4 << 20 };
+enum { CALLS_MAX = 1 << 16, PROMPT = 3, TOKENS = 2, CARD_BYTES = 8 << 20 };
 
 static uint64_t site[CALLS_MAX];
 

@@ -55,20 +55,27 @@ static void experts_that_come_and_go_are_two_calls_a_layer(void **state)
     assert_true(same_played_back(&o, 5, "60 slots, half of all else copied up") == launches);
 }
 
-/* Positions 58.. and 120..: pages end, and at 128 attention has a second span; plain experts and none. */
+/*
+ * Plain experts from position 61 on, none from 125 on: pages end, and at 128 attention has a second span.  Long prompts
+ * are slow: where that is worst, the second alone.
+ */
 static void the_end_of_a_page_and_more_spans_change_nothing(void **state)
 {
     (void)state;
     char dir[] = "/tmp/hlwq-runs-XXXXXX", source[64], command[96];
     assert_non_null(mkdtemp(dir));
     snprintf(source, sizeof source, "%s/tiny", dir);
-    for (int moe = 0; moe < 2; moe++) {
+    for (int moe = 0; moe < (getenv("HLWQ_SANITIZE") ? 1 : 2); moe++) {
         hlwq_engine_options o = options();
         tiny_model_write(source, moe);
         o.model = source;
         o.context = 192;
-        for (prompt_tokens = 58; prompt_tokens < 150; prompt_tokens += 62)
-            assert_true(same_played_back(&o, 14, moe ? "plain experts" : "dense") > (moe ? 8 : 4));
+        prompt_tokens = moe ? 61 : 125;
+        uint64_t launches = same_played_back(&o, 8, moe ? "plain experts" : "dense");
+        if (moe)
+            assert_true(launches > 5);
+        else
+            assert_int_equal(launches, 3); /* at 127, 131 and 132 */
     }
     prompt_tokens = 12;
     snprintf(command, sizeof command, "rm -r %s", dir);
@@ -78,11 +85,13 @@ static void the_end_of_a_page_and_more_spans_change_nothing(void **state)
 static void a_coded_cache_changes_nothing(void **state)
 {
     (void)state;
+    if (getenv("HLWQ_SANITIZE")) /* cuda.drafts has one there */
+        skip();
     hlwq_engine_options o = options();
     o.context = 192;
     o.kv = HLWQ_KV_K4V3;
     prompt_tokens = 126;
-    assert_int_equal(same_played_back(&o, 7, "codes"), 2); /* the last two: 128 ends a page, and has more spans */
+    assert_int_equal(same_played_back(&o, 6, "codes"), 1); /* the last: 128 ends a page, and has more spans */
     prompt_tokens = 12;
 }
 
@@ -135,6 +144,16 @@ static void next_token(hlwq_session *s)
         fail_msg("%s", err.message);
 }
 
+static void open_engine(const hlwq_engine_options *o, hlwq_engine **e, uint64_t seed, bool plain)
+{
+    hlwq_error err;
+    configure(seed, HS_SIM_SHUFFLE, 64 << 20, 0);
+    if (hlwq_engine_open(o, e, &err) != HLWQ_OK)
+        fail_msg("%s", err.message);
+    if (plain)
+        never_a_step(*e);
+}
+
 static uint64_t logits_hash(const hlwq_session *s)
 {
     hlwq_session_stats stats;
@@ -146,16 +165,12 @@ static uint64_t logits_hash(const hlwq_session *s)
 static void texts_in_turn_are_played_back_apart(void **state)
 {
     (void)state;
-    hlwq_error err;
     hlwq_engine *e;
     hlwq_session *s[2];
     uint64_t want[2];
     hlwq_engine_options o = options();
-    configure(3, HS_SIM_SHUFFLE, 64 << 20, 0);
     o.sessions = 2;
-    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
-        fail_msg("%s", err.message);
-    never_a_step(e);
+    open_engine(&o, &e, 3, true);
     for (uint32_t i = 0; i < 2; i++) {
         s[i] = a_session(e, i);
         for (int t = 0; t < 9; t++)
@@ -164,9 +179,7 @@ static void texts_in_turn_are_played_back_apart(void **state)
         hlwq_session_close(s[i]);
     }
     hlwq_engine_close(e);
-    configure(4, HS_SIM_SHUFFLE, 64 << 20, 0);
-    if (hlwq_engine_open(&o, &e, &err) != HLWQ_OK)
-        fail_msg("%s", err.message);
+    open_engine(&o, &e, 4, false);
     for (uint32_t i = 0; i < 2; i++)
         s[i] = a_session(e, i);
     for (int t = 0; t < 5; t++)
@@ -187,6 +200,84 @@ static void texts_in_turn_are_played_back_apart(void **state)
     }
     hlwq_engine_close(e);
     assert_int_equal(hs_sim_leaks(), 0);
+}
+
+enum { TEXTS = 3, TOGETHER = 4 };
+
+/* What texts that take their steps together have for logits; *io: of all of them. */
+static void together(const hlwq_engine_options *o, uint64_t seed, bool plain, uint64_t *hash, hlwq_streaming *io)
+{
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_session *s[TEXTS];
+    open_engine(o, &e, seed, plain);
+    for (uint32_t i = 0; i < TEXTS; i++)
+        s[i] = a_session(e, i);
+    for (int32_t t = 0; t < TOGETHER; t++) {
+        const int32_t ids[TEXTS] = {400 + t, 7, 91 + 3 * t};
+        if (hlwq_sessions_step(s, ids, TEXTS, &err) != HLWQ_OK)
+            fail_msg("%s", err.message);
+    }
+    for (uint32_t i = 0; i < TEXTS; i++) {
+        hash[i] = logits_hash(s[i]);
+        hlwq_session_close(s[i]);
+    }
+    hlwq_engine_streaming(e, io);
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+    assert_int_equal(hs_sim_read_stats().faults, 0);
+}
+
+/* All experts there: one call for all texts; some elsewhere: two a layer. */
+static void texts_that_step_together_are_played_back(void **state)
+{
+    (void)state;
+    for (int some = 0; some < 2; some++) {
+        uint64_t want[TEXTS], got[TEXTS];
+        hlwq_streaming io[2];
+        hlwq_engine_options o = some ? few_slots(0.5) : options();
+        o.sessions = TEXTS;
+        together(&o, 2, true, want, &io[0]);
+        assert_int_equal(hs_sim_read_stats().graph_launches, 0);
+        together(&o, 5, false, got, &io[1]);
+        assert_memory_equal(got, want, sizeof got);
+        const uint64_t launches = hs_sim_read_stats().graph_launches;
+        if (some)
+            assert_true(launches > 0 && launches % (2 * (TOGETHER - 2)) == 0);
+        else
+            assert_int_equal(launches, TOGETHER - 2);
+        if (!some)
+            assert_memory_equal(io[0].tier_bytes, io[1].tier_bytes, sizeof io[0].tier_bytes);
+    }
+}
+
+/* What runs take of the card is within what was charged for them, and they go where there is no room. */
+static void what_is_recorded_stays_within_its_room(void **state)
+{
+    (void)state;
+    static const uint64_t of_a_node[] = {2048, 8192, 1 << 20};
+    hlwq_error err;
+    hlwq_plan plan;
+    uint64_t want = 0;
+    hlwq_engine_options o = few_slots(1);
+    for (uint64_t bytes : of_a_node) {
+        uint64_t hash, peak;
+        hlwq_streaming io;
+        hs_sim_options sim = plain_options();
+        sim.node_bytes = bytes;
+        sim.order = HS_SIM_SHUFFLE;
+        hs_sim_configure(&sim);
+        if (hlwq_make_plan(&o, &plan, &err) != HLWQ_OK || a_text(&o, 4, &hash, &io, &peak, &err) != HLWQ_OK)
+            fail_msg("%s", err.message);
+        hs_sim_stats s = hs_sim_read_stats();
+        want = want ? want : hash;
+        assert_true(hash == want);
+        assert_true(plan.card_recorded_bytes > 0 && s.graph_bytes == 0);
+        if (bytes <= 8192)
+            assert_true(s.graph_launches > 0 && s.graph_peak_bytes <= plan.card_recorded_bytes);
+        else /* such a run is known when it is there, and given back at once */
+            assert_int_equal(s.graph_launches, 0);
+    }
 }
 
 /* A step that cannot be recorded is asked for plainly; one that cannot be played back is a status. */
@@ -226,6 +317,8 @@ int main(void)
         TEST(a_coded_cache_changes_nothing),
         TEST(every_tier_has_its_bytes),
         TEST(texts_in_turn_are_played_back_apart),
+        TEST(texts_that_step_together_are_played_back),
+        TEST(what_is_recorded_stays_within_its_room),
         TEST(failing_calls_cost_no_token_while_recording),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -10,7 +10,7 @@ extern "C" {
 
 #include <math.h>
 
-enum { CARD_BYTES = 4 << 20 };
+enum { CARD_BYTES = 8 << 20 };
 
 /* Each budget, with what is below in memory or in slots of its own; prompts of few tokens and of many. */
 static void one_hash(const hlwq_engine_options *options_, uint64_t seed)

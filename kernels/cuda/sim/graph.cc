@@ -6,6 +6,8 @@
  */
 #include "kernels/cuda/sim/private.h"
 
+enum { EXEC_BYTES = 8192 }; /* and options.node_bytes for each node */
+
 static CUgraph_st *graphs;
 static CUgraphExec_st *execs;
 
@@ -192,9 +194,17 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     cudaError_t e = sim_enter(SIM_CALL_QUEUE);
     if (!e && (!exec || !graph || !graph->live))
         e = cudaErrorInvalidValue;
+    uint64_t bytes = e ? 0 : EXEC_BYTES + graph->n * sim_options.node_bytes;
+    if (!e && sim_stats.device_bytes + bytes > sim_options.vram_bytes)
+        e = cudaErrorMemoryAllocation;
     if (e)
         return sim_leave(e);
+    sim_device_took(bytes);
+    sim_stats.graph_bytes += bytes;
+    if (sim_stats.graph_bytes > sim_stats.graph_peak_bytes)
+        sim_stats.graph_peak_bytes = sim_stats.graph_bytes;
     CUgraphExec_st *x = static_cast<CUgraphExec_st *>(sim_alloc(sizeof *x));
+    x->bytes = bytes;
     x->node = static_cast<sim_node *>(sim_alloc(graph->n * sizeof *x->node));
     x->n = graph->n;
     for (uint32_t i = 0; i < x->n; i++) {
@@ -207,6 +217,27 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     sim_stats.graph_execs++;
     *exec = x;
     return sim_leave(cudaSuccess);
+}
+
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, void **nodes, size_t *n)
+{
+    cudaError_t e = sim_enter(SIM_CALL_QUEUE);
+    if (!e && (!graph || !graph->live || nodes || !n))
+        e = cudaErrorInvalidValue;
+    if (!e)
+        *n = graph->n;
+    return sim_leave(e);
+}
+
+/* Its memory is there from the beginning. */
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t s)
+{
+    cudaError_t e = sim_enter(SIM_CALL_QUEUE);
+    if (!e)
+        e = sim_stream_of(&s);
+    if (!e && (!exec || !exec->live))
+        e = cudaErrorInvalidValue;
+    return sim_leave(e);
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
@@ -287,6 +318,9 @@ void sim_exec_unused(cudaGraphExec_t x)
 {
     if (x->live || x->queued)
         return;
+    sim_stats.device_bytes -= x->bytes;
+    sim_stats.graph_bytes -= x->bytes;
+    x->bytes = 0;
     free_nodes(x->node, x->n);
     x->node = nullptr;
     x->n = 0;

@@ -97,6 +97,13 @@ static void fill(uint64_t offset, uint64_t bytes)
     memset(arena + offset, POISON, bytes);
 }
 
+void sim_device_took(uint64_t bytes)
+{
+    sim_stats.device_bytes += bytes;
+    if (sim_stats.device_bytes > sim_stats.device_peak_bytes)
+        sim_stats.device_peak_bytes = sim_stats.device_bytes;
+}
+
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     cudaError_t e = sim_enter(SIM_CALL_ALLOC);
@@ -110,6 +117,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     if (bytes > sim_options.vram_bytes || !have_arena())
         return sim_leave(cudaErrorMemoryAllocation);
     uint64_t room = (bytes + ALIGN - 1) / ALIGN * ALIGN, at = 0;
+    if (sim_stats.device_bytes + room > sim_options.vram_bytes)
+        return sim_leave(cudaErrorMemoryAllocation);
     block **link = &blocks;
     while (*link && (*link)->offset - at < room) {
         at = (*link)->offset + (*link)->room;
@@ -131,9 +140,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     ASAN_POISON_MEMORY_REGION(arena + at + bytes, room - bytes);
     sim_arena_close();
     sim_stats.device_blocks++;
-    sim_stats.device_bytes += room;
-    if (sim_stats.device_bytes > sim_stats.device_peak_bytes)
-        sim_stats.device_peak_bytes = sim_stats.device_bytes;
+    sim_device_took(room);
     *p = arena + at;
     return sim_leave(cudaSuccess);
 }

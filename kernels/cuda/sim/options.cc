@@ -79,6 +79,7 @@ hs_sim_options hs_sim_from_environment(void)
     o.patience_ms = (uint32_t)number("HLWQ_SIM_PATIENCE_MS", 10000, 1u << 30, false);
 
     static const int archs[] = {75, 80, 86, 89, 90, 120};
+    o.node_bytes = 4096;
     o.arch = (int)number("HLWQ_SIM_ARCH", 89, 1000, false);
     bool known = false;
     for (int a : archs)

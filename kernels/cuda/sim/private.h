@@ -229,10 +229,12 @@ struct CUgraphExec_st {
     sim_node *node;
     uint32_t n;
     uint32_t queued;       /* launches that still need it */
+    uint64_t bytes;        /* of device memory */
     const sim_op *running; /* one at a time */
     bool live;
 };
 sim_op *sim_op_new(sim_op_kind kind, size_t extra);
+void sim_device_took(uint64_t bytes); /* memory.cc */
 void sim_op_free(sim_op *op);
 bool sim_op_can_run(const sim_op *op);
 bool sim_op_run(sim_op *op, cudaStream_t s); /* true when done */

@@ -285,6 +285,7 @@ cudaError_t cudaDeviceReset(void)
     sim_stats.h2h_bytes = before.h2h_bytes;
     sim_stats.device_peak_bytes = before.device_peak_bytes;
     sim_stats.pinned_peak_bytes = before.pinned_peak_bytes;
+    sim_stats.graph_peak_bytes = before.graph_peak_bytes;
     sim_unlock();
     return cudaSuccess;
 }

@@ -51,6 +51,7 @@ typedef struct hs_sim_options {
     uint64_t fail_at; /* the call, counted from 1, that fails; 0 is none */
     uint64_t *site;   /* [site_room], lent: which place each call that can fail came from; NULL is unwanted */
     uint64_t site_room;
+    uint64_t node_bytes;  /* of device memory that a node of a graph takes */
     int arch;             /* 75, 80, 86, 89, 90 or 120 */
     int devices;          /* 0 or 1 */
     uint32_t patience_ms; /* a wait that nothing can end aborts after this long: another thread may still act */
@@ -70,6 +71,7 @@ typedef struct hs_sim_stats {
     uint64_t calls;                      /* that can fail */
     uint64_t launches, blocks, switches; /* of kernels, those of graphs too */
     uint64_t graph_launches;
+    uint64_t graph_bytes, graph_peak_bytes; /* of device_bytes: what graphs take */
     uint64_t forgotten;   /* times that something was left undone */
     uint32_t barriers;    /* places with a barrier that were met */
     uint64_t faults;      /* diagnoses of kernels */
