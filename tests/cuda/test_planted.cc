@@ -108,6 +108,21 @@ static void a_stale_table_or_position_comes_to_light(void **state)
     assert_true(comes_to_light(&o, 5, want, with));
 }
 
+/* A slot is said to hold an expert while the copy into it is still under way, and the card finds it there. */
+static void an_entry_told_before_its_copy_is_done_comes_to_light(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = few_slots(1); /* nothing waits for copies but who tells of them */
+    o.slots = 0;                          /* memory below stays as it is, so nothing else can be wrong */
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    const uint64_t want = hash_of(&o, 5, &io);
+    assert_true(io.uploads > 0 && io.card_hits > 0);
+    hs_backend_ops with = {};
+    with.uploaded = forget_that_it_is_read;
+    assert_true(comes_to_light(&o, 5, want, with));
+}
+
 /* ---- in what the backend asks of the runtime ------------------------------------------------- */
 
 enum { COMPUTE = 1, UP = 2, BACK = 3 }; /* its streams, in the order in which it opens them */
@@ -244,6 +259,7 @@ int main(void)
     const CMUnitTest tests[] = {
         TEST(a_forgotten_order_comes_to_light),
         TEST(a_stale_table_or_position_comes_to_light),
+        TEST(an_entry_told_before_its_copy_is_done_comes_to_light),
         TEST(a_forgotten_event_shows),
         TEST(a_ring_refilled_too_early_shows),
         TEST(staging_memory_refilled_too_early_shows),
