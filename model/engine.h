@@ -84,6 +84,15 @@ struct hlwq_engine {
     hs_lending lending;
 };
 
+/* e->plan and e->spilling; `spill` is a folder for a file of old rows, or NULL. */
+hlwq_status hs_engine_fit(hlwq_engine *e, const hs_plan_input *in, const char *spill, hlwq_error *err);
+
+/* Of full contexts, what is in the file alone. */
+uint64_t hs_engine_filed_bytes(const hlwq_engine *e);
+
+/* After the plan is made: what its sessions grow to, and begin with. */
+void hs_engine_begin_lending(hlwq_engine *e, uint32_t slots_asked);
+
 /*
  * What sessions of the plan will grow to is lent from now on, but for their first steps: more slots.  Before residency
  * is opened.
