@@ -36,11 +36,12 @@ uint64_t hs_backend_cuda_staging_bytes(const hs_limits *m)
 {
     uint64_t b = batch_of(m), picks = b * m->used, f = sizeof(float), some = HS_SPLIT_TOKENS;
     uint64_t sums = m->experts ? picks * m->hidden : some * m->hidden;
+    uint64_t steps = (uint64_t)HS_CARD_STEP_TOKENS * m->used; /* picks of a step */
     return piece(b * m->hidden, f) + piece((m->experts ? b : some) * m->hidden, f) +
            piece(m->experts ? 0 : some * hs_split_width(m), f) + piece(sums, f) + 4 * piece(picks, 4) +
            piece(m->experts + 2, 4) + piece(3 * (uint64_t)m->experts, HS_CARD_JOB_BYTES) +
-           piece(m->used, HS_CARD_CHOICE_BYTES) + piece(m->experts, HS_CARD_VISIT_BYTES) + piece(m->experts, 4) +
-           HS_CARD_RING_BYTES;
+           piece(steps, HS_CARD_CHOICE_BYTES) + piece(m->mixtures, 4) + piece(m->mixtures, sizeof(void *)) +
+           piece(m->experts, HS_CARD_VISIT_BYTES) + piece(m->experts, 4) + HS_CARD_RING_BYTES;
 }
 
 /* In the order of lay_out in kernels/cuda/backend_cuda.cu, which asserts that it comes to the same. */
