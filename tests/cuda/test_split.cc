@@ -77,16 +77,33 @@ static void one_hash_for_every_split(void **state)
     }
 }
 
+typedef struct small_dense {
+    tiny_made made;
+    hs_mem *mem;
+    hs_store *store;
+} small_dense;
+
+static small_dense open_small(void)
+{
+    hlwq_error err;
+    small_dense d = {tiny_make(false, 5, nullptr), hs_mem_open(0), nullptr};
+    assert_int_equal(hs_store_open(&d.store, d.mem, d.made.path, nullptr, nullptr, &err), HLWQ_OK);
+    return d;
+}
+
+static void close_small(const small_dense *d)
+{
+    hs_store_close(d->store);
+    hs_mem_close(d->mem);
+    tiny_remove(&d->made);
+}
+
 /* Every byte of a layer is copied up or is a row of the CPU's; of mixers, too. */
 static void a_layer_is_cut_in_two(void **state)
 {
     (void)state;
-    hlwq_error err;
-    hs_store *store;
-    const tiny_made made = tiny_make(false, 5, nullptr);
-    hs_mem *mem = hs_mem_open(0);
-    assert_int_equal(hs_store_open(&store, mem, made.path, nullptr, nullptr, &err), HLWQ_OK);
-    const hs_table *t = hs_store_table(store);
+    small_dense d = open_small();
+    const hs_table *t = hs_store_table(d.store);
     for (uint32_t g = 0; g < t->n_groups; g++)
         for (int k = 0; k <= 8 && t->group[g].kind == HS_GROUP_LAYER; k++) {
             hs_span span[HS_SPANS_MAX];
@@ -106,21 +123,15 @@ static void a_layer_is_cut_in_two(void **state)
                 assert_int_equal(hs_cut_rows(&cut, full ? HS_O : HS_OUT), t->config.hidden);
             assert_int_equal(hs_cut_rows(&cut, HS_B), 0);
         }
-    hs_store_close(store);
-    hs_mem_close(mem);
-    tiny_remove(&made);
+    close_small(&d);
 }
 
 /* The first share: copies take as long as all else; a slower CPU gets less, faster copies leave it less. */
 static void the_first_share_follows_the_rates(void **state)
 {
     (void)state;
-    hlwq_error err;
-    hs_store *store;
-    const tiny_made made = tiny_make(false, 5, nullptr);
-    hs_mem *mem = hs_mem_open(0);
-    assert_int_equal(hs_store_open(&store, mem, made.path, nullptr, nullptr, &err), HLWQ_OK);
-    const hs_table *t = hs_store_table(store);
+    small_dense d = open_small();
+    const hs_table *t = hs_store_table(d.store);
     hs_rates r = {20e9, 80e9, 12e9, 400e9};
     const hs_split_time usual = hs_rates_split(t, &r, 1, 1 << 20, -1);
     assert_true(usual.share > 0 && usual.share < 1);
@@ -140,9 +151,7 @@ static void the_first_share_follows_the_rates(void **state)
     assert_true(hs_rates_split(t, &r, 0, 0, -1).share >= 1);
     r = {};
     assert_true(hs_rates_split(t, &r, 0, 0, -1).share == 0.75);
-    hs_store_close(store);
-    hs_mem_close(mem);
-    tiny_remove(&made);
+    close_small(&d);
 }
 
 /* Tokens take longest where one of the two waits for the other; the share ends near where they take equally long. */
