@@ -108,7 +108,10 @@ void app_prediction(hs_text *t, const hlwq_diagnosis *d)
     if (d->card_assumed)
         hs_text_format(t, "with a card that reads its memory at %.0f GB/s and is written to at %.1f (assumed): ",
                        d->card_bytes_per_second * 1e-9, d->upload_bytes_per_second * 1e-9);
-    const char *article = strncmp(d->bottleneck, "the ", 4) == 0 || strcmp(d->bottleneck, "uploads") == 0 ? "" : "the ";
+    const char *article = strncmp(d->bottleneck, "the ", 4) == 0 || strcmp(d->bottleneck, "uploads") == 0 ||
+                                  strcmp(d->bottleneck, "launches") == 0
+                              ? ""
+                              : "the ";
     hs_text_format(t, "decode at most %.1f tok/s, limited by %s%s", d->tok_per_s, article, d->bottleneck);
     bool layers = d->product_bytes_per_second > 0;
     if (d->missed_bytes_per_token > 0)

@@ -244,7 +244,7 @@ typedef struct hlwq_diagnosis {
     hlwq_plan plan;
     double missed_bytes_per_token; /* with experts chosen by chance */
     double tok_per_s;              /* at most */
-    const char *bottleneck;        /* "memory", "disk", "the card's memory", "uploads" */
+    const char *bottleneck;        /* "memory", "disk", "the card's memory", "launches" (there), "uploads" */
     bool card_assumed;             /* the card's two rates are assumed: there is none here, or it was not measured */
     /* Of a dense model whose layers do not all stay on the card: what of them the CPU computes, 0..1, and at which
      * rate; 0 = nothing. */

@@ -113,10 +113,12 @@ static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t)
     d->missed_bytes_per_token = l.disk;
     d->bottleneck = d->upload_bytes_per_second > d->memory_bytes_per_second ? "uploads" : "memory";
     if (l.card > 0 && d->card_bytes_per_second > 0) {
-        double card = l.card / d->card_bytes_per_second;
-        if (card > worst)
-            d->bottleneck = "the card's memory";
-        worst = fmax(worst, card);
+        const double layer = t->config.experts ? HS_RATE_MIXTURE_SECONDS : HS_RATE_LAYER_SECONDS;
+        const double reads = l.card / d->card_bytes_per_second;
+        const double fixed = t->config.layers * (layer + (l.memory > 0 ? HS_RATE_EXCHANGE_SECONDS : 0));
+        if (reads + fixed > worst)
+            d->bottleneck = reads > fixed ? "the card's memory" : "launches";
+        worst = fmax(worst, reads + fixed);
     }
     if (l.disk > 0 && d->disk_bytes_per_second > 0 && l.disk / d->disk_bytes_per_second > worst) {
         worst = l.disk / d->disk_bytes_per_second;

@@ -16,6 +16,10 @@
 #define HS_RATE_EXCHANGE_SECONDS 15e-6
 enum { HS_RATE_EXCHANGES = 4 };
 
+/* What a layer takes on a card whatever it reads, a mixture's and another's: assumed until one is measured. */
+#define HS_RATE_MIXTURE_SECONDS 25e-6
+#define HS_RATE_LAYER_SECONDS 12e-6
+
 /* Weights a second, in bytes, that the CPU multiplies with for a lone token, of the kind a dense model's layers have
  * most of.  0 if nothing of them can be split. */
 hlwq_status hs_rates_product(hs_mem *mem, hs_pool *pool, const hs_table *table, uint64_t bytes, double *rate,
