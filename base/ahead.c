@@ -44,6 +44,7 @@ struct hs_ahead {
     uint64_t first, last;    /* its ends, counted on */
     uint64_t now;
     uint32_t reading; /* windows */
+    uint32_t waiting; /* threads, for windows that nobody reads yet */
     uint64_t busy_since, busy_ns, read_bytes;
     bool over;
 };
@@ -64,6 +65,15 @@ static bool is_wanted(const hs_ahead *a, int fd, uint64_t number)
     return false;
 }
 
+/*
+ * What was read and not taken whole is to be taken yet, as more than there is room for may be asked at once; unless
+ * nobody has come for long, or someone waits for another window.
+ */
+static bool is_awaited(const hs_ahead *a, const window *w)
+{
+    return w->taken < w->have && a->waiting == 0 && a->now - w->stamp < 4 * a->n;
+}
+
 /* An empty one, else one that was taken whole, else the one longest of no use. NULL: all are in use. */
 static window *find_room(hs_ahead *a)
 {
@@ -72,7 +82,7 @@ static window *find_room(hs_ahead *a)
         window *w = &a->window[i];
         if (w->state == EMPTY)
             return w;
-        if (w->state == READING || w->users)
+        if (w->state == READING || w->users || is_awaited(a, w))
             continue;
         const uint64_t age = w->taken >= w->have ? 0 : w->stamp;
         if (!best || age < (best->taken >= best->have ? 0 : best->stamp))
@@ -212,8 +222,13 @@ uint64_t hs_ahead_take(hs_ahead *a, int fd, uint64_t offset, void *out, uint64_t
     const uint64_t number = offset / HS_AHEAD_WINDOW, from = offset % HS_AHEAD_WINDOW;
     window *w;
     pthread_mutex_lock(&a->lock);
-    while ((w = find(a, fd, number)) ? w->state == READING : is_wanted(a, fd, number))
+    while ((w = find(a, fd, number)) ? w->state == READING : is_wanted(a, fd, number)) {
+        a->waiting += !w;
+        if (!w)
+            pthread_cond_signal(&a->work);
         pthread_cond_wait(&a->moved, &a->lock);
+        a->waiting -= !w;
+    }
     if (!w || from >= w->have) {
         pthread_mutex_unlock(&a->lock);
         return 0;
