@@ -246,8 +246,8 @@ typedef struct hlwq_diagnosis {
     double tok_per_s;              /* at most */
     const char *bottleneck;        /* "memory", "disk", "the card's memory", "launches" (there), "uploads" */
     bool card_assumed;             /* the card's two rates are assumed: there is none here, or it was not measured */
-    /* Of a dense model whose layers do not all stay on the card: what of them the CPU computes, 0..1, and at which
-     * rate; 0 = nothing. */
+    /* Of a dense model of which not all is on the card: the share of those layers that the CPU computes, and its rate.
+     */
     double cpu_share, product_bytes_per_second;
 } hlwq_diagnosis;
 
@@ -586,8 +586,7 @@ HLWQ_API hlwq_status hlwq_convert(const hlwq_convert_options *options, hlwq_erro
 
 /* ---- quantize ------------------------------------------------------------------------------- */
 
-/* Whether the inputs of matrices get scales by what they are like (AWQ, as EOQ v3 has it), and what is done with them.
- */
+/* Whether inputs of matrices get scales by what they are like (AWQ, as EOQ v3 has it), and what is done with them. */
 typedef enum hlwq_awq {
     HLWQ_AWQ_OFF,
     HLWQ_AWQ_ROUND, /* weights are scaled and rounded, as such files are made */

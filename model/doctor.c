@@ -36,25 +36,19 @@ typedef struct effort {
     uint64_t memory_bytes, disk_bytes, card_bytes, product_bytes;
 } effort;
 
-static hlwq_status bandwidth(uint32_t threads, uint64_t bytes, double *rate, hlwq_error *err)
+/* Bytes a second that the threads read; with a table, of its weights that they multiply with. */
+static hlwq_status rate_of(uint32_t threads, const hs_table *t, uint64_t bytes, double *rate, hlwq_error *err)
 {
     hs_pool *pool;
     HS_TRY(hs_pool_open(threads, &pool, err));
     hs_mem *mem = hs_mem_open(0);
-    hlwq_status st =
-        mem ? hs_read_bandwidth(mem, pool, bytes, rate, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
-    hs_mem_close(mem);
-    hs_pool_close(pool);
-    return st;
-}
-
-static hlwq_status product_rate(uint32_t threads, const hs_table *t, uint64_t bytes, double *rate, hlwq_error *err)
-{
-    hs_pool *pool;
-    HS_TRY(hs_pool_open(threads, &pool, err));
-    hs_mem *mem = hs_mem_open(0);
-    hlwq_status st =
-        mem ? hs_rates_product(mem, pool, t, bytes, rate, err) : hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
+    hlwq_status st;
+    if (!mem)
+        st = hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
+    else if (t)
+        st = hs_rates_product(mem, pool, t, bytes, rate, err);
+    else
+        st = hs_read_bandwidth(mem, pool, bytes, rate, err);
     hs_mem_close(mem);
     hs_pool_close(pool);
     return st;
@@ -174,7 +168,7 @@ static hlwq_status look_at_model(const hlwq_engine_options *o, const effort *of,
         const hs_table *t = hs_store_table(store);
         bool split = d->plan.card_slots && !t->config.experts;
         if (st == HLWQ_OK && split)
-            st = product_rate(o->threads, t, of->product_bytes, &d->product_bytes_per_second, err);
+            st = rate_of(o->threads, t, of->product_bytes, &d->product_bytes_per_second, err);
         if (st == HLWQ_OK && split)
             predict_split(d, &d->plan, t, o->cpu_share);
         else if (st == HLWQ_OK)
@@ -193,8 +187,8 @@ static hlwq_status diagnose(const hlwq_engine_options *options, const effort *of
     huge_pages(d->huge_pages, sizeof d->huge_pages);
     d->memory_available = hs_memory_available();
     d->locked_limit = getrlimit(RLIMIT_MEMLOCK, &locked) == 0 ? (uint64_t)locked.rlim_cur : 0;
-    HS_TRY(bandwidth(1, of->memory_bytes, &d->memory_bytes_per_second_one, err));
-    HS_TRY(bandwidth(options->threads, of->memory_bytes, &d->memory_bytes_per_second, err));
+    HS_TRY(rate_of(1, NULL, of->memory_bytes, &d->memory_bytes_per_second_one, err));
+    HS_TRY(rate_of(options->threads, NULL, of->memory_bytes, &d->memory_bytes_per_second, err));
     return look_at_model(options, of, d, err);
 }
 
