@@ -123,12 +123,21 @@ typedef struct hs_mixture {
     uint32_t row;
     hs_ffn each;
     const uint8_t *base; /* NULL = it is in no table */
+
+    const struct hs_mixture *next; /* the layer after this one, whose choice can be guessed; NULL = none */
 } hs_mixture;
 
 /* Chosen experts of n tokens, most probable first, ties by lower id. */
 typedef struct hs_routing {
     int32_t *id;   /* [n][used] */
     float *weight; /* [n][used], sums to 1 */
+
+    /*
+     * Told by `route`, valid until the next one: [n][used], 0 where the expert is left to ordinary memory, the others
+     * are computed already; NULL = whoever has the experts says where they are.
+     */
+    const uint64_t *found;
+    const int32_t *guess; /* likewise: [used], what the next layer's router would choose now; NULL = ask `guess` */
 } hs_routing;
 
 /* Largest dimensions of a model: what scratch memory is sized by. */
@@ -180,6 +189,15 @@ typedef struct hs_selection {
 
 enum { HS_UNDECIDED = -2 };
 
+/* `n` tokens, a window of one text from position[0] on, or with `rows` a token at position[t] of each of n texts. */
+typedef struct hs_step {
+    const uint32_t *position;
+    uint32_t n;
+    bool rows;
+    bool beside;  /* experts that `route` does not find are given in ordinary memory, all of them */
+    bool guesses; /* then: `route` guesses the next layer's choice as well, if there is one token */
+} hs_step;
+
 typedef struct hs_backend hs_backend;
 
 typedef struct hs_backend_ops {
@@ -222,13 +240,12 @@ typedef struct hs_backend_ops {
                          hlwq_error *err);
 
     /*
-     * The stages that follow, until logits or another embedding are asked for, are those of `n` tokens, a window of
-     * one text from position[0] on, or with `rows` a token at position[t] of each of n texts: they are the same as
-     * those of other such tokens, in the same order and with the same operands, so that they can be recorded and
-     * played back.  *on false: these are not, and nothing changes; NULL = never.  While it is on, `route` takes
+     * The stages that follow, until logits or another embedding are asked for, are those of that step: they are the
+     * same as those of other such tokens, in the same order and with the same operands, so that they can be recorded
+     * and played back.  *on false: these are not, and nothing changes; NULL = never.  While it is on, `route` takes
      * experts from the table and computes what it finds there; `experts` the rest.
      */
-    hlwq_status (*step)(hs_backend *be, const uint32_t *position, uint32_t n, bool rows, bool *on, hlwq_error *err);
+    hlwq_status (*step)(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err);
 
     /* x[t] = row ids[t] of the table, which is in ordinary memory. */
     hlwq_status (*embed)(hs_backend *be, const hs_matrix *table, const int32_t *ids, uint32_t n, float *x,

@@ -40,7 +40,8 @@ uint64_t hs_backend_cuda_staging_bytes(const hs_limits *m)
     return piece(b * m->hidden, f) + piece((m->experts ? b : some) * m->hidden, f) +
            piece(m->experts ? 0 : some * hs_split_width(m), f) + piece(sums, f) + 4 * piece(picks, 4) +
            piece(m->experts + 2, 4) + piece(3 * (uint64_t)m->experts, HS_CARD_JOB_BYTES) +
-           piece(steps, HS_CARD_CHOICE_BYTES) + piece(m->mixtures, 4) + piece(m->mixtures, sizeof(void *)) +
+           piece(m->mixtures * steps, HS_CARD_CHOICE_BYTES) + piece((uint64_t)m->mixtures * m->used, 4) +
+           2 * piece(1, 4) + piece(m->mixtures, 4) + piece(m->mixtures, sizeof(void *)) +
            piece(m->experts, HS_CARD_VISIT_BYTES) + piece(m->experts, 4) + HS_CARD_RING_BYTES;
 }
 
@@ -61,7 +62,7 @@ uint64_t hs_backend_cuda_bytes(const hs_limits *m)
            piece(m->experts ? rows * m->hidden : 0, f) + piece(b * m->experts, f) + piece(b, f) + 2 * piece(picks, f) +
            2 * piece(picks, f) + piece(3 * larger(m->experts, steps), HS_CARD_JOB_BYTES) +
            piece((b + 1) * m->head_dim, f) + piece((uint64_t)m->mixtures * m->experts, 8) + piece(m->mixtures, 4) +
-           piece(steps, HS_CARD_CHOICE_BYTES) + piece(HS_CARD_STEP_TOKENS, 4) +
+           piece(steps, HS_CARD_CHOICE_BYTES) + piece(1, 4) + piece(HS_CARD_STEP_TOKENS, 4) +
            piece((uint64_t)HS_CARD_SPANS * (m->q_width / 2 + 2 * q_heads), f) +
            piece((uint64_t)HS_CARD_LOGITS * m->vocab, f);
 }

@@ -134,7 +134,7 @@ hlwq_status hs_calibration_route(hs_calibration *c, const hs_layer *layer, hlwq_
     size_t hidden = c->config->hidden, used = c->config->experts_used;
     for (uint32_t w = 0; w < c->windows; w++) {
         size_t at = (size_t)w * c->window;
-        hs_routing routing = {c->pick + at * used, c->weight + at * used};
+        hs_routing routing = {.id = c->pick + at * used, .weight = c->weight + at * used};
         HS_TRY(c->backend->ops->route(c->backend, &layer->mixture, c->window, c->x[HS_WAY_RESULT] + at * hidden,
                                       &routing, err));
     }
@@ -174,7 +174,7 @@ hlwq_status hs_calibration_feed_forward(hs_calibration *c, const hs_layer *layer
     const hs_backend_ops *ops = c->backend->ops;
     if (!layer->moe)
         return ops->dense(c->backend, layer->ffn_norm, c->config->eps, &layer->dense, c->window, x, err);
-    hs_routing routing = {c->window_pick, c->window_weight};
+    hs_routing routing = {.id = c->window_pick, .weight = c->window_weight};
     HS_TRY(ops->route(c->backend, &layer->mixture, c->window, x, &routing, err));
     chosen s = {.c = c, .pick = routing.id};
     hs_expert_source source = {next_chosen, &s};

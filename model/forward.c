@@ -90,6 +90,7 @@ typedef struct arrivals {
     hs_network *net;
     uint32_t group;
     const hs_layer *next; /* whose experts are guessed once this layer's are asked for; NULL = none */
+    const hs_routing *routing;
 } arrivals;
 
 /* What the next layer's router would choose now: mostly what it will. */
@@ -97,9 +98,14 @@ static hlwq_status expect_next(arrivals *a, hlwq_error *err)
 {
     hs_network *net = a->net;
     const hs_mixture *m = &a->next->mixture;
-    hs_routing guess = {net->guess, net->guess_weight};
-    HS_TRY(net->backend->ops->guess(net->backend, m, 1, net->x, &guess, err));
-    hs_residency_expect(net->residency, a->next->experts_group, net->guess, m->used);
+    const int32_t *id = a->routing->guess;
+    if (!a->routing->found) {
+        hs_routing guess = {.id = net->guess, .weight = net->guess_weight};
+        HS_TRY(net->backend->ops->guess(net->backend, m, 1, net->x, &guess, err));
+        id = guess.id;
+    }
+    if (id)
+        hs_residency_expect(net->residency, a->next->experts_group, id, m->used);
     a->next = NULL;
     return HLWQ_OK;
 }
@@ -118,16 +124,16 @@ static hlwq_status mixture(hs_network *net, const hs_layer *layer, uint32_t n, h
 {
     const hs_mixture *m = &layer->mixture;
     const hs_backend_ops *ops = net->backend->ops;
-    hs_routing routing = {net->pick, net->weight};
+    hs_routing routing = {.id = net->pick, .weight = net->weight};
     bool guess = n == 1 && layer + 1 < net->layer + net->config->layers && !net->routes;
-    arrivals a = {net, layer->experts_group, guess ? layer + 1 : NULL};
+    arrivals a = {net, layer->experts_group, guess ? layer + 1 : NULL, &routing};
     hs_expert_source source = {next_experts, &a};
     uint64_t mark = hs_now_ns();
     HS_TRY(ops->route(net->backend, m, n, net->x, &routing, err));
     if (net->routes)
         hs_routes_choose(net->routes, (uint32_t)(layer - net->layer), n, net->pick);
     spent(net, HLWQ_STAGE_ROUTER, &mark);
-    hs_residency_begin(net->residency, a.group, net->pick, n * m->used);
+    hs_residency_begin(net->residency, a.group, net->pick, routing.found, n * m->used);
     hlwq_status st = ops->experts(net->backend, m, net->expert, &source, n, &routing, net->x, err);
     hs_residency_end(net->residency);
     spent(net, HLWQ_STAGE_EXPERTS, &mark);
@@ -194,7 +200,7 @@ static hlwq_status streamed_layer(hs_network *net, const step *s, uint32_t i, hl
     uint32_t got, group = net->layer[i].group;
     hs_place place;
     uint64_t mark = hs_now_ns();
-    hs_residency_begin(net->residency, group, &only, 1);
+    hs_residency_begin(net->residency, group, &only, NULL, 1);
     hlwq_status st = hs_residency_next(net->residency, &extent, &got, &place, err);
     spent(net, HLWQ_STAGE_WAIT, &mark);
     if (st == HLWQ_OK) {
@@ -222,7 +228,9 @@ static hlwq_status begin_step(hs_network *net, step *s, const hs_tap *tap, hlwq_
     bool again = s->n == 1 || s->rows || s->states[0]->window;
     if (!be->ops->step || !again || tap || net->routes || streams)
         return HLWQ_OK;
-    return be->ops->step(net->backend, s->first, s->n, s->rows, &s->alike, err);
+    const hs_residency *r = net->residency;
+    const hs_step told = {s->first, s->n, s->rows, hs_residency_all_beside(r, s->n), hs_residency_guesses(r)};
+    return be->ops->step(net->backend, &told, &s->alike, err);
 }
 
 /* From ids to the residual stream after the last layer. */
@@ -246,7 +254,7 @@ static hlwq_status layers(hs_network *net, step *s, const int32_t *ids, const hs
         if (net->trace && net->layer[i].moe && !s->rows)
             hs_trace_add(net->trace, i, s->first[0], n, net->config->experts_used, net->pick, net->weight);
     }
-    return HLWQ_OK;
+    return hs_residency_settle(net->residency, err);
 }
 
 hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *logits, const hs_tap *tap,

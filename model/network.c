@@ -179,6 +179,8 @@ static void bind_all(hs_network *net)
     net->draft_head = net->head;
     for (uint32_t i = 0; i < net->config->layers + net->drafts; i++)
         bind_table(net, &net->layer[i]);
+    for (uint32_t i = 0; i + 1 < net->config->layers && net->config->experts; i++)
+        net->layer[i].mixture.next = &net->layer[i + 1].mixture;
 }
 
 void hs_network_bind_experts(hs_network *net, uint32_t group, const int32_t *id, uint32_t n)

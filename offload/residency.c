@@ -209,6 +209,7 @@ static hlwq_status open_parts(hs_residency *r, hs_pool *pool, const hs_residency
     r->missing = r->ready + most;
     r->waiting = r->missing + most;
     r->seen = (uint8_t *)(r->waiting + most);
+    HS_TRY(take(r, HS_RESIDENCY_ADMIT * r->groups * sizeof *r->later, &r->later, err));
     hs_footprint f = hs_footprint_of(t);
     r->piece_bytes = f.stage_bytes;
     if (o->own_memory && o->upper_slots && o->upper_slots < f.streamed)
@@ -295,6 +296,7 @@ void hs_residency_close(hs_residency *r)
     hs_mem_free(r->mem, r->checked);
     hs_mem_free(r->mem, r->first_bit);
     hs_mem_free(r->mem, r->here);
+    hs_mem_free(r->mem, r->later);
     hs_mem_free(r->mem, r->layers);
     hs_mem_free(r->mem, r->index);
     hs_mem_free(r->mem, r->host);
@@ -331,7 +333,8 @@ const uint8_t *hs_residency_data(const hs_residency *r, uint32_t group, uint32_t
 {
     const hs_group *g = &r->table->group[group];
     assert(extent < g->count);
-    if (r->upper.slots && r->index[group] != UINT32_MAX) {
+    bool apart = r->begun && r->apart && r->group == group;
+    if (r->upper.slots && r->index[group] != UINT32_MAX && !apart) {
         int32_t above = hs_slots_find(r->upper.slots, r->index[group], extent);
         if (above >= 0 && hs_slots_is_ready(r->upper.slots, above))
             return hs_upper_data(&r->upper, above);

@@ -65,8 +65,17 @@ const uint8_t *hs_residency_host(const hs_residency *r, uint32_t group);
 /* Time passes: n tokens are about to be computed. */
 void hs_residency_tokens(hs_residency *r, uint32_t n);
 
-/* `extent` [n] may repeat. */
-void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n);
+/*
+ * `extent` [n] may repeat.  `found` [n], or NULL: those that are not 0 are in use above already, nobody asks for them;
+ * the others are given out in ordinary memory, and what that has for the memory above waits until hs_residency_settle.
+ */
+void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, const uint64_t *found, uint32_t n);
+
+/* Whether what is not above is computed beside, all of it, for so many tokens at once. */
+bool hs_residency_all_beside(const hs_residency *r, uint32_t tokens);
+
+/* All stages of these tokens were asked for: what came into use with `found` is let go, and copies up begin. */
+hlwq_status hs_residency_settle(hs_residency *r, hlwq_error *err);
 
 /* Extents that can be used now, until the next call, all in one place; *n 0 = that was all. */
 hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t *n, hs_place *place, hlwq_error *err);
@@ -86,6 +95,7 @@ const hs_cut *hs_residency_split(const hs_residency *r, const uint8_t **below);
  * while nothing else is to be read.  Guesses are counted, and left alone for a while where too few come true.
  */
 void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n);
+bool hs_residency_guesses(const hs_residency *r);       /* whether it takes any, for these tokens */
 bool hs_residency_wants_guesses(const hs_residency *r); /* now: nothing of the group in use is to come */
 
 /* Stages read n extents of a group that is always there, and nobody asked for them by name. */

@@ -10,12 +10,18 @@
 #include "offload/upper.h"
 
 enum { READS_MAX = 256 /* extents being read at once */ };
-enum { FLIGHTS = 64 }; /* extents being copied up at once */
+enum { FLIGHTS = 64, HS_RESIDENCY_ADMIT = 2 }; /* extents being copied up at once; begun after a layer of experts */
 /* One of them, the slot that it fills, and the slot below that it is read from; -1 = memory that stays. */
 typedef struct flight {
     uint64_t copy;
     int32_t above, below;
 } flight;
+
+/* What was computed beside, to be copied up when the step is over: a group of the table, and of it. */
+typedef struct later {
+    uint32_t group;
+    int32_t extent;
+} later;
 
 /* One extent being read. */
 typedef struct reading {
@@ -74,12 +80,17 @@ struct hs_residency {
     /* The use under way. */
     hs_cut cut;           /* what the CPU computes; the layer stays below until the end then, and not above */
     bool begun, given;    /* given: `ready` is what next gave out */
+    bool apart;           /* what is above is not this use's business: it was found there */
     uint32_t given_above; /* or so many of `here` are, the first ones */
     uint32_t n_found;     /* of `here` were there before; those after them are on their way */
     bool sorted;          /* how many of `ready` stay below was decided: `beside` */
     uint32_t group, last_tokens, n_here, n_ready, n_missing, n_waiting, beside;
     int32_t *here, *ready, *missing, *waiting; /* extents: above; can be used below; without a slot; being read */
-    uint8_t *seen;                             /* [extents of the group] */
+    uint8_t *seen;                             /* [extents of the group]: one of seen */
+
+    bool unsettled; /* there were uses apart since hs_residency_settle */
+    later *later;   /* [n_later of 2 * groups] */
+    uint32_t n_later, first_later;
 };
 
 /* Copies up that are done let go of what they read; with `all`, that is waited for. */

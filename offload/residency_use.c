@@ -11,13 +11,13 @@
 #include <string.h>
 
 enum {
-    GUESSES = 1,      /* extents of the next layer that are read on a guess */
-    JUDGE = 64,       /* guesses between two judgements */
-    QUIET = 64,       /* tokens without guesses after a bad one */
-    ADMIT = 2,        /* experts of a layer that are copied up after they were computed beside, */
-    ADMIT_BUSY = 8,   /* but none while so many are on their way */
-    CARRY = 8,        /* experts of a prompt that are computed at once while as many are copied up */
-    BESIDE_TOKENS = 8 /* with more at once, copying an expert up is less than computing it on the CPU */
+    GUESSES = 1,                /* extents of the next layer that are read on a guess */
+    JUDGE = 64,                 /* guesses between two judgements */
+    QUIET = 64,                 /* tokens without guesses after a bad one */
+    ADMIT = HS_RESIDENCY_ADMIT, /* experts of a layer that are copied up after they were computed beside, */
+    ADMIT_BUSY = 8,             /* but none while so many are on their way */
+    CARRY = 8,                  /* experts of a prompt that are computed at once while as many are copied up */
+    BESIDE_TOKENS = 8           /* with more at once, copying an expert up is less than computing it on the CPU */
 };
 
 /* ---- reading -------------------------------------------------------------------------------- */
@@ -149,9 +149,25 @@ void hs_residency_tokens(hs_residency *r, uint32_t n)
     r->changed = hs_store_unchanged(r->store, &r->change);
 }
 
+/* The share of what is not above that the CPU computes of so many tokens. */
+static double share_beside(const hs_residency *r, uint32_t tokens)
+{
+    return r->upper.beside >= 0 ? r->upper.beside : tokens > BESIDE_TOKENS ? 0.0 : 1.0;
+}
+
+bool hs_residency_all_beside(const hs_residency *r, uint32_t tokens)
+{
+    return r->upper.slots && !r->dense && share_beside(r, tokens) >= 1.0;
+}
+
+bool hs_residency_guesses(const hs_residency *r)
+{
+    return r->slots && !r->dense && r->tokens >= r->quiet_until;
+}
+
 bool hs_residency_wants_guesses(const hs_residency *r)
 {
-    return r->slots && !r->dense && r->tokens >= r->quiet_until && r->n_missing + r->n_waiting == 0;
+    return hs_residency_guesses(r) && r->n_missing + r->n_waiting == 0;
 }
 
 void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n)
@@ -202,12 +218,25 @@ static void look_below(hs_residency *r, uint32_t e)
         r->waiting[r->n_waiting++] = (int32_t)e;
 }
 
-void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, uint32_t n)
+enum { SEEN = 1, FOUND = 2 };
+
+/* Stages that were asked for already read it: the use itself is over, and hs_residency_settle says when they are. */
+static void found_above(hs_residency *r, uint32_t e)
+{
+    int32_t slot = hs_slots_use(r->upper.slots, r->index[r->group], e);
+    assert(slot >= 0); /* nothing leaves while uses are not settled */
+    hs_slots_unpin(r->upper.slots, slot);
+    count_read(r, true, r->table->group[r->group].bytes);
+}
+
+void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, const uint64_t *found, uint32_t n)
 {
     const hs_group *g = &r->table->group[group];
     bool above = r->upper.slots && r->index[group] != UINT32_MAX;
     assert(!r->begun && group < r->table->n_groups);
     r->begun = true;
+    r->apart = found != NULL;
+    r->unsettled |= r->apart;
     r->sorted = false;
     r->group = group;
     r->given_above = 0;
@@ -219,12 +248,14 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
     memset(r->seen, 0, g->count);
     for (uint32_t i = 0; i < n; i++) {
         assert(extent[i] >= 0 && (uint32_t)extent[i] < g->count);
-        r->seen[extent[i]] = 1;
+        r->seen[extent[i]] = found && found[i] ? FOUND : SEEN;
     }
     for (uint32_t e = 0; e < g->count; e++) { /* ascending: as they lie in the file */
         if (!r->seen[e])
             continue;
-        if (above && hs_slots_use(r->upper.slots, r->index[group], e) >= 0)
+        if (r->seen[e] == FOUND)
+            found_above(r, e);
+        else if (above && !r->apart && hs_slots_use(r->upper.slots, r->index[group], e) >= 0)
             r->here[r->n_here++] = (int32_t)e;
         else
             look_below(r, e);
@@ -294,8 +325,7 @@ static void let_go_above(hs_residency *r, uint32_t n)
 static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
 {
     if (!r->sorted) {
-        double share = r->upper.beside >= 0 ? r->upper.beside : r->last_tokens > BESIDE_TOKENS ? 0.0 : 1.0;
-        r->beside = r->dense ? 0 : (uint32_t)(share * r->n_ready + 0.5);
+        r->beside = r->dense ? 0 : (uint32_t)(share_beside(r, r->last_tokens) * r->n_ready + 0.5);
         r->sorted = true;
     }
     hs_cut cut = {0};
@@ -331,6 +361,47 @@ static hlwq_status admit(hs_residency *r, hlwq_error *err)
             taken++;
         }
     }
+    return HLWQ_OK;
+}
+
+static void admit_later(hs_residency *r)
+{
+    for (uint32_t i = 0; i < r->n_ready && i < ADMIT && r->n_later < ADMIT * r->groups; i++)
+        r->later[r->n_later++] = (later){r->group, r->ready[i]};
+}
+
+static hlwq_status admit_one(hs_residency *r, later l, hlwq_error *err)
+{
+    const hs_cut whole = {0};
+    int32_t slot = -1, below = 0;
+    uint32_t index = r->index[l.group], e = (uint32_t)l.extent;
+    if (r->slots)
+        below = hs_slots_find(r->slots, index, e);
+    bool gone = below < 0 || (r->slots && !hs_slots_is_ready(r->slots, below));
+    if (!gone && hs_slots_find(r->upper.slots, index, e) < 0)
+        HS_TRY(hs_residency_take_up(r, l.group, l.extent, &whole, true, &slot, err));
+    if (slot >= 0)
+        hs_slots_unpin(r->upper.slots, slot);
+    return HLWQ_OK;
+}
+
+/*
+ * Copies from slots below keep them, so there are few of these; from memory that stays as many as are kept count of.
+ * Where that is fewer than there are to copy, each layer's are the first in turn.
+ */
+hlwq_status hs_residency_settle(hs_residency *r, hlwq_error *err)
+{
+    uint32_t n = r->n_later, most = r->slots ? ADMIT_BUSY : FLIGHTS;
+    if (!r->unsettled)
+        return HLWQ_OK;
+    r->unsettled = false;
+    r->n_later = 0;
+    HS_TRY(hs_upper_used(&r->upper, err));
+    HS_TRY(hs_residency_land(r, false, err));
+    uint32_t i = 0;
+    for (; i < n && flights(r) < most; i++)
+        HS_TRY(admit_one(r, r->later[(r->first_later + i) % n], err));
+    r->first_later = i < n ? (r->first_later + i) % n : 0;
     return HLWQ_OK;
 }
 
@@ -410,8 +481,11 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         return HLWQ_OK;
     }
     let_go_above(r, r->given_above);
-    HS_TRY(hs_residency_land(r, false, err));
-    if (r->given && r->upper.slots)
+    if (!r->apart)
+        HS_TRY(hs_residency_land(r, false, err));
+    if (r->given && r->apart)
+        admit_later(r);
+    else if (r->given && r->upper.slots)
         HS_TRY(admit(r, err));
     if (r->given)
         let_go(r);
@@ -431,7 +505,7 @@ hlwq_status hs_residency_next(hs_residency *r, const int32_t **extent, uint32_t 
         r->sorted = false;
     if (r->n_here == 0 && r->n_waiting && !r->sorted)
         HS_TRY(arrivals(r, err));
-    if (r->upper.slots)
+    if (r->upper.slots && !r->apart)
         HS_TRY(next_above(r, err));
     if (r->given_above) {
         *extent = r->here;

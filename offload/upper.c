@@ -99,10 +99,11 @@ hlwq_status hs_upper_take(hs_upper *u, uint32_t group, uint32_t extent, const ui
         return HLWQ_OK;
     hlwq_status st = tell(u, *slot, false, err);
     uint8_t *to = memory_of(u, *slot);
+    uint64_t after = u->free_at[*slot] > u->all_free_at ? u->free_at[*slot] : u->all_free_at;
     u->holds[*slot] = (hs_upper_holds){group, extent, false};
     for (uint32_t i = 0; i < spans && st == HLWQ_OK; i++)
-        st = u->backend->ops->upload(u->backend, to + span[i].offset, data + span[i].offset, span[i].bytes,
-                                     u->free_at[*slot], &u->copy[*slot], err);
+        st = u->backend->ops->upload(u->backend, to + span[i].offset, data + span[i].offset, span[i].bytes, after,
+                                     &u->copy[*slot], err);
     if (st != HLWQ_OK) {
         hs_slots_abandon(u->slots, *slot);
         *slot = -1;
@@ -179,6 +180,11 @@ hlwq_status hs_upper_await(hs_upper *u, uint32_t group, const int32_t *extent, u
     for (uint32_t i = 0; i < n; i++)
         HS_TRY(tell(u, hs_slots_find(u->slots, group, (uint32_t)extent[i]), true, err));
     return HLWQ_OK;
+}
+
+hlwq_status hs_upper_used(hs_upper *u, hlwq_error *err)
+{
+    return u->backend->ops->mark(u->backend, &u->all_free_at, err);
 }
 
 void hs_upper_release(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n)

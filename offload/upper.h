@@ -21,7 +21,8 @@ typedef struct hs_upper {
     uint8_t **chunk; /* [chunks]: of those after them, hs_slab_per_chunk each; NULL = not now */
     uint32_t kept, capacity, chunks;
     uint64_t slot_bytes;
-    uint64_t *free_at;     /* [capacity]: the mark after which nothing reads what the slot held */
+    uint64_t *free_at;     /* [capacity]: the mark after which nothing reads what the slot held, */
+    uint64_t all_free_at;  /* and the one for those that stages have found by themselves */
     uint64_t *copy;        /* [capacity]: what filled it */
     hs_upper_holds *holds; /* [capacity] */
     bool tells;            /* the backend has a table */
@@ -62,6 +63,9 @@ hlwq_status hs_upper_landed(hs_upper *u, int32_t slot, uint64_t copy, hlwq_error
 
 /* Stages from now on find these extents, which are all held. */
 hlwq_status hs_upper_await(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n, hlwq_error *err);
+
+/* Stages asked for so far may read any of the slots. */
+hlwq_status hs_upper_used(hs_upper *u, hlwq_error *err);
 
 /* Stages asked for so far were the last to use these; each is unpinned once. */
 void hs_upper_release(hs_upper *u, uint32_t group, const int32_t *extent, uint32_t n);

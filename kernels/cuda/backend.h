@@ -61,6 +61,7 @@ typedef struct gpu_step {
     uint32_t n;     /* tokens */
     uint32_t spans; /* of attention, at most */
     gpu_step_kind kind;
+    bool beside, guesses; /* the CPU has turns in it; and is told guesses then */
 } gpu_step;
 
 /*
@@ -71,7 +72,7 @@ typedef struct gpu_run {
     uint64_t first, all; /* operands of its first stage; of all */
     uint32_t number;     /* of the run in its step */
     gpu_step step;
-    uint32_t stages;
+    uint32_t stages, turns;
     uint32_t seen;
     bool refused;        /* it could not be recorded */
     uint64_t not_before; /* of gpu_steps's clock: there was no room for it */
@@ -92,12 +93,28 @@ typedef struct gpu_steps {
     bool never; /* HLWQ_CUDA_STEPS=0: to compare with */
     gpu_mode mode;
     bool broken; /* recording: something was refused */
-    uint32_t number, stages, cursor, n;
+    uint32_t number, stages, turns, cursor, n;
     uint64_t all, clock;
     uint64_t room_bytes, bytes; /* charged for all runs; what they take */
     gpu_run *now;
     gpu_run run[GPU_RUNS];
 } gpu_steps;
+
+/*
+ * Turns of the CPU (turns.cu): layers of experts in which the card tells what it does not have, and waits until that is
+ * computed.  Nobody calls the runtime in between.
+ */
+typedef struct gpu_turns {
+    uint32_t *turn;                        /* on the card: of the layer in hand */
+    uint32_t *told, *answered;             /* ordinary memory that the card reads and writes */
+    float *y_there;                        /* where the card sees host_y, */
+    float *u_there;                        /* host_u, */
+    uint8_t *choices_there;                /* host_choices, */
+    int32_t *guesses_there;                /* host_guesses, */
+    uint32_t *told_there, *answered_there; /* and these two */
+    uint32_t asked, heard, said;           /* turns that were queued; that the host has heard of; answered */
+    bool now;                              /* the layer in hand is one */
+} gpu_turns;
 
 /* A feed-forward and the rows of the list that it gets; its results go to the same rows of expert_y. */
 typedef struct visit {
@@ -140,7 +157,8 @@ typedef struct hs_cuda {
     int32_t *host_id;
     uint32_t *host_list, *host_slot, *host_start;
     gpu_job *host_job;
-    void *host_choice;
+    uint8_t *host_choices;                  /* [mixtures]: gpu_host_choice */
+    int32_t *host_guesses;                  /* [mixtures][used] */
     uint32_t *host_visited, **tell_visited; /* [mixtures]; who wants to know, of the step in hand */
     bool anyone_to_tell;
     visit *visits;         /* [experts + 1] */
@@ -149,6 +167,7 @@ typedef struct hs_cuda {
     bool found;            /* the choice in hand was looked up in the table, and what was found is computed */
     const hs_split *split; /* what of the layer in hand the CPU computes; NULL = nothing */
     gpu_steps steps;
+    gpu_turns turns;
     gpu_pins pins;
     uint8_t *ring; /* [GPU_RING_BYTES], pinned: of copies from memory that is not */
 } hs_cuda;
@@ -156,6 +175,13 @@ typedef struct hs_cuda {
 static inline hs_cuda *cuda_of(hs_backend *be)
 {
     return reinterpret_cast<hs_cuda *>(be);
+}
+
+/* What the host is told of a layer's choice, of n tokens. */
+static inline gpu_choice gpu_host_choice(const hs_cuda *c, const hs_mixture *w, uint32_t n)
+{
+    uint64_t bytes = (uint64_t)HS_CARD_STEP_TOKENS * c->lim.used * HS_CARD_CHOICE_BYTES;
+    return gpu_choice_at(c->host_choices + w->row * bytes, n * w->used);
 }
 
 hlwq_status gpu_failed(cudaError_t code, const char *what, hlwq_error *err);
@@ -233,12 +259,28 @@ hlwq_status gpu_stage_route(hs_backend *be, const hs_mixture *w, uint32_t n, con
                             hlwq_error *err);
 hlwq_status gpu_stage_guess(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                             hlwq_error *err);
+/* What a router would choose for x, on the card; nothing of the layer in hand changes. */
+hlwq_status gpu_guess(hs_cuda *c, const hs_mixture *w, uint32_t n, const float *x, hs_routing *there, hlwq_error *err);
 hlwq_status gpu_stage_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, const hs_expert_source *source,
                               uint32_t n, const hs_routing *routing, float *x, hlwq_error *err);
 hlwq_status gpu_stage_mixture(hs_backend *be, const hs_mixture *w, uint32_t n, float *x, uint32_t *visited, bool *done,
                               hlwq_error *err);
 hlwq_status gpu_fetch_visited(hs_cuda *c, hlwq_error *err); /* for those who want to know, when all stages are done */
 void gpu_tell_visited(hs_cuda *c);
+
+/* ---- turns.cu: experts that the CPU computes while the card waits for it, and nobody for a stream ---- */
+
+extern uint32_t gpu_turns_most; /* before they are counted from 0 again; tests have their own */
+
+hlwq_status gpu_open_turns(hs_cuda *c, hlwq_error *err);
+hlwq_status gpu_begin_turns(hs_cuda *c, hlwq_error *err); /* of a step; nothing is queued */
+void gpu_end_turns(hs_cuda *c); /* those that were not answered will not be: the card waits no more */
+
+/* The layer's activations and choice, and what may be guessed from x, are on their way to the host: a stage. */
+hlwq_status gpu_ask(hs_cuda *c, const hs_mixture *w, uint32_t n, const float *x, hlwq_error *err);
+hlwq_status gpu_hear(hs_cuda *c, const hs_mixture *w, uint32_t n, hs_routing *routing, hlwq_error *err);
+void gpu_answer(hs_cuda *c); /* host_y has the rows that were not found */
+gpu_answers gpu_answers_to(const hs_cuda *c, const gpu_choice *choice);
 
 /* ---- table.cu: where experts are, as the card sees it ---------------------------------------- */
 
@@ -258,7 +300,7 @@ hlwq_status gpu_copy_up(hs_cuda *c, void *to, const void *from, uint64_t bytes, 
 
 /* ---- runs.cu: steps that are recorded and played back ---------------------------------------- */
 
-hlwq_status gpu_stage_step(hs_backend *be, const uint32_t *position, uint32_t n, bool rows, bool *on, hlwq_error *err);
+hlwq_status gpu_stage_step(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err);
 
 /* Stages of a window's end are next: `kept` of its tokens are the text's. */
 void gpu_begin_keep(hs_cuda *c, uint32_t kept);

@@ -139,6 +139,7 @@ static void lay_out(hs_cuda *c, carve *k)
     take(k, (uint64_t)m->mixtures * m->experts, &c->table);
     take(k, m->mixtures, &c->visited);
     take(k, steps * HS_CARD_CHOICE_BYTES, reinterpret_cast<uint8_t **>(&c->choice));
+    take(k, 1, &c->turns.turn);
     take(k, (uint64_t)HS_CARD_STEP_TOKENS, &c->position);
     take(k, GPU_SPAN_TOKENS * GPU_SPANS * (uint64_t)(m->q_width / 2 + 2 * q_heads), &c->part);
     take(k, (uint64_t)c->logits_rows * m->vocab, &c->logits);
@@ -158,7 +159,10 @@ static void lay_out_staging(hs_cuda *c, carve *k)
     take(k, picks, &c->host_slot);
     take(k, m->experts + 2, &c->host_start);
     take(k, 3 * (uint64_t)m->experts, &c->host_job);
-    take(k, steps * HS_CARD_CHOICE_BYTES, reinterpret_cast<uint8_t **>(&c->host_choice));
+    take(k, m->mixtures * steps * HS_CARD_CHOICE_BYTES, &c->host_choices);
+    take(k, (uint64_t)m->mixtures * m->used, &c->host_guesses);
+    take(k, 1, &c->turns.told);
+    take(k, 1, &c->turns.answered);
     take(k, m->mixtures, &c->host_visited);
     take(k, m->mixtures, &c->tell_visited);
     take(k, m->experts, &c->visits);
@@ -185,6 +189,7 @@ static uint64_t staging_bytes(const hs_cuda *c)
 static void cuda_close(hs_backend *be)
 {
     hs_cuda *c = cuda_of(be);
+    gpu_end_turns(c);
     if (c->stream)
         (void)cudaStreamSynchronize(c->stream);
     if (c->back)
@@ -215,7 +220,7 @@ static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
     uint64_t bytes = staging_bytes(c);
     assert(sizeof(visit) == HS_CARD_VISIT_BYTES && bytes == hs_backend_cuda_staging_bytes(&c->lim));
     HS_TRY(hs_mem_charge(c->mem, HS_MEM_IO, bytes, "pinned staging memory", err));
-    cudaError_t code = cudaHostAlloc(&c->staging, bytes, cudaHostAllocDefault);
+    cudaError_t code = cudaHostAlloc(&c->staging, bytes, cudaHostAllocMapped);
     if (code != cudaSuccess) {
         hs_mem_discharge(c->mem, HS_MEM_IO, bytes);
         c->staging = NULL;
@@ -225,7 +230,7 @@ static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
     h.base = static_cast<uint8_t *>(c->staging);
     lay_out_staging(c, &h);
     memset(c->tell_visited, 0, c->lim.mixtures * sizeof *c->tell_visited);
-    return HLWQ_OK;
+    return gpu_open_turns(c, err);
 }
 
 static const hs_backend_ops *cuda_ops()

@@ -72,6 +72,7 @@ static hlwq_status after_point(const gpu_points *p, cudaStream_t s, uint64_t poi
 
 hlwq_status gpu_wait(hs_cuda *c, hlwq_error *err)
 {
+    gpu_end_turns(c);
     CUDA_DO("computing", cudaStreamSynchronize(c->stream));
     c->stages.done = c->stages.made;
     return HLWQ_OK;

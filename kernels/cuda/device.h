@@ -251,9 +251,32 @@ cudaError_t gpu_run_sample(const gpu_sample *c, cudaStream_t s);
 /* y[id] = the penalised x[id], for ids that occur among the first `usable`. */
 cudaError_t gpu_run_penalties(const float *x, float *y, const hs_repeat *repeat, const hs_selection *c, cudaStream_t s);
 
+/* Rows of results that are elsewhere: those of picks whose `where` is 0, once *answered is *turn. */
+typedef struct gpu_answers {
+    const uint64_t *where; /* [n][used]; NULL = all are in y */
+    const float *y;        /* ordinary memory, as all below */
+    const uint32_t *answered;
+    const uint32_t *turn; /* on the card */
+} gpu_answers;
+
 /* x[t] += sum over r of weight[t][r] y[slot[t][r]] + sigmoid(mix[t]) y[shared + t]; mix NULL = no shared expert. */
 cudaError_t gpu_run_combine(float *x, const float *y, const uint32_t *slot, const float *weight, uint32_t used,
-                            const float *mix, uint64_t shared, uint32_t hidden, uint32_t n, cudaStream_t s);
+                            const float *mix, uint64_t shared, uint32_t hidden, uint32_t n,
+                            const gpu_answers *elsewhere, cudaStream_t s);
+
+/* Tells the host what was chosen and, if some of it is not on the card, the activations; then that it is its turn. */
+typedef struct gpu_question {
+    const void *choice; /* of `picks`, as gpu_choice_at has it */
+    void *host_choice;
+    const float *u; /* [floats] */
+    float *host_u;
+    const int32_t *guess; /* [guesses]: of the next layer's choice */
+    int32_t *host_guess;
+    uint32_t *turn; /* on the card: how many there were */
+    uint32_t *told; /* ordinary memory: likewise, when all else is there */
+    uint32_t picks, floats, guesses;
+} gpu_question;
+cudaError_t gpu_run_question(const gpu_question *q, cudaStream_t s);
 
 #define GPU_TRY(call)                                                                                                  \
     do {                                                                                                               \

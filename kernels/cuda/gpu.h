@@ -28,8 +28,9 @@
  * gpu_load_stream(p)               a load of uint4, uint2 or uint32_t that is used once: past L1, read-only data
  * gpu_flag_set(flag, v)            all that this thread has seen, then *flag = v, for host and device
  * gpu_flag_wait(flag, at_least)    until *flag >= at_least
- * hs_gpu_host_flag_set, hs_gpu_host_flag_wait    the same two from the host; the wait ends with an error when the
- *                                  device has failed and the flag will never come
+ * hs_gpu_host_flag_set(flag, v), hs_gpu_host_flag_wait(flag, at_least, stream)
+ *                                  the same two from the host; the wait ends with an error when the device has failed,
+ *                                  or the stream has nothing left to do, and the flag will never come
  */
 #ifndef HS_KERNELS_CUDA_GPU_H
 #define HS_KERNELS_CUDA_GPU_H

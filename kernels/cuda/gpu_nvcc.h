@@ -124,7 +124,9 @@ template <int N> static __device__ __forceinline__ void gpu_cp_async_wait()
 static __device__ __forceinline__ uint4 gpu_load_stream(const uint4 *p)
 {
     uint4 v;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"(p));
     return v;
 }
 
@@ -164,8 +166,8 @@ static inline void hs_gpu_host_flag_set(uint32_t *flag, uint32_t v)
     __atomic_store_n(flag, v, __ATOMIC_RELEASE);
 }
 
-/* Spins. About once a millisecond it asks whether the device still lives. */
-static inline cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t at_least)
+/* Spins. About once a millisecond it asks whether anybody is left to set the flag. */
+static inline cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t at_least, cudaStream_t s)
 {
     for (uint32_t spins = 1;; spins++) {
         if (__atomic_load_n(flag, __ATOMIC_ACQUIRE) >= at_least)
@@ -174,9 +176,11 @@ static inline cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t a
         __builtin_ia32_pause();
 #endif
         if (spins % 32768 == 0) {
-            cudaError_t e = cudaStreamQuery(nullptr);
-            if (e != cudaSuccess && e != cudaErrorNotReady)
-                return e;
+            cudaError_t e = cudaStreamQuery(s);
+            if (e == cudaErrorNotReady)
+                continue;
+            bool set = __atomic_load_n(flag, __ATOMIC_ACQUIRE) >= at_least;
+            return set ? cudaSuccess : e != cudaSuccess ? e : cudaErrorUnknown;
         }
     }
 }

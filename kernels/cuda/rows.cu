@@ -242,23 +242,52 @@ cudaError_t gpu_run_choose(const float *logits, uint32_t experts, uint32_t used,
     return gpu_launch(choose_kernel, dim3(1), dim3(WARP), 0, s, logits, experts, used, table, *out);
 }
 
+/* Until the host has answered, if there is anything to wait for: all threads of the block, for token t. */
+static __device__ void wait_for_answers(const gpu_answers *e, uint32_t t, uint32_t used)
+{
+    bool any = false;
+    for (uint32_t r = 0; r < used; r++)
+        any |= e->where[t * used + r] == 0;
+    if (!any)
+        return;
+    if (threadIdx.x == 0)
+        gpu_flag_wait(e->answered, *e->turn);
+    __syncthreads();
+}
+
+enum { AT_ONCE = 8 /* rows that are read before they are added: those of ordinary memory are far */ };
+
 static __global__ void combine_kernel(float *x, const float *y, const uint32_t *slot, const float *weight,
-                                      uint32_t used, const float *mix, uint64_t shared, uint32_t hidden)
+                                      uint32_t used, const float *mix, uint64_t shared, uint32_t hidden,
+                                      gpu_answers elsewhere)
 {
     uint32_t i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
+    if (elsewhere.where)
+        wait_for_answers(&elsewhere, t, used);
     if (i >= hidden)
         return;
-    float sum = 0.0f;
-    for (uint32_t r = 0; r < used; r++)
-        sum = fmaf(weight[t * used + r], y[(uint64_t)slot[t * used + r] * hidden + i], sum);
+    float sum = 0.0f, v[AT_ONCE] = {};
+    for (uint32_t first = t * used, end = first + used; first < end; first += AT_ONCE) {
+#pragma unroll
+        for (uint32_t k = 0; k < AT_ONCE; k++)
+            if (first + k < end) {
+                const float *from = elsewhere.where && elsewhere.where[first + k] == 0 ? elsewhere.y : y;
+                v[k] = from[(uint64_t)slot[first + k] * hidden + i];
+            }
+#pragma unroll
+        for (uint32_t k = 0; k < AT_ONCE; k++)
+            if (first + k < end)
+                sum = fmaf(weight[first + k], v[k], sum);
+    }
     if (mix)
         sum = fmaf(hs_sigmoid(mix[t]), y[(shared + t) * hidden + i], sum);
     x[(uint64_t)t * hidden + i] += sum;
 }
 
 cudaError_t gpu_run_combine(float *x, const float *y, const uint32_t *slot, const float *weight, uint32_t used,
-                            const float *mix, uint64_t shared, uint32_t hidden, uint32_t n, cudaStream_t s)
+                            const float *mix, uint64_t shared, uint32_t hidden, uint32_t n,
+                            const gpu_answers *elsewhere, cudaStream_t s)
 {
     return gpu_launch(combine_kernel, dim3((hidden + 255) / 256, n), dim3(256), 0, s, x, y, slot, weight, used, mix,
-                      shared, hidden);
+                      shared, hidden, elsewhere ? *elsewhere : gpu_answers{});
 }

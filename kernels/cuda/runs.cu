@@ -83,7 +83,8 @@ void gpu_close_runs(hs_cuda *c)
 /* Runs come in the order in which they came before: mostly it is the one after the last. */
 static bool alike(const gpu_step *a, const gpu_step *b)
 {
-    return a->kind == b->kind && a->n == b->n && a->spans == b->spans;
+    return a->kind == b->kind && a->n == b->n && a->spans == b->spans && a->beside == b->beside &&
+           a->guesses == b->guesses;
 }
 
 static gpu_run *run_of(hs_cuda *c, uint64_t first)
@@ -114,17 +115,20 @@ static hlwq_status begin_run(hs_cuda *c, uint64_t first, hlwq_error *err)
     gpu_run *r = run_of(c, first);
     r->used = ++s->clock;
     s->now = r;
-    s->all = s->stages = 0;
+    s->all = s->stages = s->turns = 0;
     s->broken = false;
     if (r->exec) {
         CUDA_DO("a step", cudaGraphLaunch(r->exec, c->stream));
+        c->turns.asked += r->turns;
+        if (r->turns)
+            (void)cudaStreamQuery(c->stream); /* some drivers hold work back until somebody asks for it */
         s->mode = GPU_REPLAYED;
         return HLWQ_OK;
     }
     s->mode = GPU_PLAINLY;
     if (r->seen++ == 0 || r->refused || s->clock < r->not_before)
         return HLWQ_OK;
-    if (cudaStreamBeginCapture(c->recorder, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
+    if (cudaStreamBeginCapture(c->recorder, cudaStreamCaptureModeRelaxed) == cudaSuccess) {
         s->mode = GPU_RECORDING;
         return HLWQ_OK;
     }
@@ -234,6 +238,7 @@ static void keep(hs_cuda *c)
         (void)cudaGraphDestroy(graph);
     r->all = s->all;
     r->stages = s->stages;
+    r->turns = s->turns;
     r->u_form = c->uq.form;
     r->u_rows = c->u_rows;
 }
@@ -243,9 +248,13 @@ void gpu_end_run(hs_cuda *c)
     gpu_steps *s = &c->steps;
     if (s->mode == GPU_NO_RUN)
         return;
-    if (s->mode == GPU_RECORDING)
+    bool whole = c->turns.said == c->turns.asked; /* or something has failed in the middle */
+    gpu_end_turns(c);
+    if (s->mode == GPU_RECORDING) {
+        s->broken |= !whole;
         keep(c);
-    if (s->mode == GPU_REPLAYED) {
+    }
+    if (s->mode == GPU_REPLAYED && whole) {
         assert(s->all == s->now->all && s->stages == s->now->stages); /* what was played back is what was asked for */
         c->uq.form = s->now->u_form;
         c->u_rows = s->now->u_rows;
@@ -261,12 +270,12 @@ void gpu_end_step(hs_cuda *c)
 }
 
 /* A step of that kind is next; false if there are none. */
-static bool begin_step(hs_cuda *c, gpu_step_kind kind, uint32_t n, uint32_t spans)
+static bool begin_step(hs_cuda *c, gpu_step step)
 {
     gpu_end_step(c);
     if (c->steps.never)
         return false;
-    c->steps.step = gpu_step{n, spans, kind};
+    c->steps.step = step;
     c->steps.number = 0;
     c->steps.on = true;
     return true;
@@ -290,27 +299,28 @@ static bool positions_of(gpu_positions *p, const uint32_t *position, uint32_t n,
     return within;
 }
 
-hlwq_status gpu_stage_step(hs_backend *be, const uint32_t *position, uint32_t n, bool rows, bool *on, hlwq_error *err)
+hlwq_status gpu_stage_step(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
     gpu_positions at;
-    uint32_t last;
+    uint32_t last, n = step->n;
     gpu_end_step(c);
     *on = false;
-    if (!c->rope_freq || n > HS_CARD_STEP_TOKENS || !positions_of(&at, position, n, rows, &last))
+    if (!c->rope_freq || n > HS_CARD_STEP_TOKENS || !positions_of(&at, step->position, n, step->rows, &last))
         return HLWQ_OK;
     float *freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim;
     CUDA_DO("a rotation table",
             gpu_run_rotations(freq, c->rope_scale, c->rope_dims, &at, c->rope, c->position, c->stream));
-    c->rope_first = position[0];
-    c->rope_n = rows ? 0 : n; /* as one text's */
-    *on = begin_step(c, rows ? GPU_TEXTS : GPU_TOKENS, n, gpu_spans_about(last));
-    return HLWQ_OK;
+    c->rope_first = step->position[0];
+    c->rope_n = step->rows ? 0 : n; /* as one text's */
+    *on = begin_step(c, gpu_step{n, gpu_spans_about(last), step->rows ? GPU_TEXTS : GPU_TOKENS, step->beside,
+                                 step->beside && step->guesses && n == 1});
+    return *on && step->beside ? gpu_begin_turns(c, err) : HLWQ_OK;
 }
 
 void gpu_begin_keep(hs_cuda *c, uint32_t kept)
 {
     const gpu_steps *s = &c->steps;
     if (!s->on || s->step.kind != GPU_KEEP || s->step.n != kept)
-        (void)begin_step(c, GPU_KEEP, kept, 0);
+        (void)begin_step(c, gpu_step{kept, 0, GPU_KEEP, false, false});
 }

@@ -218,9 +218,16 @@ static hlwq_status sum_up(hs_cuda *c, const hs_mixture *w, bool found, uint32_t 
     const gpu_choice choice = gpu_choice_at(c->choice, n * w->used);
     const uint32_t *slot = found ? choice.slot : c->slot;
     const float *weight = found ? choice.weight : c->weight;
+    const gpu_answers answers = gpu_answers_to(c, &choice);
     CUDA_DO("experts", gpu_run_combine(x, c->expert_y, slot, weight, w->used, w->shared.gate.rows ? c->shared : NULL,
-                                       n * w->used, c->lim.hidden, n, c->stream));
+                                       n * w->used, c->lim.hidden, n, &answers, c->stream));
     return HLWQ_OK;
+}
+
+static hlwq_status sum_stage(hs_cuda *c, const hs_mixture *w, uint32_t n, float *x, hlwq_error *err)
+{
+    return gpu_recorded(
+        c, GPU_OPERANDS(w, x, n), [=](hlwq_error *why) { return sum_up(c, w, true, n, x, why); }, err);
 }
 
 /* Of one token it is clear; of several the host hears of it with the logits. */
@@ -255,9 +262,9 @@ hlwq_status gpu_stage_mixture(hs_backend *be, const hs_mixture *w, uint32_t n, f
         c->anyone_to_tell = true;
     }
     HS_TRY(choose_stage(c, w, n, x, err));
+    c->turns.now = false;
     HS_TRY(found_stage(c, w, n, err));
-    return gpu_recorded(
-        c, GPU_OPERANDS(w, x, n), [=](hlwq_error *why) { return sum_up(c, w, true, n, x, why); }, err);
+    return sum_stage(c, w, n, x, err);
 }
 
 /* The host learns of the choice while the card computes what it found. */
@@ -265,14 +272,25 @@ static hlwq_status route_in_table(hs_cuda *c, const hs_mixture *w, uint32_t n, c
                                   hlwq_error *err)
 {
     uint32_t picks = n * w->used;
-    const gpu_choice host = gpu_choice_at(c->host_choice, picks);
+    const gpu_choice host = gpu_host_choice(c, w, n);
     HS_TRY(choose_stage(c, w, n, x, err));
     gpu_end_run(c);
-    HS_TRY(fetch_choice(c, c->host_choice, c->choice, (uint64_t)picks * HS_CARD_CHOICE_BYTES, n, err));
+    HS_TRY(fetch_choice(c, host.where, c->choice, (uint64_t)picks * HS_CARD_CHOICE_BYTES, n, err));
     HS_TRY(found_stage(c, w, n, err));
     gpu_end_run(c);
     c->found = true;
     return wait_for_choice(c, host.id, host.weight, picks, routing, err);
+}
+
+/* The card goes on with what it has of the layer, and will wait for the rest at the sum. */
+static hlwq_status route_by_turns(hs_cuda *c, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
+                                  hlwq_error *err)
+{
+    c->found = c->turns.now = true;
+    HS_TRY(choose_stage(c, w, n, x, err));
+    HS_TRY(gpu_ask(c, w, n, x, err));
+    HS_TRY(found_stage(c, w, n, err));
+    return gpu_hear(c, w, n, routing, err);
 }
 
 hlwq_status gpu_stage_route(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
@@ -280,7 +298,9 @@ hlwq_status gpu_stage_route(hs_backend *be, const hs_mixture *w, uint32_t n, con
 {
     hs_cuda *c = cuda_of(be);
     size_t picks = (size_t)n * w->used;
-    c->found = false;
+    c->found = c->turns.now = false;
+    if (in_table(c, w) && c->steps.step.beside)
+        return route_by_turns(c, w, n, x, routing, err);
     if (in_table(c, w))
         return route_in_table(c, w, n, x, routing, err);
     gpu_end_run(c);
@@ -293,21 +313,28 @@ hlwq_status gpu_stage_route(hs_backend *be, const hs_mixture *w, uint32_t n, con
 }
 
 /* The activations and the choice of the layer in hand stay as they are: what this needs of its own lies in y. */
+hlwq_status gpu_guess(hs_cuda *c, const hs_mixture *w, uint32_t n, const float *x, hs_routing *there, hlwq_error *err)
+{
+    gpu_q8 none = {};
+    there->id = reinterpret_cast<int32_t *>(c->out);
+    there->weight = c->out + (size_t)n * w->used;
+    CUDA_DO("a guess", gpu_run_norm(x, w->norm, c->lim.hidden, n, w->eps, c->y, c->lim.hidden, none, c->stream));
+    c->outq.form = GPU_NO_FORM;
+    HS_TRY(gpu_product_of(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
+    CUDA_DO("a guess", gpu_run_top_k(c->logit, w->experts, w->used, n, there->id, there->weight, c->stream));
+    return HLWQ_OK;
+}
+
 hlwq_status gpu_stage_guess(hs_backend *be, const hs_mixture *w, uint32_t n, const float *x, hs_routing *routing,
                             hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    gpu_q8 none = {};
-    gpu_end_run(c);
-    int32_t *id = reinterpret_cast<int32_t *>(c->out);
-    float *weight = c->out + (size_t)n * w->used;
     size_t picks = (size_t)n * w->used;
-    CUDA_DO("a guess", gpu_run_norm(x, w->norm, c->lim.hidden, n, w->eps, c->y, c->lim.hidden, none, c->stream));
-    c->outq.form = GPU_NO_FORM;
-    HS_TRY(gpu_product_of(c, &w->router, c->y, &c->outq, n, c->logit, w->experts, false, err));
-    CUDA_DO("a guess", gpu_run_top_k(c->logit, w->experts, w->used, n, id, weight, c->stream));
-    HS_TRY(gpu_get(be, routing->id, id, picks * sizeof(int32_t), err));
-    return gpu_get(be, routing->weight, weight, picks * sizeof(float), err);
+    hs_routing there;
+    gpu_end_run(c);
+    HS_TRY(gpu_guess(c, w, n, x, &there, err));
+    HS_TRY(gpu_get(be, routing->id, there.id, picks * sizeof(int32_t), err));
+    return gpu_get(be, routing->weight, there.weight, picks * sizeof(float), err);
 }
 
 /* Feed-forwards that are alike, in three launches; `first` jobs of this layer are taken. */
@@ -394,13 +421,33 @@ static hlwq_status sort_picks(hs_cuda *c, const hs_mixture *w, uint32_t picks, c
 }
 
 /* Whether the card has computed it by itself: so much is certain, whatever has changed since. */
-static bool was_found(const hs_cuda *c, uint32_t picks, const hs_routing *routing, int32_t id)
+static bool was_found(const hs_cuda *c, const hs_mixture *w, uint32_t n, const hs_routing *routing, int32_t id)
 {
-    const gpu_choice host = gpu_choice_at(c->host_choice, picks);
-    for (uint32_t r = 0; c->found && r < picks; r++)
+    const gpu_choice host = gpu_host_choice(c, w, n);
+    for (uint32_t r = 0; c->found && r < n * w->used; r++)
         if (routing->id[r] == id)
             return host.where[r] != 0;
     return false;
+}
+
+/* Those that were not found, each once, as they come into ordinary memory; then the card hears that all are there. */
+static hlwq_status take_turn(hs_cuda *c, const hs_mixture *w, const hs_ffn *expert, const hs_expert_source *source,
+                             uint32_t n, const hs_routing *routing, float *x, hlwq_error *err)
+{
+    HS_TRY(sum_stage(c, w, n, x, err));
+    hs_sort_picks(routing->id, n * w->used, w->used, w->experts, c->host_start, c->host_list, c->host_slot);
+    for (;;) {
+        const int32_t *id;
+        uint32_t ready;
+        hs_place place;
+        HS_TRY(source->next(source->user, &id, &ready, &place, err));
+        if (ready == 0)
+            break;
+        assert(place == HS_PLACE_HOST);
+        hs_backend_cpu_lane(c->cpu, c->host_u, n, expert, id, ready, c->host_start, c->host_list, c->host_y);
+    }
+    gpu_answer(c);
+    return HLWQ_OK;
 }
 
 hlwq_status gpu_stage_experts(hs_backend *be, const hs_mixture *w, const hs_ffn *expert, const hs_expert_source *source,
@@ -408,6 +455,8 @@ hlwq_status gpu_stage_experts(hs_backend *be, const hs_mixture *w, const hs_ffn 
 {
     hs_cuda *c = cuda_of(be);
     uint32_t picks = n * w->used, first = 0, computed = 0, ready;
+    if (c->turns.now)
+        return take_turn(c, w, expert, source, n, routing, x, err);
     gpu_end_run(c);
     HS_TRY(sort_picks(c, w, picks, routing, err));
     do {
@@ -417,7 +466,7 @@ hlwq_status gpu_stage_experts(hs_backend *be, const hs_mixture *w, const hs_ffn 
         HS_TRY(source->next(source->user, &id, &ready, &place, err));
         for (uint32_t i = 0; i < ready; i++) {
             computed += c->host_start[id[i] + 1] - c->host_start[id[i]];
-            if (!was_found(c, picks, routing, id[i]))
+            if (!was_found(c, w, n, routing, id[i]))
                 c->left[left++] = id[i];
         }
         if (place == HS_PLACE_HERE)

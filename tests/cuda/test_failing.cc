@@ -182,6 +182,12 @@ static void every_call_of_a_mixture_fails_once(void **state)
     fail_calls_of_a_small_model(true, false, 9, 12, 0.5);
 }
 
+static void every_call_of_a_mixture_fails_once_where_the_cpu_has_turns(void **state)
+{
+    (void)state;
+    fail_calls_of_a_small_model(true, true, 9, 12, 1);
+}
+
 static void every_call_of_a_dense_model_fails_once(void **state)
 {
     (void)state;
@@ -199,6 +205,7 @@ int main(void)
 {
     const CMUnitTest tests[] = {
         TEST(every_call_of_a_mixture_fails_once),
+        TEST(every_call_of_a_mixture_fails_once_where_the_cpu_has_turns),
         TEST(every_call_of_a_dense_model_fails_once),
         TEST(every_call_of_a_dense_model_fails_once_where_the_share_is_found),
     };

@@ -411,7 +411,8 @@ static void cp_async_groups_arrive_in_turn(void **)
         for (uint32_t i = 0; i < 7 * 32 * 4; i++)
             in[i] = i * 2654435761u;
         uint32_t *d = to_device(in, 7 * 32 * 4), *out = device<uint32_t>(7 * 32 * 4);
-        OK(gpu_launch(pipeline_kernel, 1, 32, 0, nullptr, reinterpret_cast<uint4 *>(out), reinterpret_cast<uint4 *>(d), 7));
+        OK(gpu_launch(pipeline_kernel, 1, 32, 0, nullptr, reinterpret_cast<uint4 *>(out), reinterpret_cast<uint4 *>(d),
+                      7));
         to_host(got, out, 7 * 32 * 4);
         for (int s = 0; s < 7; s++)
             for (int t = 0; t < 32; t++)

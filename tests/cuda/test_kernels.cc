@@ -373,7 +373,7 @@ static void swiglu_and_the_weighted_sum_are_those_of_the_reference(void **state)
     float weight[n * used] = {0.5f, 0.3f, 0.2f, 0.6f, 0.25f, 0.15f}, mix[n] = {0.3f, -2.0f}, *x = values(n * cols, 2);
     float *dx = to_device(x, n * cols), *dw = to_device(weight, n * used), *dm = to_device(mix, n);
     uint32_t *ds = to_device(slot, n * used);
-    OK(gpu_run_combine(dx, dg, ds, dw, used, dm, 3, cols, n, s));
+    OK(gpu_run_combine(dx, dg, ds, dw, used, dm, 3, cols, n, nullptr, s));
     OK(cudaStreamSynchronize(s));
     for (uint32_t t = 0; t < n; t++) {
         const float *y[4] = {h + slot[t * used] * cols, h + slot[t * used + 1] * cols, h + slot[t * used + 2] * cols,

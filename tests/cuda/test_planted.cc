@@ -45,11 +45,12 @@ static hlwq_status forget_to_take_back(hs_backend *be, uint32_t row, uint32_t fi
 /* A position that is told once is as good as one that was recorded with the stages. */
 static uint32_t stale_position;
 
-static hlwq_status forget_the_position(hs_backend *be, const uint32_t *position, uint32_t n, bool rows, bool *on,
-                                       hlwq_error *err)
+static hlwq_status forget_the_position(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err)
 {
-    stale_position = stale_position ? stale_position : *position;
-    return whole->step(be, &stale_position, n, rows, on, err);
+    hs_step stale = *step;
+    stale_position = stale_position ? stale_position : *step->position;
+    stale.position = &stale_position;
+    return whole->step(be, &stale, on, err);
 }
 
 /* Whether some order of the streams brings it to light. */

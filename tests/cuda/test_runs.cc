@@ -50,17 +50,19 @@ static void with_everything_on_the_card_a_token_is_one_call(void **state)
     assert_int_equal(same_played_back(&o, 6, "all"), 4);
 }
 
-static void experts_that_come_and_go_are_two_calls_a_layer(void **state)
+/* Five tokens, of which three are played back. */
+static void experts_that_come_and_go_are_one_call_or_two_a_layer(void **state)
 {
     (void)state;
     skip_where_it_is_slow();
     hlwq_engine_options o = few_slots(1);
-    uint64_t launches = same_played_back(&o, 5, "30 slots, all else the CPU's");
-    assert_true(launches > 0 && launches % (2 * 3) == 0); /* five tokens, of which three are played back */
-    o.card_slots = 60;
+    assert_int_equal(same_played_back(&o, 5, "30 slots, all else the CPU's"), 3);
     o.slots = 0;
+    assert_int_equal(same_played_back(&o, 5, "30 slots, all else the CPU's, in memory"), 3);
+    o.card_slots = 60;
     o.cpu_share = 0.5;
-    assert_true(same_played_back(&o, 5, "60 slots, half of all else copied up") == launches);
+    uint64_t launches = same_played_back(&o, 5, "60 slots, half of all else copied up");
+    assert_true(launches > 3 && launches % (2 * 3) == 0);
 }
 
 /*
@@ -349,7 +351,7 @@ int main(void)
 {
     const CMUnitTest tests[] = {
         TEST(with_everything_on_the_card_a_token_is_one_call),
-        TEST(experts_that_come_and_go_are_two_calls_a_layer),
+        TEST(experts_that_come_and_go_are_one_call_or_two_a_layer),
         TEST(the_end_of_a_page_and_more_spans_change_nothing),
         TEST(a_coded_cache_changes_nothing),
         TEST(every_tier_has_its_bytes),

@@ -472,7 +472,7 @@ static void a_kernel_waits_for_the_host(void **)
         for (int i = 0; i < 3; i++)
             flag[i] = ready[i] = 0, data[i] = 0;
         OK(gpu_launch(wait_kernel, 3, 32, 0, s, out, data, flag, ready));
-        OK(hs_gpu_host_flag_wait(&ready[2], 1));
+        OK(hs_gpu_host_flag_wait(&ready[2], 1, s));
         /* The kernel stands; another one with shared variables goes past it. */
         float *f = reinterpret_cast<float *>(device<float>(256));
         OK(gpu_launch(reverse_kernel, 1, 256, 0, other, f, 1));
@@ -876,9 +876,9 @@ static void read_environment(void)
 static void bad_environment_is_one_sentence_and_exit_2(void **)
 {
     const char *cases[][3] = {
-        {"HLWQ_SIM_VRAM", "2X", "a size such as 512M"},   {"HLWQ_SIM_VRAM", "-1", "a size"},
-        {"HLWQ_SIM_ORDER", "sideways", "up, down"},       {"HLWQ_SIM_ARCH", "61", "75, 80, 86"},
-        {"HLWQ_SIM_DEVICES", "2", "a number"},            {"HLWQ_SIM_SEED", "12a", "a number"},
+        {"HLWQ_SIM_VRAM", "2X", "a size such as 512M"}, {"HLWQ_SIM_VRAM", "-1", "a size"},
+        {"HLWQ_SIM_ORDER", "sideways", "up, down"},     {"HLWQ_SIM_ARCH", "61", "75, 80, 86"},
+        {"HLWQ_SIM_DEVICES", "2", "a number"},          {"HLWQ_SIM_SEED", "12a", "a number"},
         {"HLWQ_SIM_VRAM", "99999999999999G", "a size"},
     };
     char said[512];

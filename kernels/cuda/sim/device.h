@@ -323,7 +323,7 @@ static inline void gpu_flag_wait(const uint32_t *flag, uint32_t at_least, int li
 }
 
 extern "C" void hs_gpu_host_flag_set(uint32_t *flag, uint32_t v);
-extern "C" cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t at_least);
+extern "C" cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t at_least, cudaStream_t s);
 
 /* ---- arithmetic --------------------------------------------------------------------------------------------- */
 

@@ -136,8 +136,8 @@ static bool is_slow(const CUstream_st *s)
     return s->id && s->id == sim_options.seed % 4;
 }
 
-/* One step of one stream. False if none can move. Device memory is open. */
-static bool move_one(void)
+/* One step of one stream. False if none can move, or only one that waits for all others. Device memory is open. */
+static bool move_any(bool slow_too)
 {
     if (sim_sticky) {
         drop_queues();
@@ -153,7 +153,7 @@ static bool move_one(void)
         else if (sim_random_below(++n) == 0)
             pick = s;
     }
-    pick = pick ? pick : slow;
+    pick = pick || !slow_too ? pick : slow;
     if (!pick)
         return false;
     pick->busy = true;
@@ -164,6 +164,11 @@ static bool move_one(void)
     if (sim_sticky)
         drop_queues();
     return true;
+}
+
+static bool move_one(void)
+{
+    return move_any(true);
 }
 
 static bool anyone_busy(void)
@@ -255,6 +260,7 @@ cudaError_t sim_drain(cudaStream_t s, uint64_t seq)
 struct flag_wish {
     const uint32_t *flag;
     uint32_t at_least;
+    cudaStream_t s;
 };
 
 static bool flag_done(const void *what)
@@ -263,13 +269,31 @@ static bool flag_done(const void *what)
     return __atomic_load_n(f->flag, __ATOMIC_ACQUIRE) >= f->at_least;
 }
 
-cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t at_least)
+static bool flag_or_all_done(const void *what)
 {
-    flag_wish f = {flag, at_least};
-    if (flag_done(&f))
-        return cudaSuccess;
+    const flag_wish *f = static_cast<const flag_wish *>(what);
+    return flag_done(what) || f->s->done >= f->s->queued;
+}
+
+/* A device does not stop where the host looks: it may have gone on from there, by some steps. */
+static void go_on(void)
+{
+    uint32_t steps = sim_random_below(64);
+    sim_arena_open();
+    while (steps-- && !sim_sticky && move_any(false))
+        continue;
+    sim_arena_close();
+}
+
+cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t at_least, cudaStream_t s)
+{
+    flag_wish f = {flag, at_least, s};
     cudaError_t e = sim_enter(SIM_CALL_ASK);
-    return sim_leave(e ? e : wait_until(flag_done, &f, "a flag"));
+    e = e ? e : sim_stream_of(&f.s);
+    e = e ? e : wait_until(flag_or_all_done, &f, "a flag");
+    if (!e)
+        go_on();
+    return sim_leave(e || flag_done(&f) ? e : cudaErrorUnknown);
 }
 
 void hs_gpu_host_flag_set(uint32_t *flag, uint32_t v)
