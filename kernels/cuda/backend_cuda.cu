@@ -222,6 +222,7 @@ static hlwq_status open_parts(hs_cuda *c, hlwq_error *err)
     HS_TRY(hs_mem_charge(c->mem, HS_MEM_IO, bytes, "pinned staging memory", err));
     cudaError_t code = cudaHostAlloc(&c->staging, bytes, cudaHostAllocMapped);
     if (code != cudaSuccess) {
+        (void)cudaGetLastError();
         hs_mem_discharge(c->mem, HS_MEM_IO, bytes);
         c->staging = NULL;
         return hs_fail(err, HLWQ_ERR_NOMEM, "the system gives no %.1f MiB of pinned memory: %s",

@@ -9,8 +9,10 @@
 
 #include <stdlib.h>
 
+/* The runtime remembers an error until it is asked for; whoever asks next is a launch that went well. */
 hlwq_status gpu_failed(cudaError_t code, const char *what, hlwq_error *err)
 {
+    (void)cudaGetLastError();
     if (code == cudaErrorMemoryAllocation)
         return hs_fail(err, HLWQ_ERR_NOMEM, "the graphics card has no memory for %s", what);
     return hs_fail(err, HLWQ_ERR_IO, "the graphics card failed at %s: %s", what, cudaGetErrorString(code));
@@ -194,10 +196,14 @@ bool gpu_uploaded(hs_backend *be, uint64_t copy, bool wait)
     cudaEvent_t event = c->copies.event[copy % POINTS];
     if (copy <= c->copies.done)
         return true;
-    if (!wait && cudaEventQuery(event) != cudaSuccess)
+    if (!wait && cudaEventQuery(event) != cudaSuccess) {
+        (void)cudaGetLastError(); /* not ready is remembered like an error */
         return false;
-    if (wait && cudaEventSynchronize(event) != cudaSuccess)
+    }
+    if (wait && cudaEventSynchronize(event) != cudaSuccess) {
         (void)cudaStreamSynchronize(c->up);
+        (void)cudaGetLastError();
+    }
     c->copies.done = copy;
     return true;
 }

@@ -228,11 +228,11 @@ static void limits_of_a_launch_are_checked(void **)
     assert_int_equal(gpu_launch(dynamic_kernel, dim3(1, 65536), 32, 128, nullptr, d, 0), cudaErrorInvalidConfiguration);
     assert_int_equal(gpu_launch(dynamic_kernel, 0, 32, 128, nullptr, d, 0), cudaErrorInvalidConfiguration);
     assert_int_equal(gpu_launch(dynamic_kernel, 1, 32, (48 << 10) + 4, nullptr, d, 0), cudaErrorInvalidValue);
-    assert_int_equal(cudaGetLastError(), cudaErrorInvalidValue);
-    assert_int_equal(cudaGetLastError(), cudaSuccess); /* none of these is sticky */
+    assert_int_equal(cudaGetLastError(), cudaSuccess); /* none of these is sticky, and a launch asks itself */
     OK(cudaFuncSetAttribute(dynamic_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 99 << 10));
     assert_int_equal(cudaFuncSetAttribute(dynamic_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 100 << 10),
                      cudaErrorInvalidValue);
+    assert_int_equal(gpu_launch(dynamic_kernel, 1, 32, 128, nullptr, d, 0), cudaErrorInvalidValue); /* of that call */
     OK(gpu_launch(dynamic_kernel, 1, 32, 99 << 10, nullptr, d, 0));
     assert_int_equal(gpu_launch(dynamic_kernel, 1, 32, (99 << 10) + 4, nullptr, d, 0), cudaErrorInvalidValue);
     /* 40 KiB of its own and 8 KiB fit, a byte more does not. */
@@ -414,7 +414,8 @@ static void queries_make_progress(void **)
         assert_int_equal(r, cudaErrorNotReady);
     assert_true(asked >= 5);
     OK(cudaStreamQuery(s));
-    OK(cudaGetLastError()); /* not ready is no error */
+    assert_int_equal(cudaGetLastError(), cudaErrorNotReady); /* it stays until somebody asks */
+    OK(cudaGetLastError());
     hs_sim_reset();
 }
 

@@ -144,8 +144,9 @@ static inline cudaError_t hs_sim_launch(hs_sim_place place, void (*kernel)(P...)
     static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
     hs_sim_args<P...> packed = hs_sim_pack(static_cast<P>(args)...);
     static_assert(__is_trivially_copyable(decltype(packed)) && sizeof packed <= 4096, "kernel parameters are plain");
-    return hs_sim_enqueue_kernel(place, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, s, &packed,
-                                 sizeof packed, hs_sim_call<P...>);
+    (void)hs_sim_enqueue_kernel(place, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, s, &packed,
+                                sizeof packed, hs_sim_call<P...>);
+    return cudaGetLastError(); /* a launch says nothing by itself, and this also tells what came before it */
 }
 
 #define gpu_launch(...) hs_sim_launch(hs_sim_place{#__VA_ARGS__, __FILE__, __LINE__}, __VA_ARGS__)

@@ -82,8 +82,8 @@ cudaError_t sim_enter(sim_call kind)
 
 cudaError_t sim_leave(cudaError_t e)
 {
-    if (e && e != cudaErrorNotReady)
-        last_error = e;
+    if (e)
+        last_error = e; /* what is not ready, too: a later cudaGetLastError says so */
     sim_unlock();
     return e;
 }
