@@ -128,6 +128,7 @@ static hlwq_status begin_run(hs_cuda *c, uint64_t first, hlwq_error *err)
     s->mode = GPU_PLAINLY;
     if (r->seen++ == 0 || r->refused || s->clock < r->not_before)
         return HLWQ_OK;
+    /* Relaxed: what is asked of other streams meanwhile, such as whether a copy is done, breaks no recording. */
     if (cudaStreamBeginCapture(c->recorder, cudaStreamCaptureModeRelaxed) == cudaSuccess) {
         s->mode = GPU_RECORDING;
         return HLWQ_OK;
