@@ -84,10 +84,19 @@ template <class T> static inline T *host_pinned(size_t n)
     return p;
 }
 
+/*
+ * On a device cudaMemcpy may return while its bytes are still on their way there, and then only streams that wait for
+ * the default one see them; the simulator's has arrived.
+ */
 static inline cudaStream_t stream(void)
 {
+#ifdef __CUDACC__
+    unsigned flags = cudaStreamDefault;
+#else
+    unsigned flags = cudaStreamNonBlocking;
+#endif
     cudaStream_t s;
-    OK(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+    OK(cudaStreamCreateWithFlags(&s, flags));
     return s;
 }
 
