@@ -23,7 +23,8 @@ enum {
     PER_THREAD = HEAD_MAX / ATTEND_THREADS,
     GROUP = 8,
     SPANS = GPU_SPANS,
-    SPAN_MIN = 2 /* pages */
+    SPAN_MIN = 2, /* pages */
+    VALUES_AHEAD = 16
 };
 
 /* ---- scores and sums ------------------------------------------------------------------------- */
@@ -92,20 +93,69 @@ static __device__ __forceinline__ void load_coded(const gpu_kv_side &side, const
     }
 }
 
-static __device__ __forceinline__ float coded_value(const gpu_kv_side &side, const float *level, const uint8_t *page,
-                                                    uint64_t block, uint32_t j)
+/*
+ * Values of dimension c at positions j.. of a page, those past `last` more like that one.  All of them are asked for
+ * before one is used, and nothing of their format is asked in between: a warp that waits for each in turn would read at
+ * a tenth of the memory's rate.  A page has less than 4 GiB.
+ */
+template <int BITS>
+static __device__ __forceinline__ void load_coded_values(const gpu_attention &a, const float *level,
+                                                         const uint8_t *page, uint32_t j, uint32_t last,
+                                                         uint32_t kv_head, uint32_t c, float (&v)[VALUES_AHEAD])
 {
-    const uint8_t *low = page + side.low + block * side.low_bytes;
-    float norm = gpu_half_to_float(reinterpret_cast<const uint16_t *>(page + side.norms)[block]);
-    uint32_t c = j % 16, chunk = j % 64 / 16, upper = j / 64;
-    if (side.bits == 8)
-        return (float)(int8_t)low[j] * (norm * 0.125f);
-    if (side.bits == 4)
-        return level[low[j % 64] >> 4 * upper & 15] * norm;
-    uint32_t code = low[8 * chunk + c % 8] >> (4 * upper + c / 8 * 2) & 3;
-    if (side.bits == 3)
-        code |= (page[side.high + block * 16 + 4 * chunk + 2 * (c & 1) + upper] >> (7 - c / 2) & 1u) << 2;
-    return level[code] * norm;
+    const gpu_kv_side &side = a.side[1];
+    const uint8_t *low = page + side.low, *high = page + side.high;
+    const uint16_t *norms = reinterpret_cast<const uint16_t *>(page + side.norms);
+    uint32_t i = c % HS_BLOCK, t = i % 16, chunk = i % 64 / 16, upper = i / 64; /* element i: chunk and half of it */
+#pragma unroll
+    for (uint32_t k = 0; k < VALUES_AHEAD; k++) {
+        uint32_t at = j + (k < last ? k : last);
+        uint32_t block = (kv_head * HS_GRID + at) * (a.head_dim / HS_BLOCK) + c / HS_BLOCK;
+        float norm = gpu_half_to_float(norms[block]);
+        if (BITS == 8) {
+            v[k] = (float)(int8_t)low[block * HS_BLOCK + i] * (norm * 0.125f);
+        } else if (BITS == 4) {
+            v[k] = level[low[block * 64 + i % 64] >> 4 * upper & 15] * norm;
+        } else {
+            uint32_t code = low[block * 32 + 8 * chunk + t % 8] >> (4 * upper + t / 8 * 2) & 3;
+            if (BITS == 3)
+                code |= (high[block * 16 + 4 * chunk + 2 * (t & 1) + upper] >> (7 - t / 2) & 1u) << 2;
+            v[k] = level[code] * norm;
+        }
+    }
+}
+
+template <class T>
+static __device__ __forceinline__ void load_plain_values(const gpu_attention &a, const uint8_t *page, uint32_t j,
+                                                         uint32_t last, uint32_t kv_head, uint32_t c,
+                                                         T (&v)[VALUES_AHEAD])
+{
+    uint32_t dim = a.kv_heads * a.head_dim;
+    const T *value = reinterpret_cast<const T *>(page) + (HS_GRID + j) * dim + kv_head * a.head_dim + c;
+#pragma unroll
+    for (uint32_t k = 0; k < VALUES_AHEAD; k++)
+        v[k] = value[(k < last ? k : last) * dim];
+}
+
+static __device__ __forceinline__ void load_values(const gpu_attention &a, const float *level, const uint8_t *page,
+                                                   bool coded, uint32_t j, uint32_t last, uint32_t kv_head, uint32_t c,
+                                                   float (&v)[VALUES_AHEAD])
+{
+    uint16_t halves[VALUES_AHEAD];
+    if (!coded && !a.half) {
+        load_plain_values(a, page, j, last, kv_head, c, v);
+        return;
+    }
+    switch (coded ? a.side[1].bits : 16) {
+    case 2: load_coded_values<2>(a, level, page, j, last, kv_head, c, v); return;
+    case 3: load_coded_values<3>(a, level, page, j, last, kv_head, c, v); return;
+    case 4: load_coded_values<4>(a, level, page, j, last, kv_head, c, v); return;
+    case 8: load_coded_values<8>(a, level, page, j, last, kv_head, c, v); return;
+    }
+    load_plain_values(a, page, j, last, kv_head, c, halves);
+#pragma unroll
+    for (uint32_t k = 0; k < VALUES_AHEAD; k++)
+        v[k] = gpu_half_to_float(halves[k]);
 }
 
 /* What the threads of a block share. */
@@ -182,7 +232,6 @@ static __device__ __forceinline__ void add_values(const gpu_attention &a, const 
                                                   float (&acc)[GROUP][PER_THREAD])
 {
     uint32_t d = a.head_dim;
-    uint64_t dim = (uint64_t)a.kv_heads * d;
     const uint8_t *at = gpu_page_in(a, page, coded);
 #pragma unroll
     for (uint32_t i = 0; i < PER_THREAD; i++) {
@@ -191,20 +240,17 @@ static __device__ __forceinline__ void add_values(const gpu_attention &a, const 
 #pragma unroll
         for (uint32_t g = 0; g < GROUP; g++)
             part[g] = 0.0f;
-        for (uint32_t j = 0; c < d && j < seen; j++) {
-            float v;
-            if (coded) {
-                uint64_t block = ((uint64_t)kv_head * HS_GRID + j) * (d / HS_BLOCK) + c / HS_BLOCK;
-                v = coded_value(a.side[1], s.level[1], at, block, c % HS_BLOCK);
-            } else {
-                uint64_t e = HS_GRID * dim + j * dim + (uint64_t)kv_head * d + c;
-                v = a.half ? gpu_half_to_float(reinterpret_cast<const uint16_t *>(at)[e])
-                           : reinterpret_cast<const float *>(at)[e];
-            }
+        for (uint32_t j = 0; c < d && j < seen; j += VALUES_AHEAD) {
+            float v[VALUES_AHEAD];
+            load_values(a, s.level[1], at, coded, j, seen - 1 - j, kv_head, c, v);
 #pragma unroll
-            for (uint32_t g = 0; g < GROUP; g++)
-                if (g < groups)
-                    part[g] = fmaf(s.weight[j][g], v, part[g]);
+            for (uint32_t k = 0; k < VALUES_AHEAD; k++) {
+                if (j + k >= seen)
+                    break;
+#pragma unroll
+                for (uint32_t g = 0; g < GROUP; g++) /* also those that there are not: in registers, and nobody's */
+                    part[g] = fmaf(s.weight[j + k][g], v[k], part[g]);
+            }
         }
 #pragma unroll
         for (uint32_t g = 0; g < GROUP; g++)
@@ -372,8 +418,11 @@ static __device__ __forceinline__ void put_values(const gpu_attention &a, uint32
         }
 }
 
-/* A block: GROUP query heads of a key head of a token; one span for the second launch to fold, or all of them. */
-template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS) attend_kernel(gpu_attention a)
+/*
+ * A block: GROUP query heads of a key head of a token; one span for the second launch to fold, or all of them.  Three
+ * on a multiprocessor at least: told so, the compiler takes 168 registers and spills none.
+ */
+template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS, 3) attend_kernel(gpu_attention a)
 {
     __shared__ __align__(16) attend_shared s;
     uint32_t d = a.head_dim, t = blockIdx.y, position = gpu_first_of(a) + t, of = a.q_heads / a.kv_heads;
@@ -430,6 +479,7 @@ static __global__ void __launch_bounds__(ATTEND_THREADS) fold_kernel(gpu_attenti
     uint32_t d = a.head_dim, t = blockIdx.y, head = blockIdx.x, spans = span_count(gpu_first_of(a) + t);
     const float *part = a.part + ((uint64_t)t * a.q_heads + head) * SPANS * (d + 2);
     float top = 0.0f, total = 0.0f, all[PER_THREAD] = {0.0f, 0.0f};
+#pragma unroll 4 /* what four spans have is asked for at once */
     for (uint32_t span = 0; span < spans; span++, part += d + 2) {
         float m = part[0], larger;
         top = span ? top : m;
