@@ -173,8 +173,10 @@ static __device__ __forceinline__ void gemv_blocks(const uint32_t *table, const 
 }
 
 /*
- * groups: of four lanes that share a row's segments, a power of two.  A warp has 8 / groups times ROWS rows.  Where the
- * last segments of a row are not all whole, each group takes its blocks one at a time, the others repeating the last.
+ * groups: of four lanes that share a row's segments, a power of two.  A warp has 8 / groups times ROWS rows.  Groups
+ * that are left over, where segments are no multiple of them, go through the last segment beside the one that owns it:
+ * the same addresses, so nothing more is read.  Where the last segment is not whole, each group takes its blocks one at
+ * a time, the others repeating the last.
  */
 template <int BITS, int ROWS, int M>
 static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p, uint32_t groups)
@@ -198,11 +200,11 @@ static __global__ void __launch_bounds__(GEMV_THREADS) gemv_kernel(gpu_product p
                 total[r][m] = 0.0f;
         for (uint32_t s0 = 0; s0 < segments; s0 += groups) {
             uint32_t from = (s0 + group) * SEGMENT_BLOCKS;
-            bool all_whole = (s0 + groups) * SEGMENT_BLOCKS <= blocks;
+            bool all_whole = blocks % SEGMENT_BLOCKS == 0 || (s0 + groups) * SEGMENT_BLOCKS <= blocks;
             gpu_place row[ROWS];
             gemv_tokens<M> x;
             float seg[ROWS][M];
-            uint32_t start = from < blocks ? from : 0;
+            uint32_t start = from < blocks ? from : (segments - 1) * SEGMENT_BLOCKS;
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 uint32_t mine = row0 + r < j.rows ? row0 + r : j.rows - 1; /* all lanes stay to the end */
