@@ -323,15 +323,20 @@ static __device__ __forceinline__ void mma_int4(const gpu_place (&place)[2], uin
     }
 }
 
-template <int BITS> static __global__ void __launch_bounds__(MMA_WARPS *WARP) mma_kernel(gpu_product p)
+/*
+ * Blocks of the same rows follow each other, 32 tokens after 32: they run at about the same time, so the card's memory
+ * gives weights once and its cache the other times, and what all blocks read again and again is activations.
+ */
+template <int BITS>
+static __global__ void __launch_bounds__(MMA_WARPS *WARP) mma_kernel(gpu_product p, uint32_t token_tiles)
 {
     enum { TILES = MMA_TOKENS / 8 };
     const gpu_job j = job_of(p, blockIdx.y);
-    uint32_t first_token = blockIdx.z * MMA_TOKENS;
-    if (first_token >= j.m || blockIdx.x * MMA_WARPS * MMA_ROWS >= j.rows)
+    uint32_t first_token = blockIdx.x % token_tiles * MMA_TOKENS, tile = blockIdx.x / token_tiles;
+    if (first_token >= j.m || tile * MMA_WARPS * MMA_ROWS >= j.rows)
         return; /* the whole block */
     uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4, blocks = p.w.blocks;
-    uint32_t first_row = (blockIdx.x * MMA_WARPS + threadIdx.x / WARP) * MMA_ROWS;
+    uint32_t first_row = (tile * MMA_WARPS + threadIdx.x / WARP) * MMA_ROWS;
     uint64_t token[TILES], column[TILES][2];
     gpu_place place[2];
     for (int h = 0; h < 2; h++) {
@@ -410,9 +415,9 @@ template <int BITS, int ROWS, int M> static cudaError_t run_gemv(const gpu_produ
 template <int BITS> static cudaError_t run_bits(const gpu_product &p, cudaStream_t s)
 {
     if (p.m > GEMV_TOKENS) {
-        dim3 grid((p.rows + MMA_WARPS * MMA_ROWS - 1) / (MMA_WARPS * MMA_ROWS), p.jobs,
-                  (p.m + MMA_TOKENS - 1) / MMA_TOKENS);
-        return gpu_launch(mma_kernel<BITS>, grid, dim3(MMA_WARPS * WARP), 0, s, p);
+        uint32_t tiles = (p.m + MMA_TOKENS - 1) / MMA_TOKENS;
+        dim3 grid((p.rows + MMA_WARPS * MMA_ROWS - 1) / (MMA_WARPS * MMA_ROWS) * tiles, p.jobs);
+        return gpu_launch(mma_kernel<BITS>, grid, dim3(MMA_WARPS * WARP), 0, s, p, tiles);
     }
     uint32_t segments = (p.w.blocks + SEGMENT_BLOCKS - 1) / SEGMENT_BLOCKS, groups = 1;
     while (groups < segments && groups < 8)
