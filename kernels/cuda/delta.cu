@@ -6,30 +6,50 @@
  */
 #include "kernels/cuda/device.h"
 
-enum { TAPS_MAX = 8, ROW_LANES = 4, DELTA_COLUMNS = 32, DELTA_THREADS = ROW_LANES * DELTA_COLUMNS };
+enum { TAPS_MAX = 8, CONV_TOKENS = 16, ROW_LANES = 4, DELTA_COLUMNS = 32, DELTA_THREADS = ROW_LANES * DELTA_COLUMNS };
 
-/* A thread a channel: the causal convolution over all tokens, SiLU; the last inputs stay in conv_state. */
-static __global__ void conv_kernel(gpu_delta d)
+/*
+ * A thread a channel of `each` tokens: the causal convolution, SiLU.  Where one has all tokens, the last inputs stay in
+ * conv_state; where more have, all of them read it, and conv_keep_kernel writes it when they are done.  TAPS: as many,
+ * or TAPS_MAX for any number, of which the last d.taps are in use; known to the compiler they stay in registers.
+ */
+template <int TAPS> static __global__ void __launch_bounds__(128) conv_kernel(gpu_delta d, uint32_t each)
 {
     uint32_t ch = blockIdx.x * blockDim.x + threadIdx.x, kept = d.taps - 1;
     if (ch >= d.channels)
         return;
-    float past[TAPS_MAX], w[TAPS_MAX];
-    for (uint32_t i = 0; i < d.taps; i++)
-        w[i] = d.conv[(uint64_t)ch * d.taps + i];
-    for (uint32_t i = 0; i < kept; i++)
-        past[i] = d.conv_state[(uint64_t)i * d.channels + ch];
-    for (uint32_t t = 0; t < d.n; t++) {
-        past[kept] = d.qkv[(uint64_t)t * d.channels + ch];
+    uint32_t unused = TAPS == TAPS_MAX ? TAPS - d.taps : 0, from = blockIdx.y * each;
+    const uint32_t end = d.n - from < each ? d.n : from + each;
+    float past[TAPS], w[TAPS];
+#pragma unroll
+    for (uint32_t i = 0; i < TAPS; i++)
+        w[i] = i < unused ? 0.0f : d.conv[(uint64_t)ch * d.taps + i - unused];
+#pragma unroll
+    for (uint32_t i = 0; i < TAPS - 1; i++) {
+        uint32_t at = from + i - unused; /* of what is kept and the tokens behind it */
+        past[i] = 0.0f;
+        if (i >= unused)
+            past[i] = at < kept ? d.conv_state[(uint64_t)at * d.channels + ch]
+                                : d.qkv[(uint64_t)(at - kept) * d.channels + ch];
+    }
+#pragma unroll 4
+    for (uint32_t t = from; t < end; t++) {
+        past[TAPS - 1] = d.qkv[(uint64_t)t * d.channels + ch];
         float sum = 0.0f;
-        for (uint32_t i = 0; i < d.taps; i++)
-            sum = fmaf(w[i], past[i], sum);
+#pragma unroll
+        for (uint32_t i = 0; i < TAPS; i++)
+            sum = i < unused ? 0.0f : fmaf(w[i], past[i], sum);
         d.mix[(uint64_t)t * d.channels + ch] = hs_silu(sum);
-        for (uint32_t i = 0; i < kept; i++)
+#pragma unroll
+        for (uint32_t i = 0; i < TAPS - 1; i++)
             past[i] = past[i + 1];
     }
-    for (uint32_t i = 0; i < kept && !d.unsure; i++)
-        d.conv_state[(uint64_t)i * d.channels + ch] = past[i];
+    if (gridDim.y > 1 || d.unsure)
+        return;
+#pragma unroll
+    for (uint32_t i = 0; i < TAPS - 1; i++)
+        if (i >= unused)
+            d.conv_state[(uint64_t)(i - unused) * d.channels + ch] = past[i];
 }
 
 /* A thread a channel: the last inputs, when d.n more belong to the text. */
@@ -143,9 +163,21 @@ static cudaError_t run_recurrence(const gpu_delta *d, cudaStream_t s)
     }
 }
 
+/* Tokens of a prompt are many threads' work: of one thread each would wait for the memory once for every token. */
+static cudaError_t run_conv(const gpu_delta *d, cudaStream_t s)
+{
+    uint32_t each = d->n < 2 * CONV_TOKENS ? d->n : (uint32_t)CONV_TOKENS, parts = (d->n + each - 1) / each;
+    dim3 grid((d->channels + 127) / 128, parts), block(128);
+    if (d->taps == 4)
+        GPU_TRY(gpu_launch(conv_kernel<4>, grid, block, 0, s, *d, each));
+    else
+        GPU_TRY(gpu_launch(conv_kernel<TAPS_MAX>, grid, block, 0, s, *d, each));
+    return parts == 1 ? cudaSuccess : gpu_launch(conv_keep_kernel, dim3(grid.x), block, 0, s, *d);
+}
+
 cudaError_t gpu_run_delta(const gpu_delta *d, cudaStream_t s)
 {
-    GPU_TRY(gpu_launch(conv_kernel, dim3((d->channels + 127) / 128), dim3(128), 0, s, *d));
+    GPU_TRY(run_conv(d, s));
     uint32_t warps = 2 * d->k_heads + (d->v_heads + WARP - 1) / WARP;
     GPU_TRY(gpu_launch(delta_prepare_kernel, dim3((warps + 3) / 4, d->n), dim3(128), 0, s, *d));
     GPU_TRY(run_recurrence(d, s));

@@ -186,7 +186,9 @@ static gpu_job job_for(const weights *w, float *y, uint32_t stride, uint32_t fir
 
 /* ---- tests ----------------------------------------------------------------------------------- */
 
-static const uint32_t shape[][2] = {{1, 128}, {7, 300}, {64, 512}, {33, 1152}, {19, 2048}, {5, 4200}, {3, 9000}};
+static const uint32_t shape[][2] = {{1, 128},   {7, 300},  {64, 512}, {33, 1152},
+                                    {19, 2048}, {5, 4200}, {3, 9000}, {131, 256}, /* three blocks' rows */
+                                    {5, 3072},  {3, 9216}}; /* whole segments, no power of two of them */
 static const uint32_t tokens[] = {1, 2, 3, 8, 9, 41};
 
 static void products_are_those_of_the_reference(void **state)
@@ -488,6 +490,61 @@ static void norms_and_plain_products_are_near_the_reference(void **state)
     }
 }
 
+/* The convolution takes a prompt apart, the recurrence goes through it: one token after another has the same bits. */
+static void a_prompt_of_deltanet_is_its_tokens_one_by_one(void **state)
+{
+    enum { K = 16, V = 20, HEADS = 2, CHANNELS = 2 * K + HEADS * V, TOKENS = 37 };
+    (void)state;
+    for (uint32_t taps = 2; taps <= 5; taps++) {
+        start(taps, HS_SIM_SHUFFLE);
+        cudaStream_t s = stream();
+        const uint32_t kept = (taps - 1) * CHANNELS, cells = HEADS * K * V, width = HEADS * V;
+        float *conv = values(CHANNELS * taps, 1), *log = values(HEADS, 1), *bias = values(HEADS, 1);
+        float *norm = values(V, 1), *qkv = values(TOKENS * CHANNELS, 2), *z = values(TOKENS * width, 1);
+        float *gate = values(TOKENS * HEADS, 1), *memory = values(kept + cells, 0.5f);
+        float *now[2], *out[2], *got[2];
+        for (int apart = 0; apart < 2; apart++) {
+            gpu_delta d = {};
+            d.conv = to_device(conv, CHANNELS * taps);
+            d.a_log = to_device(log, HEADS);
+            d.dt_bias = to_device(bias, HEADS);
+            d.out_norm = to_device(norm, V);
+            d.k_heads = 1;
+            d.v_heads = d.gate_stride = HEADS;
+            d.k_dim = K;
+            d.v_dim = V;
+            d.taps = taps;
+            d.channels = CHANNELS;
+            d.eps = 1e-6f;
+            d.qkv = to_device(qkv, TOKENS * CHANNELS);
+            d.mix = device<float>(TOKENS * CHANNELS);
+            d.z = to_device(z, TOKENS * width);
+            d.b = to_device(gate, TOKENS * HEADS);
+            d.a = to_device(gate, TOKENS * HEADS);
+            d.out = out[apart] = device<float>(TOKENS * width);
+            d.conv_state = now[apart] = to_device(memory, kept + cells);
+            d.state = d.conv_state + kept;
+            d.n = apart ? 1 : TOKENS;
+            for (uint32_t t = 0; t < TOKENS; t += d.n) {
+                OK(gpu_run_delta(&d, s));
+                d.qkv += CHANNELS;
+                d.z += width;
+                d.b += HEADS;
+                d.a += HEADS;
+                d.out += width;
+            }
+            OK(cudaStreamSynchronize(s));
+            got[apart] = values(TOKENS * width + kept + cells, 1);
+            to_host(got[apart], out[apart], TOKENS * width);
+            to_host(got[apart] + TOKENS * width, now[apart], kept + cells);
+        }
+        same("DeltaNet", got[0], got[1], TOKENS * width + kept + cells);
+        float *all[] = {conv, log, bias, norm, qkv, z, gate, memory, got[0], got[1]};
+        for (float *p : all)
+            free(p);
+    }
+}
+
 static void products_can_be_measured(void **state)
 {
     (void)state;
@@ -515,6 +572,7 @@ int main(void)
         TEST(the_router_chooses_as_the_reference_does),
         TEST(the_largest_is_found_wherever_it_is),
         TEST(norms_and_plain_products_are_near_the_reference),
+        TEST(a_prompt_of_deltanet_is_its_tokens_one_by_one),
         TEST(products_can_be_measured),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
