@@ -446,26 +446,44 @@ cudaError_t gpu_run_product(const gpu_product *p, cudaStream_t s)
 
 /* ---- plain matrices -------------------------------------------------------------------------- */
 
-/* A warp an output: elements go to lanes in turn, lanes are added as a tree. Fixed work: its own order of summing. */
-static __global__ void plain_kernel(const uint8_t *w, int dtype, uint32_t rows, uint32_t cols, const float *x, float *y,
-                                    uint64_t stride, bool add)
+enum { PLAIN_AHEAD = 16 };
+
+template <int DTYPE> static __device__ __forceinline__ float plain_element(const uint8_t *w, uint64_t at)
+{
+    if (DTYPE == HS_F32)
+        return reinterpret_cast<const float *>(w)[at];
+    uint16_t half = reinterpret_cast<const uint16_t *>(w)[at];
+    return DTYPE == HS_F16 ? gpu_half_to_float(half) : hs_bits_float((uint32_t)half << 16);
+}
+
+/*
+ * A warp an output: elements go to lanes in turn, lanes are added as a tree. Fixed work: its own order of summing.
+ * These matrices have few rows: how long one takes is how often a warp waits for memory, so it asks for much at once.
+ */
+template <int DTYPE>
+static __global__ void __launch_bounds__(128)
+    plain_kernel(const uint8_t *w, uint32_t rows, uint32_t cols, const float *x, float *y, uint64_t stride, bool add)
 {
     uint32_t lane = threadIdx.x % WARP, row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (row >= rows)
         return; /* whole warps */
     const float *xt = x + (uint64_t)blockIdx.y * cols;
+    uint64_t at = (uint64_t)row * cols;
+    uint32_t c = lane;
     float sum = 0.0f;
-    for (uint32_t c = lane; c < cols; c += WARP) {
-        uint64_t at = (uint64_t)row * cols + c;
-        float v;
-        if (dtype == HS_F32)
-            v = reinterpret_cast<const float *>(w)[at];
-        else if (dtype == HS_F16)
-            v = gpu_half_to_float(reinterpret_cast<const uint16_t *>(w)[at]);
-        else
-            v = hs_bits_float((uint32_t) reinterpret_cast<const uint16_t *>(w)[at] << 16);
-        sum = fmaf(v, xt[c], sum);
+    for (; c + (PLAIN_AHEAD - 1) * WARP < cols; c += PLAIN_AHEAD * WARP) {
+        float v[PLAIN_AHEAD], u[PLAIN_AHEAD];
+#pragma unroll
+        for (uint32_t k = 0; k < PLAIN_AHEAD; k++) {
+            v[k] = plain_element<DTYPE>(w, at + c + k * WARP);
+            u[k] = xt[c + k * WARP];
+        }
+#pragma unroll
+        for (uint32_t k = 0; k < PLAIN_AHEAD; k++)
+            sum = fmaf(v[k], u[k], sum);
     }
+    for (; c < cols; c += WARP)
+        sum = fmaf(plain_element<DTYPE>(w, at + c), xt[c], sum);
     sum = warp_sum(sum);
     if (lane == 0) {
         float *out = y + blockIdx.y * stride + row;
@@ -476,6 +494,12 @@ static __global__ void plain_kernel(const uint8_t *w, int dtype, uint32_t rows, 
 cudaError_t gpu_run_plain(const hs_matrix *w, const float *x, uint32_t n, float *y, uint64_t stride, bool add,
                           cudaStream_t s)
 {
-    dim3 grid((w->rows + 3) / 4, n);
-    return gpu_launch(plain_kernel, grid, dim3(128), 0, s, w->low, (int)w->dtype, w->rows, w->cols, x, y, stride, add);
+    dim3 grid((w->rows + 3) / 4, n), block(128);
+    switch (w->dtype) {
+    case HS_F32:
+        return gpu_launch(plain_kernel<HS_F32>, grid, block, 0, s, w->low, w->rows, w->cols, x, y, stride, add);
+    case HS_F16:
+        return gpu_launch(plain_kernel<HS_F16>, grid, block, 0, s, w->low, w->rows, w->cols, x, y, stride, add);
+    default: return gpu_launch(plain_kernel<HS_BF16>, grid, block, 0, s, w->low, w->rows, w->cols, x, y, stride, add);
+    }
 }
