@@ -221,3 +221,8 @@ cudaError_t gpu_run_append(const gpu_attention *a, cudaStream_t s)
     uint32_t each = a->kv_heads * HS_GRID * (a->head_dim / HS_BLOCK);
     return gpu_launch(code_kernel, dim3((each + 3) / 4, a->coded_pages, 2), dim3(128), 0, s, *a, each);
 }
+
+cudaError_t gpu_load_append(void)
+{
+    return gpu_load(rope_kernel, rotations_kernel, prepare_kernel, code_kernel);
+}

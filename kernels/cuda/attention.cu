@@ -522,3 +522,8 @@ cudaError_t gpu_run_attend(const gpu_attention *a, cudaStream_t s)
         return cudaSuccess;
     return gpu_launch(fold_kernel, dim3(a->q_heads, a->n), dim3(ATTEND_THREADS), 0, s, *a);
 }
+
+cudaError_t gpu_load_attention(void)
+{
+    return gpu_load(attend_kernel<false>, attend_kernel<true>, fold_kernel);
+}

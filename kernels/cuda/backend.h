@@ -46,6 +46,7 @@ typedef struct gpu_pins {
     pthread_cond_t changed;
     pthread_t thread;
     bool opened, started, quit;
+    int device;
     const void *busy; /* the region that is being registered */
     gpu_region *region;
     uint32_t n, room;

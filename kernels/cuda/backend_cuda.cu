@@ -1,5 +1,5 @@
 /*
- * backend_cuda.cu - a graphics card: embeddings, dense feed-forwards and the head; opening, memory, and closing.
+ * backend_cuda.cu - a graphics card: embeddings, dense feed-forwards and the head; opening and closing.
  *
  * Weights, states, pages and x are on the card; embeddings are read in ordinary memory.
  */
@@ -272,43 +272,6 @@ static const hs_backend_ops *cuda_ops()
     o.norm = gpu_stage_norm;
     o.join = gpu_stage_join;
     return &o;
-}
-
-extern "C" const bool hs_backend_cuda_built = true;
-
-extern "C" hlwq_status hs_backend_cuda_probe(const hs_limits *limits, hlwq_error *err)
-{
-    int devices = 0;
-    if (limits->experts > 512 || limits->head_dim > 256)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
-                       "the CUDA backend takes at most 512 experts and heads of 256, this model has %u and %u",
-                       limits->experts, limits->head_dim);
-    cudaError_t code = cudaGetDeviceCount(&devices);
-    if (code == cudaSuccess && devices > 0)
-        return HLWQ_OK;
-    (void)cudaGetLastError();
-    int driver = 0;
-    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
-        return hs_fail(err, HLWQ_ERR_UNSUPPORTED,
-                       "there is no graphics card that CUDA can use: this machine has no NVIDIA driver");
-    return hs_fail(err, HLWQ_ERR_UNSUPPORTED, "there is no graphics card that CUDA can use: %s",
-                   code != cudaSuccess ? cudaGetErrorString(code) : "none was found");
-}
-
-/* Before a context there is nothing to ask; what one takes is the difference that making it makes. */
-extern "C" void hs_backend_cuda_room(uint64_t *free_bytes, uint64_t *context_bytes)
-{
-    enum { CONTEXT_BYTES = 350 << 20 /* of a card of 8 GB, when another program takes memory in the same moment */ };
-    size_t now = 0, total = 0;
-    *free_bytes = *context_bytes = 0;
-    if (cudaMemGetInfo(&now, &total) != cudaSuccess) {
-        (void)cudaGetLastError();
-        return;
-    }
-    *free_bytes = now;
-    *context_bytes = total - now;
-    if (*context_bytes > CONTEXT_BYTES)
-        *context_bytes = CONTEXT_BYTES;
 }
 
 extern "C" hlwq_status hs_backend_cuda_open(hs_backend **be, const hs_limits *limits, const hs_cuda_options *options,

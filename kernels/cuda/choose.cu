@@ -61,3 +61,8 @@ cudaError_t gpu_run_best(const float *x, uint32_t n, uint2 *part, cudaStream_t s
     GPU_TRY(gpu_launch(best_kernel, dim3(parts), dim3(BEST_THREADS), 0, s, x, n, part));
     return gpu_launch(best_part_kernel, dim3(1), dim3(BEST_THREADS), 0, s, part, parts);
 }
+
+cudaError_t gpu_load_choose(void)
+{
+    return gpu_load(best_kernel, best_part_kernel);
+}

@@ -195,3 +195,9 @@ cudaError_t gpu_run_delta_keep(const gpu_delta *d, cudaStream_t s)
     rest.a += d->gate_stride;
     return run_recurrence(&rest, s);
 }
+
+cudaError_t gpu_load_delta(void)
+{
+    return gpu_load(conv_kernel<4>, conv_kernel<TAPS_MAX>, conv_keep_kernel, delta_prepare_kernel, delta_kernel<4>,
+                    delta_kernel<8>, delta_kernel<16>, delta_kernel<32>, gated_norm_kernel);
+}

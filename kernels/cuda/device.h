@@ -278,6 +278,28 @@ typedef struct gpu_question {
 } gpu_question;
 cudaError_t gpu_run_question(const gpu_question *q, cudaStream_t s);
 
+/*
+ * The code of each family's kernels, brought to the card before anything else is there: left to a first launch it comes
+ * then, takes memory that nobody counted, and may wait for all that the card does.
+ */
+cudaError_t gpu_load_append(void);
+cudaError_t gpu_load_attention(void);
+cudaError_t gpu_load_choose(void);
+cudaError_t gpu_load_delta(void);
+cudaError_t gpu_load_product(void);
+cudaError_t gpu_load_rows(void);
+cudaError_t gpu_load_sample(void);
+cudaError_t gpu_load_split(void);
+cudaError_t gpu_load_table(void);
+
+template <class... K> static inline cudaError_t gpu_load(K... kernel)
+{
+    cudaFuncAttributes is;
+    cudaError_t code = cudaSuccess;
+    ((code = code == cudaSuccess ? cudaFuncGetAttributes(&is, kernel) : code), ...);
+    return code;
+}
+
 #define GPU_TRY(call)                                                                                                  \
     do {                                                                                                               \
         cudaError_t gpu_try_ = (call);                                                                                 \

@@ -92,7 +92,10 @@ extern "C" hlwq_status hs_backend_cuda_measure(hs_card_facts *f, uint64_t bytes,
     *f = hs_card_facts();
     const hs_limits any = hs_limits();
     HS_TRY(hs_backend_cuda_probe(&any, err));
-    cudaError_t code = cudaGetDeviceProperties(&properties, 0);
+    int device = 0;
+    cudaError_t code = cudaGetDevice(&device);
+    if (code == cudaSuccess)
+        code = cudaGetDeviceProperties(&properties, device);
     if (code == cudaSuccess)
         code = cudaMemGetInfo(&free_bytes, &total);
     if (code == cudaSuccess) {

@@ -54,6 +54,7 @@ static gpu_region *waiting_region(gpu_pins *pins)
 static void *pin_regions(void *user)
 {
     gpu_pins *pins = static_cast<gpu_pins *>(user);
+    (void)cudaSetDevice(pins->device); /* a thread begins with the first */
     pthread_mutex_lock(&pins->lock);
     while (!pins->quit) {
         gpu_region *r = waiting_region(pins);
@@ -175,6 +176,7 @@ hlwq_status gpu_open_pins(hs_cuda *c, hlwq_error *err)
     pthread_mutex_init(&c->pins.lock, NULL);
     pthread_cond_init(&c->pins.changed, NULL);
     c->pins.opened = true;
+    CUDA_DO("asking for it", cudaGetDevice(&c->pins.device));
     for (cudaEvent_t &each : c->pins.read)
         CUDA_DO("opening an event", cudaEventCreateWithFlags(&each, cudaEventDisableTiming));
     return HLWQ_OK;

@@ -503,3 +503,20 @@ cudaError_t gpu_run_plain(const hs_matrix *w, const float *x, uint32_t n, float 
     default: return gpu_launch(plain_kernel<HS_BF16>, grid, block, 0, s, w->low, w->rows, w->cols, x, y, stride, add);
     }
 }
+
+template <int BITS> static cudaError_t load_bits(void)
+{
+    return gpu_load(gemv_kernel<BITS, 2, 1>, gemv_kernel<BITS, 2, 2>, gemv_kernel<BITS, 1, 4>, mma_kernel<BITS>);
+}
+
+cudaError_t gpu_load_product(void)
+{
+    GPU_TRY(load_bits<2>());
+    GPU_TRY(load_bits<3>());
+    GPU_TRY(load_bits<4>());
+    GPU_TRY(load_bits<5>());
+    GPU_TRY(load_bits<6>());
+    GPU_TRY(load_bits<GPU_I4>());
+    GPU_TRY(load_bits<GPU_I4G64>());
+    return gpu_load(plain_kernel<HS_F32>, plain_kernel<HS_F16>, plain_kernel<HS_BF16>);
+}

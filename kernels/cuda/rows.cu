@@ -291,3 +291,9 @@ cudaError_t gpu_run_combine(float *x, const float *y, const uint32_t *slot, cons
     return gpu_launch(combine_kernel, dim3((hidden + 255) / 256, n), dim3(256), 0, s, x, y, slot, weight, used, mix,
                       shared, hidden, elsewhere ? *elsewhere : gpu_answers{});
 }
+
+cudaError_t gpu_load_rows(void)
+{
+    return gpu_load(norm_kernel, q8_kernel, gather_q8_kernel, swiglu_kernel, top_k_kernel, choose_kernel,
+                    combine_kernel);
+}

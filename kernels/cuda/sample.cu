@@ -178,6 +178,11 @@ cudaError_t gpu_run_penalties(const float *x, float *y, const hs_repeat *repeat,
                       c->usable, c->repetition, c->presence, c->frequency);
 }
 
+cudaError_t gpu_load_sample(void)
+{
+    return gpu_load(sample_local_kernel, sample_last_kernel, penalties_kernel);
+}
+
 /* ---- stages ---------------------------------------------------------------------------------- */
 
 /*

@@ -80,6 +80,11 @@ cudaError_t gpu_run_grouping(const gpu_grouping *g, cudaStream_t s)
     return gpu_launch(grouping_kernel, dim3(1), dim3(GROUP_THREADS), 0, s, *g);
 }
 
+cudaError_t gpu_load_table(void)
+{
+    return gpu_load(changes_kernel, grouping_kernel);
+}
+
 hlwq_status gpu_tell_changes(hs_cuda *c, hlwq_error *err)
 {
     if (c->changes.n == 0)

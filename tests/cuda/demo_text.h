@@ -101,6 +101,8 @@ static inline uint64_t hash_of(const hlwq_engine_options *o, uint32_t tokens, hl
         assert_true(s.device_peak_bytes <= o->vram_bytes && peak <= o->vram_bytes);
     assert_int_equal(hs_sim_leaks(), 0);
     assert_int_equal(s.faults, 0);
+    if (s.unloaded)
+        fail_msg("%s came to the card with its first launch; cuda/card.cu is to load it", s.last_unloaded);
     return hash;
 }
 

@@ -66,6 +66,7 @@ static uint64_t run(const a_case *with, hlwq_device device, int32_t *id, hlwq_sp
     hlwq_engine_close(e);
     assert_int_equal(hs_sim_leaks(), 0);
     assert_int_equal(hs_sim_read_stats().faults, 0);
+    assert_int_equal(hs_sim_read_stats().unloaded, 0);
     return stats.logits_hash;
 }
 

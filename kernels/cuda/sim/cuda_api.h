@@ -45,6 +45,7 @@ enum cudaError_t {
     cudaErrorInvalidConfiguration = 9,
     cudaErrorInvalidMemcpyDirection = 21,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorDevicesUnavailable = 46,
     cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
@@ -160,6 +161,14 @@ struct cudaDeviceProp {
     int pciDomainID;
 };
 
+/* Not all of CUDA's fields. */
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+    size_t localSizeBytes;
+    int maxThreadsPerBlock;
+    int numRegs;
+};
+
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
 typedef struct CUgraph_st *cudaGraph_t;
@@ -225,8 +234,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
-/* cudaFuncSetAttribute without the type of the kernel. */
+/* cudaFuncSetAttribute and cudaFuncGetAttributes without the type of the kernel. */
 cudaError_t hs_sim_func_set_attribute(const void *fn, cudaFuncAttribute attr, int value);
+cudaError_t hs_sim_func_get_attributes(cudaFuncAttributes *is, const void *fn);
 }
 
 /* CUDA's header has the same conveniences. */
@@ -250,6 +260,10 @@ template <class R, class... P>
 static inline cudaError_t cudaFuncSetAttribute(R (*fn)(P...), cudaFuncAttribute attr, int value)
 {
     return hs_sim_func_set_attribute(reinterpret_cast<const void *>(fn), attr, value);
+}
+template <class R, class... P> static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *is, R (*fn)(P...))
+{
+    return hs_sim_func_get_attributes(is, reinterpret_cast<const void *>(fn));
 }
 
 #endif

@@ -46,6 +46,38 @@ cudaError_t hs_sim_func_set_attribute(const void *fn, cudaFuncAttribute attr, in
     return sim_leave(cudaSuccess);
 }
 
+/* Kernels whose code is on the device: those that were asked about. */
+static const void *loaded[MAX_KERNELS];
+static uint32_t n_loaded;
+
+void sim_kernels_reset(void)
+{
+    n_loaded = 0;
+}
+
+static bool is_loaded(const void *kernel)
+{
+    uint32_t i = 0;
+    while (i < n_loaded && loaded[i] != kernel)
+        i++;
+    return i < n_loaded;
+}
+
+/* What they take of registers and shared memory is not known here. */
+cudaError_t hs_sim_func_get_attributes(cudaFuncAttributes *is, const void *fn)
+{
+    cudaError_t e = sim_enter(SIM_CALL_QUEUE);
+    if (!e && (!is || !fn || (!is_loaded(fn) && n_loaded == MAX_KERNELS)))
+        e = cudaErrorInvalidValue;
+    if (e)
+        return sim_leave(e);
+    *is = {};
+    is->maxThreadsPerBlock = 1024;
+    if (!is_loaded(fn))
+        loaded[n_loaded++] = fn;
+    return sim_leave(cudaSuccess);
+}
+
 /* From "kernel<a, b>, grid, block, ..." what stands before the first comma outside brackets. */
 static void name_of(char *out, size_t room, const char *text)
 {
@@ -149,6 +181,10 @@ void sim_launch_begin(sim_launch *l)
             l->order_step = l->order_step % (l->n_blocks - 1) + 1;
     }
     sim_stats.launches++;
+    if (!is_loaded(l->kernel)) {
+        sim_stats.unloaded++;
+        snprintf(sim_stats.last_unloaded, sizeof sim_stats.last_unloaded, "%s", l->name);
+    }
 }
 
 static uint64_t nth_block(const sim_launch *l, uint64_t i)

@@ -130,6 +130,7 @@ static void start_afresh(void)
     sim_graphs_reset();
     sim_memory_reset();
     sim_barriers_reset();
+    sim_kernels_reset();
     sim_sticky = cudaSuccess;
     sim_forget_error();
     memset(&sim_stats, 0, sizeof sim_stats);

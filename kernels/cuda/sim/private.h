@@ -147,6 +147,7 @@ static inline sim_thread *sim_self(void)
     return reinterpret_cast<sim_thread *>(hs_sim_self);
 }
 void sim_barriers_reset(void);
+void sim_kernels_reset(void);
 void sim_pause(sim_thread *t, sim_thread_state state, int line, const char *what);
 void sim_make_ready(sim_block *b, sim_thread *t);
 void sim_make_ready_first(sim_block *b, sim_thread *t);

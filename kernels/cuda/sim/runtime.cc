@@ -116,6 +116,7 @@ cudaError_t cudaGetLastError(void)
     X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                                 \
     X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                                            \
     X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")                     \
+    X(cudaErrorDevicesUnavailable, "CUDA-capable device(s) is/are busy or unavailable")                                \
     X(cudaErrorInvalidDeviceFunction, "invalid device function")                                                       \
     X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                                         \
     X(cudaErrorInvalidDevice, "invalid device ordinal")                                                                \

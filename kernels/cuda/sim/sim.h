@@ -74,9 +74,11 @@ typedef struct hs_sim_stats {
     uint64_t graph_bytes, graph_peak_bytes; /* of device_bytes: what graphs take */
     uint64_t forgotten;   /* times that something was left undone */
     uint32_t barriers;    /* places with a barrier that were met */
+    uint64_t unloaded;    /* launches of kernels whose code nobody had asked for before (cudaFuncGetAttributes) */
     uint64_t faults;      /* diagnoses of kernels */
     bool failed_at;       /* fail_at has struck */
     char last_fault[512]; /* the last diagnosis */
+    char last_unloaded[96];
 } hs_sim_stats;
 
 /* What the environment says. Exits with 2 and a sentence if a value makes no sense. */
