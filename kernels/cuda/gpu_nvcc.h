@@ -177,8 +177,10 @@ static inline cudaError_t hs_gpu_host_flag_wait(const uint32_t *flag, uint32_t a
 #endif
         if (spins % 32768 == 0) {
             cudaError_t e = cudaStreamQuery(s);
-            if (e == cudaErrorNotReady)
+            if (e == cudaErrorNotReady) {
+                (void)cudaGetLastError();
                 continue;
+            }
             bool set = __atomic_load_n(flag, __ATOMIC_ACQUIRE) >= at_least;
             return set ? cudaSuccess : e != cudaSuccess ? e : cudaErrorUnknown;
         }

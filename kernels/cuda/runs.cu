@@ -120,8 +120,8 @@ static hlwq_status begin_run(hs_cuda *c, uint64_t first, hlwq_error *err)
     if (r->exec) {
         CUDA_DO("a step", cudaGraphLaunch(r->exec, c->stream));
         c->turns.asked += r->turns;
-        if (r->turns)
-            (void)cudaStreamQuery(c->stream); /* some drivers hold work back until somebody asks for it */
+        if (r->turns && cudaStreamQuery(c->stream) != cudaSuccess) /* some drivers hold work back until then */
+            (void)cudaGetLastError();
         s->mode = GPU_REPLAYED;
         return HLWQ_OK;
     }
