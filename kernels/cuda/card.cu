@@ -43,7 +43,8 @@ static cudaError_t load_all(void)
     GPU_TRY(gpu_load_rows());
     GPU_TRY(gpu_load_sample());
     GPU_TRY(gpu_load_split());
-    return gpu_load_table();
+    GPU_TRY(gpu_load_table());
+    return gpu_load_turns();
 }
 
 /* The first call that needs a context makes it. */

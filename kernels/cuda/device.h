@@ -291,6 +291,7 @@ cudaError_t gpu_load_rows(void);
 cudaError_t gpu_load_sample(void);
 cudaError_t gpu_load_split(void);
 cudaError_t gpu_load_table(void);
+cudaError_t gpu_load_turns(void);
 
 template <class... K> static inline cudaError_t gpu_load(K... kernel)
 {

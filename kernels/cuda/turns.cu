@@ -48,6 +48,11 @@ cudaError_t gpu_run_question(const gpu_question *q, cudaStream_t s)
     return gpu_launch(question_kernel, dim3(1), dim3(THREADS), 0, s, *q);
 }
 
+cudaError_t gpu_load_turns(void)
+{
+    return gpu_load(question_kernel);
+}
+
 /* The same bytes, as the card addresses them. */
 template <class T> static hlwq_status there(T *host, T **card, hlwq_error *err)
 {
