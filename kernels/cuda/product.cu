@@ -299,7 +299,7 @@ static __device__ __forceinline__ void mma_block(int (&acc)[4], const uint32_t (
 template <int BITS>
 static __device__ __forceinline__ void mma_int4(const gpu_place (&place)[2], uint32_t b, const uint32_t (&v)[8],
                                                 const uint32_t (&v8)[8], const uint32_t (&q)[8], const uint2 *of,
-                                                const uint64_t (&column)[2], float (&seg)[4])
+                                                const uint32_t (&column)[2], float (&seg)[4])
 {
     enum { PER = groups_of<BITS>() };
     const uint4 *pairs = reinterpret_cast<const uint4 *>(of) + b;
@@ -325,10 +325,11 @@ static __device__ __forceinline__ void mma_int4(const gpu_place (&place)[2], uin
 
 /*
  * Blocks of the same rows follow each other, 32 tokens after 32: they run at about the same time, so the card's memory
- * gives weights once and its cache the other times, and what all blocks read again and again is activations.
+ * gives weights once and its cache the other times, and what all blocks read again and again is activations.  Four on
+ * a multiprocessor: 128 registers are enough.
  */
 template <int BITS>
-static __global__ void __launch_bounds__(MMA_WARPS *WARP) mma_kernel(gpu_product p, uint32_t token_tiles)
+static __global__ void __launch_bounds__(MMA_WARPS *WARP, 4) mma_kernel(gpu_product p, uint32_t token_tiles)
 {
     enum { TILES = MMA_TOKENS / 8 };
     const gpu_job j = job_of(p, blockIdx.y);
@@ -337,7 +338,7 @@ static __global__ void __launch_bounds__(MMA_WARPS *WARP) mma_kernel(gpu_product
         return; /* the whole block */
     uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4, blocks = p.w.blocks;
     uint32_t first_row = (tile * MMA_WARPS + threadIdx.x / WARP) * MMA_ROWS;
-    uint64_t token[TILES], column[TILES][2];
+    uint32_t token[TILES], column[TILES][2]; /* blocks of activations: there are fewer than 2^32 */
     gpu_place place[2];
     for (int h = 0; h < 2; h++) {
         uint32_t r = first_row + g + 8 * h;
@@ -346,10 +347,10 @@ static __global__ void __launch_bounds__(MMA_WARPS *WARP) mma_kernel(gpu_product
 #pragma unroll
     for (int i = 0; i < TILES; i++) {
         uint32_t mine = first_token + 8 * i + g;
-        token[i] = token_row(p, j, mine < j.m ? mine : j.m - 1) * blocks;
+        token[i] = (uint32_t)token_row(p, j, mine < j.m ? mine : j.m - 1) * blocks;
         for (int h = 0; h < 2; h++) {
             uint32_t out = first_token + 8 * i + 2 * t + h;
-            column[i][h] = token_row(p, j, out < j.m ? out : j.m - 1) * blocks;
+            column[i][h] = (uint32_t)token_row(p, j, out < j.m ? out : j.m - 1) * blocks;
         }
     }
     uint32_t table[17];
@@ -368,7 +369,7 @@ static __global__ void __launch_bounds__(MMA_WARPS *WARP) mma_kernel(gpu_product
         const float norm[2] = {load_norm(place[0], b * groups_of<BITS>()), load_norm(place[1], b * groups_of<BITS>())};
 #pragma unroll
         for (int i = 0; i < TILES; i++) {
-            const uint4 *x = reinterpret_cast<const uint4 *>(p.a.q + (token[i] + b) * 32 + t * 8);
+            const uint4 *x = reinterpret_cast<const uint4 *>(p.a.q + (uint64_t)(token[i] + b) * 32 + t * 8);
             uint4 x0 = x[0], x1 = x[1];
             const uint32_t q[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
             int acc[4] = {0, 0, 0, 0}, low[4] = {0, 0, 0, 0};
