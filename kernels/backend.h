@@ -189,13 +189,29 @@ typedef struct hs_selection {
 
 enum { HS_UNDECIDED = -2 };
 
-/* `n` tokens, a window of one text from position[0] on, or with `rows` a token at position[t] of each of n texts. */
+/*
+ * Where a text has what it remembers.  The states, windows, tables and pages that stages are given of it lie behind
+ * these: states and windows of a layer at the same distance for all texts.
+ */
+typedef struct hs_bases {
+    const void *states, *window; /* of DeltaNet; window NULL = it has none */
+    const void *pages, *ring;    /* the table of pages that grow, or these in a row; plain ones in a row */
+} hs_bases;
+
+/*
+ * What comes again and again with the same stages in the same order, so that they can be recorded and played back for
+ * any text: `n` tokens, a window of one text from position[0] on; a token at position[t] of each of n texts; the end of
+ * a window, n of whose tokens are kept; a draft head's n pairs, whose logits follow.
+ */
+typedef enum hs_step_kind { HS_STEP_TOKENS, HS_STEP_TEXTS, HS_STEP_KEEP, HS_STEP_DRAFT } hs_step_kind;
+
 typedef struct hs_step {
-    const uint32_t *position;
+    hs_step_kind kind;
     uint32_t n;
-    bool rows;
-    bool beside;  /* experts that `route` does not find are given in ordinary memory, all of them */
-    bool guesses; /* then: `route` guesses the next layer's choice as well, if there is one token */
+    const uint32_t *position; /* NULL = of KEEP */
+    const hs_bases *text;     /* of TEXTS, of each */
+    bool beside;              /* experts that `route` does not find are given in ordinary memory, all of them */
+    bool guesses;             /* then: `route` guesses the next layer's choice as well, if there is one token */
 } hs_step;
 
 typedef struct hs_backend hs_backend;
@@ -240,10 +256,9 @@ typedef struct hs_backend_ops {
                          hlwq_error *err);
 
     /*
-     * The stages that follow, until logits or another embedding are asked for, are those of that step: they are the
-     * same as those of other such tokens, in the same order and with the same operands, so that they can be recorded
-     * and played back.  *on false: these are not, and nothing changes; NULL = never.  While it is on, `route` takes
-     * experts from the table and computes what it finds there; `experts` the rest.
+     * The stages that follow, until logits or another embedding are asked for, are those of that step.  *on false: they
+     * are asked for one by one, and nothing changes; NULL = always.  While it is on, `route` takes experts from the
+     * table and computes what it finds there; `experts` the rest.
      */
     hlwq_status (*step)(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err);
 
@@ -332,9 +347,8 @@ typedef struct hs_backend_ops {
     hlwq_status (*norm)(hs_backend *be, const float *norm, float eps, uint32_t n, const float *x, float *y,
                         hlwq_error *err);
 
-    /* x[t] = fc [norm of row ids[t] of the table; norm of h[t]]: what the layer of a draft head begins with. */
-    hlwq_status (*join)(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
-                        const float *h, float *x, hlwq_error *err);
+    /* x[t] = fc [norm of x[t], an embedding; norm of h[t]]: what the layer of a draft head begins with. */
+    hlwq_status (*join)(hs_backend *be, const hs_joint *w, uint32_t n, const float *h, float *x, hlwq_error *err);
 } hs_backend_ops;
 
 struct hs_backend {

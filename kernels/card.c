@@ -63,6 +63,7 @@ uint64_t hs_backend_cuda_bytes(const hs_limits *m)
            2 * piece(picks, f) + piece(3 * larger(m->experts, steps), HS_CARD_JOB_BYTES) +
            piece((b + 1) * m->head_dim, f) + piece((uint64_t)m->mixtures * m->experts, 8) + piece(m->mixtures, 4) +
            piece(steps, HS_CARD_CHOICE_BYTES) + piece(1, 4) + piece(HS_CARD_STEP_TOKENS, 4) +
+           piece(HS_CARD_STEP_TOKENS, sizeof(hs_bases)) +
            piece((uint64_t)HS_CARD_SPANS * (m->q_width / 2 + 2 * q_heads), f) +
            piece((uint64_t)HS_CARD_LOGITS * m->vocab, f);
 }

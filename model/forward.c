@@ -226,10 +226,17 @@ static hlwq_status begin_step(hs_network *net, step *s, const hs_tap *tap, hlwq_
     const hs_backend *be = net->backend;
     bool streams = hs_residency_streams(net->residency, net->layer[0].group);
     bool again = s->n == 1 || s->rows || s->states[0]->window;
+    hs_bases text[HS_ROWS_MAX];
     if (!be->ops->step || !again || tap || net->routes || streams)
         return HLWQ_OK;
-    const hs_residency *r = net->residency;
-    const hs_step told = {s->first, s->n, s->rows, hs_residency_all_beside(r, s->n), hs_residency_guesses(r)};
+    for (uint32_t t = 0; t < (s->rows ? s->n : 1); t++)
+        text[t] = hs_states_bases(s->states[t]);
+    const hs_step told = {.kind = s->rows ? HS_STEP_TEXTS : HS_STEP_TOKENS,
+                          .n = s->n,
+                          .position = s->first,
+                          .text = text,
+                          .beside = hs_residency_all_beside(net->residency, s->n),
+                          .guesses = hs_residency_guesses(net->residency)};
     return be->ops->step(net->backend, &told, &s->alike, err);
 }
 
@@ -257,6 +264,13 @@ static hlwq_status layers(hs_network *net, step *s, const int32_t *ids, const hs
     return hs_residency_settle(net->residency, err);
 }
 
+static void book_visited(hs_network *net, hs_layer *layer)
+{
+    if (layer->visited)
+        hs_residency_used(net->residency, layer->experts_group, layer->visited);
+    layer->visited = 0;
+}
+
 hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *logits, const hs_tap *tap,
                             hlwq_error *err)
 {
@@ -265,11 +279,8 @@ hlwq_status hs_forward_head(hs_network *net, uint32_t from, uint32_t n, float *l
     hlwq_status st =
         net->backend->ops->head(net->backend, net->final_norm, net->config->eps, &net->head, n, net->x + from * hidden,
                                 tap && tap->hidden ? tap->hidden + from * hidden : NULL, logits, err);
-    for (uint32_t i = 0; i < net->config->layers; i++) { /* known by now */
-        if (net->layer[i].visited)
-            hs_residency_used(net->residency, net->layer[i].experts_group, net->layer[i].visited);
-        net->layer[i].visited = 0;
-    }
+    for (uint32_t i = 0; i < net->config->layers; i++) /* known by now */
+        book_visited(net, &net->layer[i]);
     spent(net, HLWQ_STAGE_HEAD, &mark);
     return st;
 }
@@ -304,19 +315,34 @@ hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int
     return hs_forward_head(net, 0, n, logits, NULL, err);
 }
 
+/* The draft head has one layer of its own, so what it sees of that is where the text's is. */
+static hlwq_status begin_draft(hs_network *net, const hs_kv_view *kv, uint32_t first, uint32_t n, bool *alike,
+                               hlwq_error *err)
+{
+    const hs_backend *be = net->backend;
+    const hs_bases text = {.pages = kv->coded ? kv->coded[0] : kv->page[0], .ring = kv->page[0]};
+    const hs_step told = {.kind = HS_STEP_DRAFT, .n = n, .position = &first, .text = &text};
+    return be->ops->step && !net->routes ? be->ops->step(net->backend, &told, alike, err) : HLWQ_OK;
+}
+
 static hlwq_status draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
                          uint32_t n, float *hidden, float *logits, hlwq_error *err)
 {
     hs_backend *be = net->backend;
     hs_layer *layer = &net->layer[net->config->layers];
-    HS_TRY(be->ops->join(be, &net->joint, &net->embed, ids, n, h, net->x, err));
+    bool alike = false;
+    HS_TRY(be->ops->embed(be, &net->embed, ids, n, net->x, err));
+    if (logits)
+        HS_TRY(begin_draft(net, kv, first, n, &alike, err));
+    HS_TRY(be->ops->join(be, &net->joint, n, h, net->x, err));
     HS_TRY(be->ops->attention(be, &layer->attention, kv, first, n, net->x, err));
-    HS_TRY(feed_forward(net, layer, n, false, err));
+    HS_TRY(feed_forward(net, layer, n, alike, err));
     if (!logits)
         return HLWQ_OK;
     const float *last = net->x + (size_t)(n - 1) * net->config->hidden;
     float *out = net->draft_id ? net->draft_logits : logits;
     HS_TRY(be->ops->head(be, net->draft_norm, net->config->eps, &net->draft_head, 1, last, hidden, out, err));
+    book_visited(net, layer);
     for (uint32_t i = 0; net->draft_id && i < net->draft_head.rows; i++)
         logits[net->draft_id[i]] = out[i];
     return HLWQ_OK;

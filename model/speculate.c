@@ -264,6 +264,16 @@ static void count_for_all(const hs_speculate *sp)
     all->expected_gain = own.expected_gain;
 }
 
+static hlwq_status begin_keep(const hs_speculate *sp, hlwq_error *err)
+{
+    bool on;
+    hs_backend *be = sp->net->backend;
+    hs_bases text = hs_states_bases(sp->states);
+    text.window = sp->block;
+    const hs_step step = {.kind = HS_STEP_KEEP, .n = sp->used, .text = &text};
+    return be->ops->step ? be->ops->step(be, &step, &on, err) : HLWQ_OK;
+}
+
 hlwq_status hs_speculate_settle(hs_speculate *sp, hlwq_error *err)
 {
     hs_backend *be = sp->net->backend;
@@ -272,6 +282,8 @@ hlwq_status hs_speculate_settle(hs_speculate *sp, hlwq_error *err)
     if (sp->count == 0)
         return HLWQ_OK;
     uint64_t start = hs_now_ns();
+    if (drafts)
+        HS_TRY(begin_keep(sp, err));
     for (uint32_t i = 0; i < c->layers && drafts; i++) {
         uint32_t l = sp->states->index[i];
         if (!c->full[i])

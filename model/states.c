@@ -525,6 +525,12 @@ hlwq_status hs_states_reset(hs_states *s, hlwq_error *err)
     return s->backend->ops->clear(s->backend, s->block, s->block_bytes, err);
 }
 
+hs_bases hs_states_bases(const hs_states *s)
+{
+    return (hs_bases){
+        .states = s->block, .window = s->window ? s->window[0].raw : NULL, .pages = s->table, .ring = s->ring};
+}
+
 hs_kv_view hs_states_kv(const hs_states *s, uint32_t layer)
 {
     hs_kv_view view = hs_kv_view_of(s->kv, layer, s->kv_width);

@@ -111,6 +111,9 @@ uint64_t hs_states_table_bytes(const hs_config *config, hs_kv_format kv, uint32_
 /* Bytes of a session, about: states, keys and values, logits, sampler. */
 uint64_t hs_session_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
 
+/* Where all of it is: what a step sees of any layer lies behind that. */
+hs_bases hs_states_bases(const hs_states *states);
+
 /* What a step sees of one attention layer. */
 hs_kv_view hs_states_kv(const hs_states *states, uint32_t layer);
 

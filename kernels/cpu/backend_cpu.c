@@ -69,7 +69,8 @@ void hs_cpu_add_product(hs_cpu *c, const hs_matrix *w, const float *a, uint32_t 
     hs_pool_run(c->pool, n, 8, add_some, &j);
 }
 
-void hs_cpu_row(const hs_matrix *m, uint32_t r, float *out)
+/* Row r of a table. */
+static void decode_row(const hs_matrix *m, uint32_t r, float *out)
 {
     if (hs_dtype_packed(m->dtype))
         hs_decode_row(m->dtype, m->book, m->low, m->rows, m->cols, r, out);
@@ -84,7 +85,7 @@ static hlwq_status cpu_embed(hs_backend *be, const hs_matrix *table, const int32
     (void)err;
     for (uint32_t t = 0; t < n; t++) {
         assert(ids[t] >= 0 && (uint32_t)ids[t] < table->rows);
-        hs_cpu_row(table, (uint32_t)ids[t], x + (size_t)t * c->lim.hidden);
+        decode_row(table, (uint32_t)ids[t], x + (size_t)t * c->lim.hidden);
     }
     return HLWQ_OK;
 }

@@ -113,8 +113,7 @@ hlwq_status hs_cpu_norm(hs_backend *be, const float *norm, float eps, uint32_t n
     return HLWQ_OK;
 }
 
-hlwq_status hs_cpu_join(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
-                        const float *h, float *x, hlwq_error *err)
+hlwq_status hs_cpu_join(hs_backend *be, const hs_joint *w, uint32_t n, const float *h, float *x, hlwq_error *err)
 {
     hs_cpu *c = hs_cpu_of(be);
     uint32_t hidden = c->lim.hidden;
@@ -122,9 +121,7 @@ hlwq_status hs_cpu_join(hs_backend *be, const hs_joint *w, const hs_matrix *tabl
     assert(c->lim.joins && n <= c->lim.batch && w->fc.cols == 2 * hidden);
     for (uint32_t t = 0; t < n; t++) {
         float *row = c->proj + (size_t)t * 2 * hidden;
-        assert(ids[t] >= 0 && (uint32_t)ids[t] < table->rows);
-        hs_cpu_row(table, (uint32_t)ids[t], row);
-        c->ops->rms_norm(row, w->embed_norm, hidden, w->eps, row);
+        c->ops->rms_norm(x + (size_t)t * hidden, w->embed_norm, hidden, w->eps, row);
         c->ops->rms_norm(h + (size_t)t * hidden, w->hidden_norm, hidden, w->eps, row + hidden);
     }
     hs_input in = hs_cpu_input_of_one(c, c->proj, 2 * hidden, n);

@@ -126,9 +126,6 @@ hs_input hs_cpu_input_of_one(const hs_cpu *c, const float *x, uint32_t cols, uin
 /* x += W a */
 void hs_cpu_add_product(hs_cpu *c, const hs_matrix *w, const float *a, uint32_t n, float *x);
 
-/* Row r of a table. */
-void hs_cpu_row(const hs_matrix *m, uint32_t r, float *out);
-
 /* The products of norm(x), for j->n tokens; then convolution, unit keys and queries, gates. */
 void hs_cpu_delta_products(hs_delta_job *j, const float *x);
 void hs_cpu_delta_mix(hs_delta_job *j);
@@ -159,8 +156,7 @@ hlwq_status hs_cpu_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_del
                                  const hs_delta_window *window, uint32_t kept, hlwq_error *err);
 hlwq_status hs_cpu_norm(hs_backend *be, const float *norm, float eps, uint32_t n, const float *x, float *y,
                         hlwq_error *err);
-hlwq_status hs_cpu_join(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
-                        const float *h, float *x, hlwq_error *err);
+hlwq_status hs_cpu_join(hs_backend *be, const hs_joint *w, uint32_t n, const float *h, float *x, hlwq_error *err);
 
 /* Scratch of a worker that takes a window's steps: a head's state, and what one step needs. */
 static inline size_t hs_cpu_window_floats(uint32_t k_dim, uint32_t v_dim)

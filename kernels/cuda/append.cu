@@ -2,12 +2,15 @@
  * append.cu - what attention finds in the cache: rotations of positions, keys and values appended, pages coded.
  *
  * Codes have the bits of kernels/kv_codec.c: the same sums in the same orders.  A warp takes a head of a token, or a
- * block of 128 of a head of a position.
+ * block of 128 of a head of a position.  Of a step, whose positions and texts are data, the kernel that appends also
+ * looks whether a page begins, and then codes the one that queries read in codes from there on.
  */
 #include "kernels/cuda/pages.h"
 
 enum {
-    HEAD_PER_LANE = 8 /* head dims up to 256 */
+    HEAD_PER_LANE = 8, /* head dims up to 256 */
+    APPEND_WARPS = 4,
+    CODE_BLOCKS = 32 /* of threads, in a step: all but one token in 64 have them leave at once */
 };
 
 /* row: cosines, then sines. */
@@ -35,43 +38,42 @@ cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rota
                       table);
 }
 
-/* A block a token. */
-static __global__ void rotations_kernel(const float *inv_freq, float scale, uint32_t half, gpu_positions positions,
-                                        float *table, uint32_t *at)
+/* A block a row. */
+static __global__ void tell_kernel(const float *inv_freq, float scale, uint32_t half, gpu_told told, float *table,
+                                   uint32_t *at, hs_bases *text)
 {
-    uint32_t t = blockIdx.x, position = positions.at[t];
-    if (threadIdx.x == 0)
+    uint32_t t = blockIdx.x, position = told.at[t];
+    if (threadIdx.x == 0) {
         at[t] = position;
+        text[t] = told.text[t];
+    }
     for (uint32_t j = threadIdx.x; j < half; j += blockDim.x)
         rotation(inv_freq[j], scale, half, position, j, table + (uint64_t)t * 2 * half);
 }
 
-cudaError_t gpu_run_rotations(const float *inv_freq, float scale, uint32_t rotary_dims, const gpu_positions *positions,
-                              float *table, uint32_t *at, cudaStream_t s)
+cudaError_t gpu_run_tell(const float *inv_freq, float scale, uint32_t rotary_dims, const gpu_told *told, float *table,
+                         uint32_t *at, hs_bases *text, cudaStream_t s)
 {
-    return gpu_launch(rotations_kernel, dim3(positions->n), dim3(128), 0, s, inv_freq, scale, rotary_dims / 2,
-                      *positions, table, at);
+    return gpu_launch(tell_kernel, dim3(told->n), dim3(128), 0, s, inv_freq, scale, rotary_dims / 2, *told, table, at,
+                      text);
 }
 
-static __device__ __forceinline__ void append(const gpu_attention &a, uint32_t position, uint64_t at, bool values,
+static __device__ __forceinline__ void append(const gpu_attention &a, const gpu_row &r, uint64_t at, bool values,
                                               float v)
 {
     uint64_t dim = (uint64_t)a.kv_heads * a.head_dim;
-    uint8_t *page = gpu_plain_page(a, position / HS_GRID);
-    uint64_t i = (values ? HS_GRID * dim : 0) + position % HS_GRID * dim + at;
+    uint8_t *page = gpu_plain_page(a, r, r.position / HS_GRID);
+    uint64_t i = (values ? HS_GRID * dim : 0) + r.position % HS_GRID * dim + at;
     if (a.half)
         reinterpret_cast<uint16_t *>(page)[i] = gpu_float_to_half(v);
     else
         reinterpret_cast<float *>(page)[i] = v;
 }
 
-/* A warp a head of a token: queries are normed and rotated in place, keys too and then appended, values appended. */
-static __global__ void prepare_kernel(gpu_attention a)
+/* Of row t: queries are normed and rotated in place, keys too and then appended, values appended. */
+static __device__ __forceinline__ void prepare_head(const gpu_attention &a, uint32_t t, uint32_t head, uint32_t lane)
 {
-    uint32_t lane = threadIdx.x % WARP, heads = a.q_heads + a.kv_heads, d = a.head_dim;
-    uint32_t head = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, t = blockIdx.y;
-    if (head >= heads)
-        return; /* whole warps */
+    uint32_t d = a.head_dim;
     bool key = head >= a.q_heads;
     uint32_t h = key ? head - a.q_heads : head;
     float *row = a.proj + t * a.width, *k = row + (uint64_t)a.q_heads * 2 * d;
@@ -100,10 +102,10 @@ static __global__ void prepare_kernel(gpu_attention a)
     if (!key)
         return;
     const float *value = k + (uint64_t)a.kv_heads * d + (uint64_t)h * d;
-    uint32_t first = gpu_first_of(a);
+    const gpu_row at = gpu_row_of(a, t);
     for (uint32_t c = lane; c < d; c += WARP) {
-        append(a, first + t, (uint64_t)h * d + c, false, v[c]);
-        append(a, first + t, (uint64_t)h * d + c, true, value[c]);
+        append(a, at, (uint64_t)h * d + c, false, v[c]);
+        append(a, at, (uint64_t)h * d + c, true, value[c]);
     }
 }
 
@@ -189,37 +191,69 @@ static __device__ __forceinline__ uint16_t level_codes(const gpu_kv_side &side, 
     return s < INFINITY ? gpu_float_to_half(rc / cc) : 0x7E00;
 }
 
-/* A warp a block of 128 of a head of a position: pages a.coded_first.. are coded from their fp16 form. */
-static __global__ void code_kernel(gpu_attention a, uint32_t blocks)
+/* Codes of a block of 128 of keys, or values, from their fp16 form; `block` of [kv_heads][HS_GRID][head_dim / 128]. */
+static __device__ __forceinline__ void code_block(const gpu_attention &a, const gpu_row &row, uint32_t page,
+                                                  uint32_t values, uint32_t block, uint32_t lane)
 {
-    uint32_t lane = threadIdx.x % WARP, of = a.head_dim / HS_BLOCK;
-    uint32_t block = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, page = a.coded_first + blockIdx.y;
-    if (block >= blocks)
-        return; /* whole warps */
-    const gpu_kv_side &side = a.side[blockIdx.z];
-    uint32_t head = block / (HS_GRID * of), position = block / of % HS_GRID, part = block % of;
+    uint32_t of = a.head_dim / HS_BLOCK, head = block / (HS_GRID * of), position = block / of % HS_GRID,
+             part = block % of;
+    const gpu_kv_side &side = a.side[values];
     uint64_t dim = (uint64_t)a.kv_heads * a.head_dim;
-    const uint16_t *plain = reinterpret_cast<const uint16_t *>(gpu_plain_page(a, page)) + blockIdx.z * HS_GRID * dim +
+    const uint16_t *plain = reinterpret_cast<const uint16_t *>(gpu_plain_page(a, row, page)) + values * HS_GRID * dim +
                             position * dim + head * a.head_dim + part * HS_BLOCK;
     float r[4];
     for (uint32_t i = 0; i < 4; i++)
         r[i] = gpu_half_to_float(plain[4 * lane + i]);
     warp_wht(r, lane);
-    uint8_t *to = gpu_coded_page(a, page), *low = to + side.low + block * (uint64_t)side.low_bytes;
+    uint8_t *to = gpu_coded_page(a, row, page), *low = to + side.low + block * (uint64_t)side.low_bytes;
     uint16_t norm =
         side.bits == 8 ? integer_codes(r, lane, low) : level_codes(side, r, lane, low, to + side.high + block * 16ull);
     if (lane == 0)
         reinterpret_cast<uint16_t *>(to + side.norms)[block] = (norm & 0x7C00) == 0x7C00 ? 0x7E00 : norm;
 }
 
+/* A warp a block: pages a.coded_first.. are coded. */
+static __global__ void code_kernel(gpu_attention a, uint32_t blocks)
+{
+    uint32_t block = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (block < blocks) /* whole warps */
+        code_block(a, gpu_row_of(a, 0), a.coded_first + blockIdx.y, blockIdx.z, block, threadIdx.x % WARP);
+}
+
+/* Of a step, some blocks of threads code the page that row t makes, if its position begins one: whole warps leave. */
+static __device__ __forceinline__ void code_begun(const gpu_attention &a, uint32_t t, uint32_t warp, uint32_t lane)
+{
+    const gpu_row row = gpu_row_of(a, t);
+    uint32_t blocks = a.kv_heads * HS_GRID * (a.head_dim / HS_BLOCK), begun = row.position / HS_GRID;
+    if (row.position % HS_GRID || begun < 2)
+        return;
+    for (uint32_t i = warp; i < 2 * blocks; i += CODE_BLOCKS * APPEND_WARPS)
+        code_block(a, row, begun - 2, i / blocks, i % blocks, lane);
+}
+
+/*
+ * A warp a head of a row; and for those of a step's rows that begin a page, CODE_BLOCKS more.  What these read was
+ * appended long ago: the page before the one before.
+ */
+static __global__ void prepare_kernel(gpu_attention a, uint32_t head_blocks)
+{
+    uint32_t lane = threadIdx.x % WARP, warp = blockIdx.x * APPEND_WARPS + threadIdx.x / WARP;
+    if (blockIdx.x >= head_blocks)
+        code_begun(a, blockIdx.y, warp - head_blocks * APPEND_WARPS, lane);
+    else if (warp < a.q_heads + a.kv_heads) /* whole warps */
+        prepare_head(a, blockIdx.y, warp, lane);
+}
+
 cudaError_t gpu_run_append(const gpu_attention *a, cudaStream_t s)
 {
-    dim3 heads((a->q_heads + a->kv_heads + 3) / 4, a->n);
-    GPU_TRY(gpu_launch(prepare_kernel, heads, dim3(128), 0, s, *a));
-    if (a->coded_pages == 0)
+    uint32_t heads = (a->q_heads + a->kv_heads + APPEND_WARPS - 1) / APPEND_WARPS;
+    uint32_t more = a->at && a->coded_bytes ? CODE_BLOCKS : 0;
+    GPU_TRY(gpu_launch(prepare_kernel, dim3(heads + more, a->n), dim3(APPEND_WARPS * WARP), 0, s, *a, heads));
+    if (a->at || a->coded_pages == 0)
         return cudaSuccess;
     uint32_t each = a->kv_heads * HS_GRID * (a->head_dim / HS_BLOCK);
-    return gpu_launch(code_kernel, dim3((each + 3) / 4, a->coded_pages, 2), dim3(128), 0, s, *a, each);
+    return gpu_launch(code_kernel, dim3((each + APPEND_WARPS - 1) / APPEND_WARPS, a->coded_pages, 2),
+                      dim3(APPEND_WARPS * WARP), 0, s, *a, each);
 }
 
 cudaError_t gpu_load_append(void)

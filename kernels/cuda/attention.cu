@@ -167,11 +167,11 @@ typedef struct attend_shared {
 } attend_shared;
 
 /* weight[j][g] = the scaled scores of a page. */
-static __device__ __forceinline__ void score_page(const gpu_attention &a, attend_shared &s, uint32_t page, bool coded,
-                                                  uint32_t seen, uint32_t kv_head, uint32_t groups, float scale)
+static __device__ __forceinline__ void score_page(const gpu_attention &a, attend_shared &s, const uint8_t *at,
+                                                  bool coded, uint32_t seen, uint32_t kv_head, uint32_t groups,
+                                                  float scale)
 {
     uint32_t lane = threadIdx.x % WARP, eighth = lane % 8, part = eighth / 4, t = eighth % 4, d = a.head_dim;
-    const uint8_t *at = gpu_page_in(a, page, coded);
     for (uint32_t j0 = threadIdx.x / WARP * 4; j0 < seen; j0 += 4 * WARPS) {
         uint32_t j = j0 + lane / 8 < seen ? j0 + lane / 8 : seen - 1; /* all lanes stay for the sums */
         float u[32];
@@ -227,12 +227,11 @@ static __device__ __forceinline__ void weigh_page(attend_shared &s, uint32_t see
     }
 }
 
-static __device__ __forceinline__ void add_values(const gpu_attention &a, const attend_shared &s, uint32_t page,
+static __device__ __forceinline__ void add_values(const gpu_attention &a, const attend_shared &s, const uint8_t *at,
                                                   bool coded, uint32_t seen, uint32_t kv_head, uint32_t groups,
                                                   float (&acc)[GROUP][PER_THREAD])
 {
     uint32_t d = a.head_dim;
-    const uint8_t *at = gpu_page_in(a, page, coded);
 #pragma unroll
     for (uint32_t i = 0; i < PER_THREAD; i++) {
         uint32_t c = i * ATTEND_THREADS + threadIdx.x;
@@ -352,10 +351,11 @@ static __device__ __forceinline__ void get_state(const float *from, uint64_t ste
 }
 
 /* The span's state: top and total in shared memory, the weighted values in acc; from `waits` on where it was begun. */
-static __device__ __forceinline__ void attend_span(const gpu_attention &a, attend_shared &s, uint32_t position,
+static __device__ __forceinline__ void attend_span(const gpu_attention &a, attend_shared &s, const gpu_row &row,
                                                    uint32_t span, uint32_t kv_head, uint32_t groups, const reach &r,
                                                    const float *waits, uint64_t step, float (&acc)[GROUP][PER_THREAD])
 {
+    uint32_t position = row.position;
     uint32_t begin = span * span_pages(position), end = begin + span_pages(position), last = r.past - 1;
     uint32_t coded = a.coded_bytes && last >= 2 ? last - 1 : 0; /* pages that this query reads in codes */
     end = end > r.past ? r.past : end;
@@ -368,12 +368,13 @@ static __device__ __forceinline__ void attend_span(const gpu_attention &a, atten
         get_state(waits, step, groups, a.head_dim, s.top, s.total, acc);
     for (uint32_t b = from; b < to; b++) {
         uint32_t seen = b == last ? position % HS_GRID + 1 : (uint32_t)HS_GRID;
+        const uint8_t *page = gpu_page_in(a, row, b, b < coded);
         __syncthreads();
-        score_page(a, s, b, b < coded, seen, kv_head, groups, 1.0f / sqrtf((float)a.head_dim));
+        score_page(a, s, page, b < coded, seen, kv_head, groups, 1.0f / sqrtf((float)a.head_dim));
         __syncthreads();
         weigh_page(s, seen, groups, b == begin);
         __syncthreads();
-        add_values(a, s, b, b < coded, seen, kv_head, groups, acc);
+        add_values(a, s, page, b < coded, seen, kv_head, groups, acc);
         if (b < coded && (b + 1 == coded || b + 1 == end))
             unrotate(s, groups, a.head_dim, acc);
     }
@@ -425,7 +426,8 @@ static __device__ __forceinline__ void put_values(const gpu_attention &a, uint32
 template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS, 3) attend_kernel(gpu_attention a)
 {
     __shared__ __align__(16) attend_shared s;
-    uint32_t d = a.head_dim, t = blockIdx.y, position = gpu_first_of(a) + t, of = a.q_heads / a.kv_heads;
+    const gpu_row at = gpu_row_of(a, blockIdx.y);
+    uint32_t d = a.head_dim, t = blockIdx.y, position = at.position, of = a.q_heads / a.kv_heads;
     uint32_t chunks = (of + GROUP - 1) / GROUP, kv_head = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
     uint32_t head0 = kv_head * of + chunk * GROUP, left = of - chunk * GROUP,
              groups = left < GROUP ? left : (uint32_t)GROUP, each = span_pages(position);
@@ -448,7 +450,7 @@ template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS, 3) 
     float acc[GROUP][PER_THREAD];
     if (!ALL) {
         float *part = a.part + (row * SPANS + blockIdx.z) * state;
-        attend_span(a, s, position, blockIdx.z, kv_head, groups, r, part, SPANS * state, acc);
+        attend_span(a, s, at, blockIdx.z, kv_head, groups, r, part, SPANS * state, acc);
         put_state(part, SPANS * state, groups, d, s.top, s.total, acc);
         return;
     }
@@ -461,7 +463,7 @@ template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS, 3) 
         get_state(part + state, 2 * state, groups, d, s.all_top, s.all_total, all);
     for (uint32_t span = r.from / each; span * each < r.to; span++) {
         uint32_t end = (span + 1) * each;
-        attend_span(a, s, position, span, kv_head, groups, r, part, 2 * state, acc);
+        attend_span(a, s, at, span, kv_head, groups, r, part, 2 * state, acc);
         if (end <= r.to || r.to == r.past)
             fold_span(s, span == 0, groups, acc, all);
         else
@@ -476,7 +478,7 @@ template <bool ALL> static __global__ void __launch_bounds__(ATTEND_THREADS, 3) 
 /* A block a query head of a token folds the spans that others made. */
 static __global__ void __launch_bounds__(ATTEND_THREADS) fold_kernel(gpu_attention a)
 {
-    uint32_t d = a.head_dim, t = blockIdx.y, head = blockIdx.x, spans = span_count(gpu_first_of(a) + t);
+    uint32_t d = a.head_dim, t = blockIdx.y, head = blockIdx.x, spans = span_count(gpu_position_of(a, t));
     const float *part = a.part + ((uint64_t)t * a.q_heads + head) * SPANS * (d + 2);
     float top = 0.0f, total = 0.0f, all[PER_THREAD] = {0.0f, 0.0f};
 #pragma unroll 4 /* what four spans have is asked for at once */

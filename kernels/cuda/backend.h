@@ -54,14 +54,11 @@ typedef struct gpu_pins {
     cudaEvent_t read[GPU_RING_BYTES / GPU_RING_PIECE];
 } gpu_pins;
 
-/* Tokens of one text, one after another; a token of each of several texts; the end of a window. */
-typedef enum gpu_step_kind { GPU_TOKENS, GPU_TEXTS, GPU_KEEP } gpu_step_kind;
-
 /* What steps have in common whose runs are the same. */
 typedef struct gpu_step {
     uint32_t n;     /* tokens */
     uint32_t spans; /* of attention, at most */
-    gpu_step_kind kind;
+    hs_step_kind kind;
     bool beside, guesses; /* the CPU has turns in it; and is told guesses then */
 } gpu_step;
 
@@ -91,7 +88,8 @@ typedef enum gpu_mode { GPU_NO_RUN, GPU_PLAINLY, GPU_RECORDING, GPU_REPLAYED } g
 typedef struct gpu_steps {
     bool on; /* between `step` and what ends it */
     gpu_step step;
-    bool never; /* HLWQ_CUDA_STEPS=0: to compare with */
+    hs_bases text[HS_CARD_STEP_TOKENS]; /* of its rows */
+    bool never;                         /* HLWQ_CUDA_STEPS=0: to compare with */
     gpu_mode mode;
     bool broken; /* recording: something was refused */
     uint32_t number, stages, turns, cursor, n;
@@ -146,6 +144,7 @@ typedef struct hs_cuda {
     uint32_t *visited;    /* [mixtures]: experts that a step of several tokens visits there */
     void *choice;         /* of a step's layer: gpu_choice_at says where its parts are */
     uint32_t *position;   /* [HS_CARD_STEP_TOKENS] of a step */
+    hs_bases *text;       /* likewise */
     int32_t *id;
     uint32_t *list, *slot;
     gpu_job *job; /* of experts: gate, up and down of as many as there are, or as a step has picks */
@@ -246,13 +245,13 @@ hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta
 hlwq_status gpu_stage_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
                                     float *x, hlwq_error *err);
 
-/*
- * Projections of norm(x): qkv, b and a where d says, z into scratch; then what d has of the weights.  d->mix NULL =
- * into scratch, too.
- */
+/* Projections of norm(x), and where all else of them goes, in scratch; then what d has of the weights. */
 hlwq_status gpu_delta_products(hs_cuda *c, const hs_delta *w, uint32_t rows, const float *x, gpu_delta *d,
                                hlwq_error *err);
 void gpu_delta_weights(const hs_delta *w, gpu_delta *d);
+
+/* The state of the first row's text, in a step as what lies behind what it was told. */
+void gpu_delta_state(const hs_cuda *c, const hs_delta_state *state, gpu_delta *d);
 
 /* ---- stage_experts.cu: stages of hs_backend_ops ---------------------------------------------- */
 
@@ -303,8 +302,11 @@ hlwq_status gpu_copy_up(hs_cuda *c, void *to, const void *from, uint64_t bytes, 
 
 hlwq_status gpu_stage_step(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err);
 
-/* Stages of a window's end are next: `kept` of its tokens are the text's. */
-void gpu_begin_keep(hs_cuda *c, uint32_t kept);
+/* How far behind what the step's row was told of its text something lies; where no step is on, where it is. */
+template <class T> static inline T *gpu_distance(const hs_cuda *c, const void *base, T *p)
+{
+    return c->steps.on ? reinterpret_cast<T *>((uint64_t)p - (uint64_t)base) : p;
+}
 
 /* What is asked for next is no part of the run, or of the step, in hand: the host waits, or does what is not alike. */
 void gpu_end_run(hs_cuda *c);
@@ -354,8 +356,7 @@ hlwq_status gpu_stage_deltanet_keep(hs_backend *be, const hs_delta *w, const hs_
                                     const hs_delta_window *window, uint32_t kept, hlwq_error *err);
 hlwq_status gpu_stage_norm(hs_backend *be, const float *norm, float eps, uint32_t n, const float *x, float *y,
                            hlwq_error *err);
-hlwq_status gpu_stage_join(hs_backend *be, const hs_joint *w, const hs_matrix *table, const int32_t *ids, uint32_t n,
-                           const float *h, float *x, hlwq_error *err);
+hlwq_status gpu_stage_join(hs_backend *be, const hs_joint *w, uint32_t n, const float *h, float *x, hlwq_error *err);
 
 /* ---- stage_split.cu: rows that the CPU computes ---------------------------------------------- */
 

@@ -56,20 +56,38 @@ static hlwq_status cuda_dense(hs_backend *be, const float *norm_weight, float ep
         err);
 }
 
+/* Its logits always follow, so they belong to its run. */
+static hlwq_status draft_head(hs_cuda *c, const float *norm, float eps, const hs_matrix *head, const float *x,
+                              hlwq_error *err)
+{
+    return gpu_recorded(
+        c, GPU_OPERANDS(head, x, norm),
+        [=](hlwq_error *why) {
+            HS_TRY(gpu_norm(c, x, norm, eps, 1, gpu_form_of(head), why));
+            return gpu_product_of(c, head, c->u, &c->uq, 1, c->logits, head->rows, false, why);
+        },
+        err);
+}
+
 static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps, const hs_matrix *head, uint32_t n,
                              const float *x, float *hidden, float *logits, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
+    uint64_t vocab = head->rows;
+    bool within = c->steps.on && c->steps.step.kind == HS_STEP_DRAFT && n == 1;
+    if (within)
+        HS_TRY(draft_head(c, norm_weight, eps, head, x, err));
     gpu_end_step(c);
-    HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(head), err));
+    if (!within)
+        HS_TRY(gpu_norm(c, x, norm_weight, eps, n, gpu_form_of(head), err));
     if (hidden)
         HS_TRY(gpu_get(be, hidden, c->u, (uint64_t)n * c->lim.hidden * sizeof(float), err));
     HS_TRY(gpu_fetch_visited(c, err));
-    uint64_t vocab = head->rows;
     for (uint32_t t = 0; t < n; t += c->logits_rows) {
         uint32_t m = n - t < c->logits_rows ? n - t : c->logits_rows;
         gpu_q8 q = gpu_rows_from(&c->uq, t, c->lim.hidden);
-        HS_TRY(gpu_product_of(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
+        if (!within)
+            HS_TRY(gpu_product_of(c, head, c->u + (size_t)t * c->lim.hidden, &q, m, c->logits, vocab, false, err));
         if (logits)
             HS_TRY(gpu_get(be, logits + t * vocab, c->logits, m * vocab * sizeof(float), err));
     }
@@ -141,6 +159,7 @@ static void lay_out(hs_cuda *c, carve *k)
     take(k, steps * HS_CARD_CHOICE_BYTES, reinterpret_cast<uint8_t **>(&c->choice));
     take(k, 1, &c->turns.turn);
     take(k, (uint64_t)HS_CARD_STEP_TOKENS, &c->position);
+    take(k, (uint64_t)HS_CARD_STEP_TOKENS, &c->text);
     take(k, GPU_SPAN_TOKENS * GPU_SPANS * (uint64_t)(m->q_width / 2 + 2 * q_heads), &c->part);
     take(k, (uint64_t)c->logits_rows * m->vocab, &c->logits);
 }

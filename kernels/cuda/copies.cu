@@ -123,7 +123,8 @@ void gpu_free(hs_backend *be, void *p)
     hs_cuda *c = cuda_of(be);
     for (uint32_t i = c->n_held; p && i-- > 0;)
         if (c->held[i].p == p) {
-            (void)gpu_forget_runs(c); /* some may name it */
+            if (c->held[i].tag != HS_MEM_KV && c->held[i].tag != HS_MEM_STATE) /* a text's, which no run names */
+                (void)gpu_forget_runs(c);                                      /* some may name it */
             (void)cudaStreamSynchronize(c->up);
             (void)cudaStreamSynchronize(c->stream);
             (void)cudaFree(p);

@@ -117,17 +117,18 @@ typedef struct gpu_attention {
     float *proj, *out;
     uint8_t *page; /* `ring` plain pages of one layer, one after another; page b is in place b % ring */
     uint32_t ring;
-    uint8_t *coded;        /* pages in codes, likewise, all in their places */
-    uint64_t coded_bytes;  /* of one; 0 = none are */
-    const uint64_t *table; /* on the card: page b of the kind that grows is at table[b * table_step]; NULL = in a row */
-    uint32_t table_step;
-    uint32_t coded_first, coded_pages; /* those that this batch makes */
+    uint8_t *coded;                    /* pages in codes, likewise, all in their places */
+    uint64_t coded_bytes;              /* of one; 0 = none are */
+    const uint64_t *table;             /* on the card: page b of the kind that grows is at table[b * table_step] */
+    uint32_t table_step;               /* 0 = there is none: in a row */
+    uint32_t coded_first, coded_pages; /* those that this batch makes; of a step the card knows them */
     gpu_kv_side side[2];               /* keys, values */
     float *part;                       /* [GPU_SPAN_TOKENS][q_heads][GPU_SPANS][2 + head_dim] */
     uint32_t from, end;                /* attend: only these pages, after those before them; end 0 = all */
     const uint8_t *window;             /* with them: where they are, one after another; NULL = in their places */
     bool more;                         /* others come after these */
-    const uint32_t *at;                /* on the card, instead of first; NULL = first */
+    const uint32_t *at;                /* on the card, [n]: positions of a step; NULL = first.. */
+    const hs_bases *text;              /* with it, [n]: what page, coded and table lie behind */
     uint32_t spans;                    /* with it: the most that there may be */
     bool half;
     float eps;
@@ -136,13 +137,15 @@ typedef struct gpu_attention {
 cudaError_t gpu_run_rope_table(const float *inv_freq, float scale, uint32_t rotary_dims, uint32_t first, uint32_t n,
                                float *table, cudaStream_t s);
 
-/* The same for the tokens of a step; at[t] becomes their positions. */
-typedef struct gpu_positions {
+/* What stages of a step read of its rows: positions, and where their texts are. */
+typedef struct gpu_told {
+    hs_bases text[HS_CARD_STEP_TOKENS];
     uint32_t at[HS_CARD_STEP_TOKENS], n;
-} gpu_positions;
+} gpu_told;
 
-cudaError_t gpu_run_rotations(const float *inv_freq, float scale, uint32_t rotary_dims, const gpu_positions *positions,
-                              float *table, uint32_t *at, cudaStream_t s);
+/* It goes to text [n] and at [n] on the card, its rotations as above to `table`; rotary_dims 0 = none. */
+cudaError_t gpu_run_tell(const float *inv_freq, float scale, uint32_t rotary_dims, const gpu_told *told, float *table,
+                         uint32_t *at, hs_bases *text, cudaStream_t s);
 cudaError_t gpu_run_append(const gpu_attention *a, cudaStream_t s); /* also codes pages */
 cudaError_t gpu_run_attend(const gpu_attention *a,
                            cudaStream_t s);  /* at most GPU_PARTS tokens where pages come apart */
@@ -151,16 +154,23 @@ uint32_t gpu_spans_about(uint32_t position); /* at least as many as it has, one 
 typedef struct gpu_delta {
     const float *conv, *a_log, *dt_bias, *out_norm;
     uint32_t k_heads, v_heads, k_dim, v_dim, taps, channels, n;
-    float *qkv, *mix, *z, *b, *a, *out; /* projections; convolved; gates; result [n][v_heads * v_dim] */
-    uint32_t gate_stride;               /* of rows of b and a: write strength and log-decay */
+    uint32_t texts;           /* each with n tokens, one text's after the other's; 0 = 1 */
+    const float *qkv, *b, *a; /* projections; b and a [n][v_heads] */
+    float *mix, *z, *out;     /* convolved; of the gate; result [n][v_heads * v_dim] */
+    float *raw;               /* of a window: qkv as it was, kept there; NULL = nowhere */
+    float *strength, *decay;  /* gates, a row every gate_stride; log-decay */
+    uint32_t gate_stride;
     float *state, *conv_state;
-    bool unsure; /* the state takes the first token's step only, conv_state none */
+    const hs_bases *text; /* on the card, [texts * n]: what state, conv_state and, of a window, raw, mix and gates lie
+                            behind; NULL = nothing */
+    bool windowed;        /* the last are a window's */
+    bool unsure;          /* the state takes the first token's step only, conv_state none */
     float eps;
 } gpu_delta;
 
 cudaError_t gpu_run_delta(const gpu_delta *d, cudaStream_t s);
 
-/* After an unsure run: the first n of its tokens, which are in qkv, mix, b and a, are the text's. */
+/* After an unsure run: the first n of its tokens, which are in raw, mix and gates, are the text's. */
 cudaError_t gpu_run_delta_keep(const gpu_delta *d, cudaStream_t s);
 
 cudaError_t gpu_run_top_k(const float *logits, uint32_t experts, uint32_t used, uint32_t n, int32_t *id, float *weight,
@@ -309,6 +319,12 @@ template <class... K> static inline cudaError_t gpu_load(K... kernel)
     } while (0)
 
 /* ---- device helpers -------------------------------------------------------------------------- */
+
+/* What lies that far behind `base`. */
+template <class T> static __device__ __forceinline__ T *gpu_behind(const void *base, T *distance)
+{
+    return reinterpret_cast<T *>(reinterpret_cast<uint64_t>(base) + reinterpret_cast<uint64_t>(distance));
+}
 
 static __device__ __forceinline__ float warp_sum(float v)
 {

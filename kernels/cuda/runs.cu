@@ -1,17 +1,19 @@
 /*
  * runs.cu - steps that are recorded as graphs and played back.
  *
- * A step is one token of one text.  Its stages are the same for every token but for what lies on the card: x, the
- * position and its rotations, which `step` writes; states and pages; and the table of experts.  What lies between two
- * points at which the host has to do something is a run: with all experts on the card the whole network, otherwise two
- * a layer, up to the router's choice and from there to what the card computes by itself.
+ * A step is one token of one text, or what else hs_step_kind names.  Its stages are the same for every token of every
+ * text but for what lies on the card: x; positions, their rotations and where the texts' states and pages are, which
+ * `step` writes; these states and pages; and the table of experts.  What lies between two points at which the host has
+ * to do something is a run: with all experts on the card the whole network, otherwise two a layer, up to the router's
+ * choice and from there to what the card computes by itself.
  *
  * The first time a run is asked for plainly, so that its kernels are loaded; the second time its stages are also told
  * to a stream that records; from the third on the host makes one call.  A run that cannot be recorded is asked for
  * plainly from then on, so recording never costs a token.  Attention's grid is the one argument that follows the
  * position: runs differ by its size, which is one of six.
  *
- * Anything that gives memory of the card back forgets all runs, since they may name it; so does memory that runs out.
+ * Whatever gives memory of the card back forgets all runs, since they may name it, but for memory of texts, which they
+ * do not; so does memory that runs out.
  */
 #include "kernels/cuda/backend.h"
 
@@ -270,58 +272,43 @@ void gpu_end_step(hs_cuda *c)
     c->steps.on = false;
 }
 
-/* A step of that kind is next; false if there are none. */
-static bool begin_step(hs_cuda *c, gpu_step step)
+/* Its rows; the last position. */
+static gpu_told told_of(const hs_step *step, uint32_t *last)
 {
-    gpu_end_step(c);
-    if (c->steps.never)
-        return false;
-    c->steps.step = step;
-    c->steps.number = 0;
-    c->steps.on = true;
-    return true;
-}
-
-/*
- * Where they are, and the last of them.  Where a page of the cache ends attention may have pages to code, whose number
- * is an argument: false.
- */
-static bool positions_of(gpu_positions *p, const uint32_t *position, uint32_t n, bool rows, uint32_t *last)
-{
-    bool within = true;
-    p->n = n;
+    gpu_told told = {};
+    bool texts = step->kind == HS_STEP_TEXTS;
     *last = 0;
-    for (uint32_t t = 0; t < n; t++) {
-        uint32_t at = rows ? position[t] : position[0] + t;
-        within &= at % HS_GRID != 0;
-        p->at[t] = at;
-        *last = at > *last ? at : *last;
+    told.n = step->n;
+    for (uint32_t t = 0; t < step->n; t++) {
+        told.text[t] = step->text[texts ? t : 0];
+        if (step->position)
+            told.at[t] = texts ? step->position[t] : step->position[0] + t;
+        *last = told.at[t] > *last ? told.at[t] : *last;
     }
-    return within;
+    return told;
 }
 
 hlwq_status gpu_stage_step(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    gpu_positions at;
-    uint32_t last, n = step->n;
+    gpu_steps *s = &c->steps;
+    uint32_t last;
     gpu_end_step(c);
     *on = false;
-    if (!c->rope_freq || n > HS_CARD_STEP_TOKENS || !positions_of(&at, step->position, n, step->rows, &last))
+    if (s->never || step->n > HS_CARD_STEP_TOKENS || (step->position && !c->rope_freq))
         return HLWQ_OK;
+    const gpu_told told = told_of(step, &last);
     float *freq = c->rope + (uint64_t)c->lim.batch * c->lim.head_dim;
-    CUDA_DO("a rotation table",
-            gpu_run_rotations(freq, c->rope_scale, c->rope_dims, &at, c->rope, c->position, c->stream));
-    c->rope_first = step->position[0];
-    c->rope_n = step->rows ? 0 : n; /* as one text's */
-    *on = begin_step(c, gpu_step{n, gpu_spans_about(last), step->rows ? GPU_TEXTS : GPU_TOKENS, step->beside,
-                                 step->beside && step->guesses && n == 1});
-    return *on && step->beside ? gpu_begin_turns(c, err) : HLWQ_OK;
-}
-
-void gpu_begin_keep(hs_cuda *c, uint32_t kept)
-{
-    const gpu_steps *s = &c->steps;
-    if (!s->on || s->step.kind != GPU_KEEP || s->step.n != kept)
-        (void)begin_step(c, gpu_step{kept, 0, GPU_KEEP, false, false});
+    CUDA_DO("a step", gpu_run_tell(freq, c->rope_scale, step->position ? c->rope_dims : 0, &told, c->rope, c->position,
+                                   c->text, c->stream));
+    if (step->position) {
+        c->rope_first = step->position[0];
+        c->rope_n = step->kind == HS_STEP_TEXTS ? 0 : step->n; /* as one text's */
+    }
+    memcpy(s->text, told.text, sizeof s->text);
+    s->step = gpu_step{step->n, gpu_spans_about(last), step->kind, step->beside,
+                       step->beside && step->guesses && step->n == 1};
+    s->number = 0;
+    s->on = *on = true;
+    return step->beside ? gpu_begin_turns(c, err) : HLWQ_OK;
 }

@@ -25,6 +25,18 @@ gpu_kv_side gpu_side_of(const hs_kv_planes *p)
     return side;
 }
 
+/* How pages are kept; how many this batch makes is known to the card in a step. */
+static void form_of_pages(gpu_attention *a, const hs_kv_view *kv)
+{
+    a->half = kv->dtype == HS_F16;
+    a->table_step = kv->table ? kv->table_step : 0;
+    if (!kv->coded)
+        return;
+    a->coded_bytes = kv->layout.bytes;
+    a->side[0] = gpu_side_of(&kv->layout.k);
+    a->side[1] = gpu_side_of(&kv->layout.v);
+}
+
 /*
  * Where the pages of a layer are: those that grow where the table says, or in a row; the plain ones of a coded cache in
  * a ring.
@@ -36,7 +48,6 @@ static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_erro
     uint32_t made = hs_kv_coded_count(last), oldest = kv->coded ? hs_kv_coded_count(before) : 0;
     bool scattered = false;
     a->table = static_cast<const uint64_t *>(kv->table);
-    a->table_step = kv->table_step;
     a->ring = kv->ring ? kv->ring : 1;
     if (kv->coded || !kv->table) {
         a->page = static_cast<uint8_t *>(kv->page[0]);
@@ -46,11 +57,8 @@ static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_erro
             scattered |= kv->page[i] != a->page + i % a->ring * bytes;
     }
     if (kv->coded) {
-        a->coded_bytes = kv->layout.bytes;
         a->coded_first = oldest;
         a->coded_pages = made - oldest;
-        a->side[0] = gpu_side_of(&kv->layout.k);
-        a->side[1] = gpu_side_of(&kv->layout.v);
     }
     if (kv->coded && !kv->table) {
         a->coded = static_cast<uint8_t *>(kv->coded[0]);
@@ -58,6 +66,36 @@ static hlwq_status place_pages(gpu_attention *a, const hs_kv_view *kv, hlwq_erro
             scattered |= kv->coded[i] != a->coded + i * a->coded_bytes;
     }
     return scattered ? hs_fail(err, HLWQ_ERR_UNSUPPORTED, "pages of the cache are scattered") : HLWQ_OK;
+}
+
+/*
+ * The same in a step, as what lies behind what the card was told of the text: alike for all texts whose cache has one
+ * form.  Plain pages that do not grow are a coded cache's, in a ring, or all there will be.
+ */
+static void pages_behind(const hs_cuda *c, gpu_attention *a, const hs_kv_view *kv, uint32_t row)
+{
+    const hs_bases *text = &c->steps.text[row];
+    a->table = NULL;
+    a->page = a->coded = NULL;
+    a->ring = kv->coded ? kv->ring : UINT32_MAX;
+    if (kv->table)
+        a->table = gpu_distance(c, text->pages, static_cast<const uint64_t *>(kv->table));
+    else if (kv->coded)
+        a->coded = gpu_distance(c, text->pages, static_cast<uint8_t *>(kv->coded[0]));
+    if (kv->coded || !kv->table)
+        a->page = gpu_distance(c, text->ring, static_cast<uint8_t *>(kv->page[0]));
+}
+
+/* That as an operand, and the form: where it is the same one launch takes rows of several texts. */
+static uint64_t pages_of(const hs_cuda *c, const hs_kv_view *kv, uint32_t row)
+{
+    gpu_attention a = {};
+    if (!c->steps.on)
+        return 0;
+    pages_behind(c, &a, kv, row);
+    const hs_kv_layout *l = &kv->layout;
+    uint64_t form = kv->coded ? GPU_OPERANDS(l->k.dtype, l->v.dtype, l->bytes) : 0;
+    return GPU_OPERANDS(GPU_OPERANDS(a.table, a.page, a.coded), GPU_OPERANDS(a.ring, kv->table_step, kv->dtype), form);
 }
 
 /* Queries, keys and values of n rows: [n][q, k, v]. */
@@ -115,22 +153,27 @@ static hlwq_status attend_apart(hs_cuda *c, const gpu_attention *whole, const hs
     return HLWQ_OK;
 }
 
-/* Attention of the rows from `row` on, which are one text's from position `first` on. */
+/*
+ * Attention of the rows from `row` on, which are one text's from position `first` on, or `alike`: of a step, whose
+ * positions and texts the card knows.
+ */
 static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, uint32_t row, uint32_t first,
-                          uint32_t n, hlwq_error *err)
+                          uint32_t n, bool alike, hlwq_error *err)
 {
     gpu_attention a = {};
-    a.half = kv->dtype == HS_F16;
+    form_of_pages(&a, kv);
     a.q_heads = w->q_heads;
     a.kv_heads = w->kv_heads;
     a.head_dim = w->head_dim;
     a.first = first;
     a.n = n;
-    HS_TRY(place_pages(&a, kv, err));
-    if (c->steps.on && !kv->next) {
-        assert(n <= HS_CARD_STEP_TOKENS && a.coded_pages == 0);
+    if (alike) {
+        pages_behind(c, &a, kv, row);
         a.at = c->position + row;
+        a.text = c->text + row;
         a.spans = c->steps.step.spans;
+    } else {
+        HS_TRY(place_pages(&a, kv, err));
     }
     a.q_norm = w->q_norm;
     a.k_norm = w->k_norm;
@@ -149,7 +192,7 @@ static hlwq_status attend(hs_cuda *c, const hs_attention *w, const hs_kv_view *k
 }
 
 static hlwq_status attention(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
-                             float *x, hlwq_error *err)
+                             float *x, bool alike, hlwq_error *err)
 {
     HS_TRY(project(c, w, n, x, err));
     if (c->rope_freq != w->inv_freq || c->rope_first != first || c->rope_n != n) {
@@ -157,39 +200,44 @@ static hlwq_status attention(hs_cuda *c, const hs_attention *w, const hs_kv_view
         c->rope_first = first;
         c->rope_n = n;
     }
-    HS_TRY(attend(c, w, kv, 0, first, n, err));
+    HS_TRY(attend(c, w, kv, 0, first, n, alike, err));
     return gpu_mixer_out(c, &w->o, n, x, err);
-}
-
-/* What a text's pages are found by. */
-static const void *pages_of(const hs_kv_view *kv)
-{
-    return kv->table ? kv->table : kv->page[0];
 }
 
 hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_kv_view *kv, uint32_t first, uint32_t n,
                                 float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    if (kv->next) { /* which pages come in between is known to the host alone: no part of a run */
+    bool apart = kv->next || c->steps.step.kind == HS_STEP_TEXTS; /* which pages come in between only the host knows */
+    if (!c->steps.on || apart) {
         gpu_end_run(c);
-        return attention(c, w, kv, first, n, x, err);
+        return attention(c, w, kv, first, n, x, false, err);
     }
     return gpu_recorded(
-        c, GPU_OPERANDS(w, pages_of(kv), x), [=](hlwq_error *why) { return attention(c, w, kv, first, n, x, why); },
-        err);
+        c, GPU_OPERANDS(w, pages_of(c, kv, 0), x),
+        [=](hlwq_error *why) { return attention(c, w, kv, first, n, x, true, why); }, err);
 }
 
-/* Weights are read once for all texts; what lies between the products is each text's own. */
+/* How many rows from the first on have caches of one form. */
+static uint32_t rows_alike(const hs_cuda *c, const hs_kv_view *kv, uint32_t row, uint32_t n)
+{
+    uint32_t m = 1;
+    while (row + m < n && pages_of(c, &kv[row + m], row + m) == pages_of(c, &kv[row], row))
+        m++;
+    return m;
+}
+
+/* Weights are read once for all texts; what lies between the products is each text's own, in a step in one launch. */
 static hlwq_status attention_rows(hs_cuda *c, const hs_attention *w, const hs_kv_view *kv, const uint32_t *position,
-                                  uint32_t n, float *x, hlwq_error *err)
+                                  uint32_t n, float *x, bool alike, hlwq_error *err)
 {
     HS_TRY(project(c, w, n, x, err));
     c->rope_n = 0; /* its table is written over */
-    for (uint32_t t = 0; t < n; t++) {
+    for (uint32_t t = 0, m; t < n; t += m) {
+        m = alike ? rows_alike(c, kv, t, n) : 1;
         if (!c->steps.on) /* whose table is there */
             HS_TRY(rotations(c, w, t, position[t], 1, err));
-        HS_TRY(attend(c, w, &kv[t], t, position[t], 1, err));
+        HS_TRY(attend(c, w, &kv[t], t, position[t], m, alike, err));
     }
     return gpu_mixer_out(c, &w->o, n, x, err);
 }
@@ -201,30 +249,34 @@ hlwq_status gpu_stage_attention_rows(hs_backend *be, const hs_attention *w, cons
     uint64_t texts = 0;
     bool apart = false;
     for (uint32_t t = 0; t < n; t++) {
-        texts = gpu_operands(t, texts, (uint64_t)pages_of(&kv[t]), 0);
+        texts = gpu_operands(t, texts, pages_of(c, &kv[t], t), 0);
         apart = apart || kv[t].next;
     }
-    if (apart) {
+    if (!c->steps.on || apart) {
         gpu_end_run(c);
-        return attention_rows(c, w, kv, position, n, x, err);
+        return attention_rows(c, w, kv, position, n, x, false, err);
     }
     return gpu_recorded(
-        c, GPU_OPERANDS(w, texts, x), [=](hlwq_error *why) { return attention_rows(c, w, kv, position, n, x, why); },
-        err);
+        c, GPU_OPERANDS(w, texts, x),
+        [=](hlwq_error *why) { return attention_rows(c, w, kv, position, n, x, true, why); }, err);
 }
 
 hlwq_status gpu_delta_products(hs_cuda *c, const hs_delta *w, uint32_t rows, const float *x, gpu_delta *d,
                                hlwq_error *err)
 {
+    uint64_t batch = c->lim.batch;
+    float *qkv = c->proj, *z = qkv + batch * w->qkv.rows, *b = z + batch * w->z.rows, *a = b + batch * w->v_heads;
     HS_TRY(gpu_norm(c, x, w->norm, w->eps, rows, gpu_form_of(&w->qkv), err));
-    d->z = c->proj + (uint64_t)c->lim.batch * w->qkv.rows;
-    d->mix = d->mix ? d->mix : c->mix;
-    d->out = c->out;
-    const gpu_part in[] = {{&w->qkv, d->qkv, w->qkv.rows},
-                           {&w->z, d->z, w->z.rows},
-                           {&w->b, d->b, d->gate_stride},
-                           {&w->a, d->a, d->gate_stride}};
+    const gpu_part in[] = {
+        {&w->qkv, qkv, w->qkv.rows}, {&w->z, z, w->z.rows}, {&w->b, b, w->v_heads}, {&w->a, a, w->v_heads}};
     HS_TRY(gpu_mixer_in(c, in, 4, rows, err));
+    d->qkv = qkv;
+    d->z = z;
+    d->b = d->strength = b;
+    d->a = d->decay = a;
+    d->gate_stride = w->v_heads;
+    d->mix = c->mix;
+    d->out = c->out;
     gpu_delta_weights(w, d);
     return HLWQ_OK;
 }
@@ -244,31 +296,43 @@ void gpu_delta_weights(const hs_delta *w, gpu_delta *d)
     d->eps = w->eps;
 }
 
+void gpu_delta_state(const hs_cuda *c, const hs_delta_state *state, gpu_delta *d)
+{
+    d->text = c->steps.on ? c->text : NULL;
+    d->state = gpu_distance(c, c->steps.text[0].states, state->s);
+    d->conv_state = gpu_distance(c, c->steps.text[0].states, state->conv);
+}
+
 /* Of n texts with a row each, or of one with n. */
 static hlwq_status mix_states(hs_cuda *c, const hs_delta *w, const hs_delta_state *state, uint32_t texts, uint32_t n,
                               float *x, hlwq_error *err)
 {
-    uint64_t b = c->lim.batch;
-    uint32_t rows = texts * n;
+    uint32_t rows = texts * n, together = c->steps.on ? texts : 1;
     gpu_delta d = {};
-    d.qkv = c->proj;
-    d.b = c->proj + b * w->qkv.rows + b * w->z.rows;
-    d.a = d.b + b * w->v_heads;
-    d.gate_stride = w->v_heads;
     HS_TRY(gpu_delta_products(c, w, rows, x, &d, err));
     d.n = n;
-    for (uint32_t t = 0; t < texts; t++) {
-        d.state = state[t].s;
-        d.conv_state = state[t].conv;
+    d.texts = together;
+    for (uint32_t t = 0; t < texts; t += together) {
+        gpu_delta_state(c, &state[t], &d);
         CUDA_DO("DeltaNet", gpu_run_delta(&d, c->stream));
         d.qkv += d.channels;
         d.mix += d.channels;
         d.z += w->z.rows;
         d.b += w->v_heads;
         d.a += w->v_heads;
+        d.strength += w->v_heads;
+        d.decay += w->v_heads;
         d.out += (uint64_t)w->v_heads * w->v_dim;
     }
     return gpu_mixer_out(c, &w->out, rows, x, err);
+}
+
+/* The stage, by where its state is; all texts of a step have theirs at the same distance. */
+static uint64_t operands_of(const hs_cuda *c, const hs_delta *w, const hs_delta_state *state, const float *x)
+{
+    gpu_delta d = {};
+    gpu_delta_state(c, state, &d);
+    return GPU_OPERANDS(w, GPU_OPERANDS(d.state, d.conv_state, 0), x);
 }
 
 hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t first,
@@ -277,16 +341,19 @@ hlwq_status gpu_stage_deltanet(hs_backend *be, const hs_delta *w, const hs_delta
     hs_cuda *c = cuda_of(be);
     (void)first;
     return gpu_recorded(
-        c, GPU_OPERANDS(w, state->s, x), [=](hlwq_error *why) { return mix_states(c, w, state, 1, n, x, why); }, err);
+        c, operands_of(c, w, state, x), [=](hlwq_error *why) { return mix_states(c, w, state, 1, n, x, why); }, err);
 }
 
 hlwq_status gpu_stage_deltanet_rows(hs_backend *be, const hs_delta *w, const hs_delta_state *state, uint32_t n,
                                     float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    uint64_t texts = 0;
-    for (uint32_t t = 0; t < n; t++)
-        texts = gpu_operands(t, texts, (uint64_t)state[t].s, 0);
+    for (uint32_t t = 1; t < n && c->steps.on; t++) {
+        bool same =
+            gpu_distance(c, c->steps.text[t].states, state[t].s) == gpu_distance(c, c->steps.text[0].states, state->s);
+        assert(same);
+        (void)same;
+    }
     return gpu_recorded(
-        c, GPU_OPERANDS(w, texts, x), [=](hlwq_error *why) { return mix_states(c, w, state, n, 1, x, why); }, err);
+        c, operands_of(c, w, state, x), [=](hlwq_error *why) { return mix_states(c, w, state, n, 1, x, why); }, err);
 }

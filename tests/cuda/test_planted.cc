@@ -1,4 +1,5 @@
 /* Mistakes that are planted: the tests that a right program passes would see each of them. */
+#include "kernels/cuda/backend.h"
 #include "tests/cuda/tiny_made.h"
 
 /* ---- in what the backend is asked for -------------------------------------------------------- */
@@ -51,6 +52,20 @@ static hlwq_status forget_the_position(hs_backend *be, const hs_step *step, bool
     stale_position = stale_position ? stale_position : *step->position;
     stale.position = &stale_position;
     return whole->step(be, &stale, on, err);
+}
+
+/* What the card is told of texts is what it was told first. */
+static hs_bases told_first[HS_CARD_STEP_TOKENS];
+
+static hlwq_status forget_the_texts(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err)
+{
+    HS_TRY(whole->step(be, step, on, err));
+    if (!*on)
+        return HLWQ_OK;
+    if (!told_first[0].pages)
+        for (hs_bases &each : told_first)
+            each = *step->text;
+    return whole->put(be, cuda_of(be)->text, told_first, sizeof told_first, err);
 }
 
 /* Whether some order of the streams brings it to light. */
@@ -122,6 +137,64 @@ static void an_entry_told_before_its_copy_is_done_comes_to_light(void **state)
     hs_backend_ops with = {};
     with.uploaded = forget_that_it_is_read;
     assert_true(comes_to_light(&o, 5, want, with));
+}
+
+enum { TEXTS = 2 };
+
+/* Two texts in turn, and then together. */
+static hlwq_status texts_of(const hlwq_engine_options *o, uint64_t *hash, hlwq_error *err)
+{
+    hlwq_engine *e;
+    hlwq_session *s[TEXTS];
+    int32_t id;
+    *hash = 0;
+    if (hlwq_engine_open(o, &e, err) != HLWQ_OK)
+        fail_msg("%s", err->message);
+    if (plant)
+        plant(e);
+    hlwq_session_options so = hlwq_session_options_default(e);
+    so.sampling.temperature = 0;
+    hlwq_status st = HLWQ_OK;
+    for (uint32_t i = 0; i < TEXTS; i++) {
+        const int32_t first[] = {(int32_t)(40 + 100 * i), 12, 7};
+        if (hlwq_session_open(e, &so, &s[i], err) != HLWQ_OK)
+            fail_msg("%s", err->message);
+        st = st == HLWQ_OK ? hlwq_session_eval(s[i], first, 3, nullptr, err) : st;
+    }
+    for (uint32_t t = 0; t < 3 * TEXTS && st == HLWQ_OK; t++)
+        st = hlwq_session_next(s[t % TEXTS], &id, err);
+    static const int32_t ids[TEXTS] = {300, 400};
+    for (uint32_t t = 0; t < 3 && st == HLWQ_OK; t++)
+        st = hlwq_sessions_step(s, ids, TEXTS, err);
+    for (hlwq_session *each : s) {
+        hlwq_session_stats stats;
+        hlwq_session_get_stats(each, &stats);
+        *hash = *hash * 31 + stats.logits_hash;
+        hlwq_session_close(each);
+    }
+    hlwq_engine_close(e);
+    return st;
+}
+
+/* What is recorded knows of no text, so it must be told each time. */
+static void texts_that_are_not_told_come_to_light(void **state)
+{
+    (void)state;
+    hlwq_error err;
+    uint64_t want, hash;
+    hlwq_engine_options o = options();
+    o.sessions = TEXTS;
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    assert_int_equal(texts_of(&o, &want, &err), HLWQ_OK);
+    assert_true(hs_sim_read_stats().graphs_made > 0);
+    configure(1, HS_SIM_SHUFFLE, 64 << 20, 0);
+    broken = {};
+    broken.step = forget_the_texts;
+    plant = replace_ops;
+    hlwq_status st = texts_of(&o, &hash, &err);
+    plant = nullptr;
+    assert_true(st == HLWQ_ERR_FORMAT || (st == HLWQ_OK && hash != want));
+    assert_non_null(told_first[0].pages);
 }
 
 /* ---- in what the backend asks of the runtime ------------------------------------------------- */
@@ -261,6 +334,7 @@ int main(void)
         TEST(a_forgotten_order_comes_to_light),
         TEST(a_stale_table_or_position_comes_to_light),
         TEST(an_entry_told_before_its_copy_is_done_comes_to_light),
+        TEST(texts_that_are_not_told_come_to_light),
         TEST(a_forgotten_event_shows),
         TEST(a_ring_refilled_too_early_shows),
         TEST(staging_memory_refilled_too_early_shows),

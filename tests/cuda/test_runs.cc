@@ -66,8 +66,8 @@ static void experts_that_come_and_go_are_one_call_or_two_a_layer(void **state)
 }
 
 /*
- * Plain experts from position 61 on, none from 125 on: pages end, and at 128 attention has a second span.  Long prompts
- * are slow: where that is worst, the second alone.
+ * Plain experts from position 61 on, none from 125 on: a page begins at 64, and at 128 attention has a second span.
+ * Long prompts are slow: where that is worst, the second alone.
  */
 static void the_end_of_a_page_and_more_spans_change_nothing(void **state)
 {
@@ -85,22 +85,27 @@ static void the_end_of_a_page_and_more_spans_change_nothing(void **state)
         if (moe)
             assert_true(launches > 5);
         else
-            assert_int_equal(launches, 3); /* at 127, 131 and 132 */
+            assert_int_equal(launches, 4); /* at 127, and from 130 on */
     }
     prompt_tokens = 12;
     snprintf(command, sizeof command, "rm -r %s", dir);
     assert_int_equal(system(command), 0);
 }
 
-static void a_coded_cache_changes_nothing(void **state)
+/* Pages begin at 192, where a coded cache has one to code: the first token is asked for plainly, the second recorded.
+ */
+static void a_token_that_begins_a_page_is_one_of_them(void **state)
 {
     (void)state;
     skip_where_it_is_slow();
+    static const hlwq_kv form[] = {HLWQ_KV_F16, HLWQ_KV_K4V3};
     hlwq_engine_options o = options();
-    o.context = 192;
-    o.kv = HLWQ_KV_K4V3;
-    prompt_tokens = 126;
-    assert_int_equal(same_played_back(&o, 6, "codes"), 1); /* the last: 128 ends a page, and has more spans */
+    o.context = 256;
+    prompt_tokens = 188;
+    for (hlwq_kv kv : form) {
+        o.kv = kv;
+        assert_int_equal(same_played_back(&o, 7, kv == HLWQ_KV_F16 ? "plain pages" : "codes"), 5);
+    }
     prompt_tokens = 12;
 }
 
@@ -130,20 +135,33 @@ static void every_tier_has_its_bytes(void **state)
 
 /* ---- several texts, and memory that goes ----------------------------------------------------- */
 
-static hlwq_session *a_session(hlwq_engine *e, uint32_t text)
+/* What a text begins with. */
+typedef struct a_start {
+    uint32_t tokens;
+    hlwq_kv kv;
+} a_start;
+
+static hlwq_session *session_of(hlwq_engine *e, uint32_t text, const a_start *from)
 {
     hlwq_error err;
     hlwq_session *s;
-    int32_t ids[8];
-    for (uint32_t i = 0; i < 8; i++)
-        ids[i] = (int32_t)(i * 37 + text * 101 + 11);
+    int32_t ids[256];
+    for (uint32_t i = 0; i < from->tokens; i++)
+        ids[i] = (int32_t)((i * 37 + text * 101 + 11) % 1000);
     hlwq_session_options so = hlwq_session_options_default(e);
-    so.context = 64;
+    so.context = from->tokens + 16;
+    so.kv = from->kv;
     so.sampling.temperature = 0;
     if (hlwq_session_open(e, &so, &s, &err) != HLWQ_OK ||
-        hlwq_session_eval(s, ids, 3 + 2 * text, nullptr, &err) != HLWQ_OK)
+        hlwq_session_eval(s, ids, from->tokens, nullptr, &err) != HLWQ_OK)
         fail_msg("%s", err.message);
     return s;
+}
+
+static hlwq_session *a_session(hlwq_engine *e, uint32_t text)
+{
+    const a_start from = {3 + 2 * text, HLWQ_KV_F16};
+    return session_of(e, text, &from);
 }
 
 static void next_token(hlwq_session *s)
@@ -171,8 +189,8 @@ static uint64_t logits_hash(const hlwq_session *s)
     return stats.logits_hash;
 }
 
-/* Texts in turn have runs of their own; one that is closed takes what was recorded with it. */
-static void texts_in_turn_are_played_back_apart(void **state)
+/* Runs know of no text: those in turn share theirs, and one that is closed takes nothing with it. */
+static void texts_in_turn_share_their_runs(void **state)
 {
     (void)state;
     hlwq_engine *e;
@@ -195,21 +213,96 @@ static void texts_in_turn_are_played_back_apart(void **state)
     for (int t = 0; t < 5; t++)
         for (hlwq_session *each : s)
             next_token(each);
-    assert_int_equal(hs_sim_read_stats().graph_execs, 2);
-    assert_int_equal(hs_sim_read_stats().graph_launches, 6);
+    assert_int_equal(hs_sim_read_stats().graph_launches, 10 - 2); /* one token plainly, the other's is recorded */
     hlwq_session_close(s[0]);
-    assert_int_equal(hs_sim_read_stats().graph_execs, 0);
     s[0] = a_session(e, 0);
     for (int t = 0; t < 4; t++)
         next_token(s[1]);
     for (int t = 0; t < 9; t++)
         next_token(s[0]);
+    assert_int_equal(hs_sim_read_stats().graph_launches, 10 - 2 + 4 + 9);
+    assert_int_equal(hs_sim_read_stats().graphs_made, 1);
     for (uint32_t i = 0; i < 2; i++) {
         assert_true(logits_hash(s[i]) == want[i]);
         hlwq_session_close(s[i]);
     }
     hlwq_engine_close(e);
     assert_int_equal(hs_sim_leaks(), 0);
+}
+
+enum { ROWS = 4 };
+
+/* Texts that take a step together. */
+typedef struct a_set {
+    uint32_t n, text[ROWS];
+} a_set;
+
+/* What the texts have for logits after these steps. */
+static void in_sets(const hlwq_engine_options *o, bool plain, const a_start *from, const a_set *set, uint32_t sets,
+                    uint64_t *hash)
+{
+    hlwq_error err;
+    hlwq_engine *e;
+    hlwq_session *s[ROWS], *row[ROWS];
+    int32_t id[ROWS], next[ROWS] = {};
+    open_engine(o, &e, plain ? 2 : 5, plain);
+    for (uint32_t i = 0; i < ROWS; i++)
+        s[i] = session_of(e, i, &from[i]);
+    for (uint32_t k = 0; k < sets; k++) {
+        for (uint32_t t = 0; t < set[k].n; t++) {
+            uint32_t text = set[k].text[t];
+            row[t] = s[text];
+            id[t] = (int32_t)(200 * text) + next[text]++;
+        }
+        if (hlwq_sessions_step(row, id, set[k].n, &err) != HLWQ_OK)
+            fail_msg("%s", err.message);
+    }
+    for (uint32_t i = 0; i < ROWS; i++) {
+        hash[i] = logits_hash(s[i]);
+        hlwq_session_close(s[i]);
+    }
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+    assert_int_equal(hs_sim_read_stats().faults, 0);
+}
+
+/* Of each size one graph, whichever texts there are, and in whichever order. */
+static void sets_of_texts_share_their_runs(void **state)
+{
+    (void)state;
+    static const a_start from[ROWS] = {{3, HLWQ_KV_F16}, {9, HLWQ_KV_F16}, {5, HLWQ_KV_F16}, {7, HLWQ_KV_F16}};
+    static const a_set set[] = {{2, {0, 1}},       {3, {0, 1, 2}},    {2, {2, 3}},      {2, {1, 0}},
+                                {3, {2, 0, 3}},    {2, {3, 0}},       {3, {3, 1, 0}},   {2, {2, 1}},
+                                {4, {3, 2, 1, 0}}, {4, {0, 1, 2, 3}}, {4, {1, 3, 0, 2}}};
+    const uint32_t sets = sizeof set / sizeof *set;
+    uint64_t want[ROWS], got[ROWS];
+    hlwq_engine_options o = options();
+    o.sessions = ROWS;
+    in_sets(&o, true, from, set, sets, want);
+    assert_int_equal(hs_sim_read_stats().graphs_made, 0);
+    in_sets(&o, false, from, set, sets, got);
+    assert_memory_equal(got, want, sizeof got);
+    assert_int_equal(hs_sim_read_stats().graphs_made, 3); /* of two, three and four texts */
+    assert_int_equal(hs_sim_read_stats().graph_launches, sets - 2 * 3);
+}
+
+/* Two of them begin a page, one after the other, and their caches are not all of one form. */
+static void texts_with_caches_of_two_forms_step_together(void **state)
+{
+    (void)state;
+    skip_where_it_is_slow();
+    static const a_start from[ROWS] = {{188, HLWQ_KV_K4V3}, {189, HLWQ_KV_K4V3}, {20, HLWQ_KV_F16}, {3, HLWQ_KV_Q8}};
+    static const a_set all = {4, {0, 1, 2, 3}};
+    const a_set set[] = {all, all, all, all, all};
+    uint64_t want[ROWS], got[ROWS];
+    hlwq_engine_options o = options();
+    o.sessions = ROWS;
+    o.context = 256;
+    in_sets(&o, true, from, set, 5, want);
+    in_sets(&o, false, from, set, 5, got);
+    assert_memory_equal(got, want, sizeof got);
+    assert_int_equal(hs_sim_read_stats().graphs_made, 1);
+    assert_int_equal(hs_sim_read_stats().graph_launches, 3);
 }
 
 enum { TEXTS = 3, TOGETHER = 4 };
@@ -353,9 +446,11 @@ int main(void)
         TEST(with_everything_on_the_card_a_token_is_one_call),
         TEST(experts_that_come_and_go_are_one_call_or_two_a_layer),
         TEST(the_end_of_a_page_and_more_spans_change_nothing),
-        TEST(a_coded_cache_changes_nothing),
+        TEST(a_token_that_begins_a_page_is_one_of_them),
         TEST(every_tier_has_its_bytes),
-        TEST(texts_in_turn_are_played_back_apart),
+        TEST(texts_in_turn_share_their_runs),
+        TEST(sets_of_texts_share_their_runs),
+        TEST(texts_with_caches_of_two_forms_step_together),
         TEST(texts_that_step_together_are_played_back),
         TEST(what_is_recorded_stays_within_its_room),
         TEST(failing_calls_cost_no_token_while_recording),

@@ -215,6 +215,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     x->next = execs;
     execs = x;
     sim_stats.graph_execs++;
+    sim_stats.graphs_made++;
     *exec = x;
     return sim_leave(cudaSuccess);
 }

@@ -70,7 +70,7 @@ typedef struct hs_sim_stats {
     uint64_t h2d_bytes, d2h_bytes, d2d_bytes, h2h_bytes, set_bytes;
     uint64_t calls;                      /* that can fail */
     uint64_t launches, blocks, switches; /* of kernels, those of graphs too */
-    uint64_t graph_launches;
+    uint64_t graph_launches, graphs_made; /* made: instantiated, in all */
     uint64_t graph_bytes, graph_peak_bytes; /* of device_bytes: what graphs take */
     uint64_t forgotten;   /* times that something was left undone */
     uint32_t barriers;    /* places with a barrier that were met */
