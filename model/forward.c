@@ -326,7 +326,7 @@ static hlwq_status begin_draft(hs_network *net, const hs_kv_view *kv, uint32_t f
 }
 
 static hlwq_status draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
-                         uint32_t n, float *hidden, float *logits, hlwq_error *err)
+                         uint32_t n, float *next, float *logits, hlwq_error *err)
 {
     hs_backend *be = net->backend;
     hs_layer *layer = &net->layer[net->config->layers];
@@ -341,7 +341,8 @@ static hlwq_status draft(hs_network *net, const hs_kv_view *kv, const int32_t *i
         return HLWQ_OK;
     const float *last = net->x + (size_t)(n - 1) * net->config->hidden;
     float *out = net->draft_id ? net->draft_logits : logits;
-    HS_TRY(be->ops->head(be, net->draft_norm, net->config->eps, &net->draft_head, 1, last, hidden, out, err));
+    HS_TRY(be->ops->norm(be, net->draft_norm, net->config->eps, 1, last, next, err));
+    HS_TRY(be->ops->head(be, net->draft_norm, net->config->eps, &net->draft_head, 1, last, NULL, out, err));
     book_visited(net, layer);
     for (uint32_t i = 0; net->draft_id && i < net->draft_head.rows; i++)
         logits[net->draft_id[i]] = out[i];
@@ -349,11 +350,11 @@ static hlwq_status draft(hs_network *net, const hs_kv_view *kv, const int32_t *i
 }
 
 hlwq_status hs_forward_draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
-                             uint32_t n, float *hidden, float *logits, hlwq_error *err)
+                             uint32_t n, float *next, float *logits, hlwq_error *err)
 {
     uint64_t before[HLWQ_STAGE_COUNT], mark = hs_now_ns();
     memcpy(before, net->stage_ns, sizeof before);
-    hlwq_status st = draft(net, kv, ids, h, first, n, hidden, logits, err);
+    hlwq_status st = draft(net, kv, ids, h, first, n, next, logits, err);
     memcpy(net->stage_ns, before, sizeof before); /* one stage, whatever it is made of */
     spent(net, HLWQ_STAGE_DRAFT, &mark);
     return st;

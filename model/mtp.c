@@ -1,5 +1,6 @@
 /*
- * model/mtp.c - pairs go in when their token is known; rows of hidden states wait in ordinary memory until then.
+ * model/mtp.c - pairs go in when their token is known; rows of hidden states wait in ordinary memory until then.  What
+ * a draft leaves for the next one stays with the backend.
  */
 #include "model/mtp.h"
 
@@ -18,7 +19,6 @@ struct hs_mtp {
     uint32_t waiting; /* of rows: hidden states of the last tokens, whose pairs are not in */
     uint32_t noted;   /* rows after them: of a window */
     uint32_t chain;   /* pairs after n that are guesses */
-    float *out;       /* [hidden]: of the last draft */
     float *row;       /* [2 * HS_WINDOW_MAX][hidden] */
 };
 
@@ -29,7 +29,7 @@ static hs_kv_shape shape_of(const hs_config *c, hs_kv_format kv, uint32_t positi
 
 static uint64_t own_bytes(const hs_config *c)
 {
-    return sizeof(hs_mtp) + 64 + (2 * HS_WINDOW_MAX + 1) * (uint64_t)c->hidden * sizeof(float);
+    return sizeof(hs_mtp) + 64 + 2 * HS_WINDOW_MAX * (uint64_t)c->hidden * sizeof(float);
 }
 
 uint64_t hs_mtp_pages_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch)
@@ -55,8 +55,7 @@ hlwq_status hs_mtp_open(hs_mtp **out, hs_network *net, hs_mem *mem, hs_kv_format
     hs_mtp *m = p;
     m->net = net;
     m->mem = mem;
-    m->out = (float *)(void *)((uint8_t *)p + ((sizeof *m + 63) & ~(size_t)63));
-    m->row = m->out + c->hidden;
+    m->row = (float *)(void *)((uint8_t *)p + ((sizeof *m + 63) & ~(size_t)63));
     hlwq_status st =
         net->backend->ops->alloc(net->backend, HS_MEM_KV, hs_kv_block_bytes(&shape), "draft head's KV", &m->pages, err);
     if (st == HLWQ_OK)
@@ -163,7 +162,7 @@ hlwq_status hs_mtp_draft(hs_mtp *m, const int32_t *tokens, uint32_t n, float *lo
     uint32_t skip = c->experts && m->waiting > EXPERTS_FOR ? m->waiting - 1 : 0, pairs = m->waiting - skip;
     assert(pairs && pairs <= n);
     HS_TRY(put_rows(m, m->row + (size_t)skip * c->hidden, 0, pairs, err));
-    HS_TRY(hs_forward_draft(m->net, &m->view, tokens + n - pairs + 1, m->net->h, m->n, pairs, m->out, logits, err));
+    HS_TRY(hs_forward_draft(m->net, &m->view, tokens + n - pairs + 1, m->net->h, m->n, pairs, m->net->h, logits, err));
     m->n += pairs;
     m->waiting = m->chain = 0;
     return HLWQ_OK;
@@ -171,8 +170,8 @@ hlwq_status hs_mtp_draft(hs_mtp *m, const int32_t *tokens, uint32_t n, float *lo
 
 hlwq_status hs_mtp_draft_on(hs_mtp *m, int32_t id, float *logits, hlwq_error *err)
 {
-    HS_TRY(put_rows(m, m->out, 0, 1, err));
-    HS_TRY(hs_forward_draft(m->net, &m->view, &id, m->net->h, m->n + m->chain, 1, m->out, logits, err));
+    float *h = m->net->h; /* where the draft before has left it */
+    HS_TRY(hs_forward_draft(m->net, &m->view, &id, h, m->n + m->chain, 1, h, logits, err));
     m->chain++;
     return HLWQ_OK;
 }

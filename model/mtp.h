@@ -33,7 +33,10 @@ void hs_mtp_forget(hs_mtp *mtp);
 /* Whether it knows the hidden state before the next token. */
 bool hs_mtp_ready(const hs_mtp *mtp);
 
-/* Logits [vocab] of the token after tokens[n], the newest, whose own hidden state is not known yet; then further. */
+/*
+ * Logits [vocab] of the token after tokens[n], the newest, whose own hidden state is not known yet; then further, before
+ * the network does anything else.
+ */
 hlwq_status hs_mtp_draft(hs_mtp *mtp, const int32_t *tokens, uint32_t n, float *logits, hlwq_error *err);
 hlwq_status hs_mtp_draft_on(hs_mtp *mtp, int32_t id, float *logits, hlwq_error *err);
 

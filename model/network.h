@@ -117,11 +117,11 @@ hlwq_status hs_forward_rows(hs_network *net, hs_states *const *states, const int
 
 /*
  * The draft head on n <= net->batch pairs of a hidden state, h [n][hidden] in the backend's memory, and the token after
- * it.  If `logits` is given, those after the last pair, and what the next pair would take as its hidden state.  Logits
- * of tokens that the draft head leaves out stay as they are.
+ * it.  If `logits` is given, those after the last pair, and in next [hidden], in the backend's memory, perhaps h, what
+ * the next pair would take as its hidden state.  Logits of tokens that the draft head leaves out stay as they are.
  */
 hlwq_status hs_forward_draft(hs_network *net, const hs_kv_view *kv, const int32_t *ids, const float *h, uint32_t first,
-                             uint32_t n, float *hidden, float *logits, hlwq_error *err);
+                             uint32_t n, float *next, float *logits, hlwq_error *err);
 
 /* Weight bytes that decoding one token reads. */
 uint64_t hs_network_token_bytes(const hs_table *table);

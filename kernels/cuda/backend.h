@@ -302,6 +302,12 @@ hlwq_status gpu_copy_up(hs_cuda *c, void *to, const void *from, uint64_t bytes, 
 
 hlwq_status gpu_stage_step(hs_backend *be, const hs_step *step, bool *on, hlwq_error *err);
 
+/* A draft head's step: its norm and its logits always come, and belong to its run. */
+static inline bool gpu_in_draft(const hs_cuda *c)
+{
+    return c->steps.on && c->steps.step.kind == HS_STEP_DRAFT;
+}
+
 /* How far behind what the step's row was told of its text something lies; where no step is on, where it is. */
 template <class T> static inline T *gpu_distance(const hs_cuda *c, const void *base, T *p)
 {

@@ -74,7 +74,7 @@ static hlwq_status cuda_head(hs_backend *be, const float *norm_weight, float eps
 {
     hs_cuda *c = cuda_of(be);
     uint64_t vocab = head->rows;
-    bool within = c->steps.on && c->steps.step.kind == HS_STEP_DRAFT && n == 1;
+    bool within = gpu_in_draft(c) && n == 1;
     if (within)
         HS_TRY(draft_head(c, norm_weight, eps, head, x, err));
     gpu_end_step(c);

@@ -80,10 +80,14 @@ hlwq_status gpu_stage_norm(hs_backend *be, const float *norm, float eps, uint32_
                            hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    gpu_q8 none = {};
-    gpu_end_run(c);
-    CUDA_DO("a norm", gpu_run_norm(x, norm, c->lim.hidden, n, eps, y, c->lim.hidden, none, c->stream));
-    return HLWQ_OK;
+    if (!gpu_in_draft(c))
+        gpu_end_run(c); /* whether it comes after a step's stages is not known before */
+    auto stage = [=](hlwq_error *why) {
+        gpu_q8 none = {};
+        cudaError_t code = gpu_run_norm(x, norm, c->lim.hidden, n, eps, y, c->lim.hidden, none, c->stream);
+        return code == cudaSuccess ? HLWQ_OK : gpu_failed(code, "a norm", why);
+    };
+    return gpu_in_draft(c) ? gpu_recorded(c, GPU_OPERANDS(norm, x, y), stage, err) : stage(err);
 }
 
 /* Rows of proj are [embedding, hidden state], each normed. */

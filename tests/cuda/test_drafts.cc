@@ -1,8 +1,12 @@
 /*
  * Drafts on the simulated card: the same bits of all logits with and without them, for every source, form of the cache,
- * placement of experts and order of streams; and the tokens that the CPU chooses.
+ * placement of experts and order of streams; and the tokens that the CPU chooses.  And what drafts cost.
  */
 #include "tests/cuda/demo_text.h"
+
+extern "C" {
+#include "model/mtp.h"
+}
 
 typedef struct a_case {
     hlwq_draft draft;
@@ -114,6 +118,130 @@ static void drafts_change_no_bit(void **state)
         assert_true(played_back > 0); /* windows, and their ends */
 }
 
+/* ---- what a draft costs ---------------------------------------------------------------------- */
+
+enum { PAIRS = 190, ROUNDS = 3, DEPTH = 4 }; /* PAIRS: of a prompt, at most */
+
+/* Calls of the runtime, and of them graphs; kernels that run. */
+typedef struct cost {
+    uint64_t calls, graphs, kernels;
+} cost;
+
+static cost cost_now(void)
+{
+    const hs_sim_stats s = hs_sim_read_stats();
+    return cost{s.calls, s.graph_launches, s.launches};
+}
+
+static void or_fail(hlwq_status st, const hlwq_error *err)
+{
+    if (st != HLWQ_OK)
+        fail_msg("%s", err->message);
+}
+
+/* The trunk's next token; the draft head has its hidden state then. */
+static void feed(hs_network *net, hs_states *states, hs_mtp *mtp, const int32_t *ids, uint32_t first, uint32_t n,
+                 float *logits)
+{
+    hlwq_error err;
+    or_fail(hs_forward(net, states, ids + first, first, n, HS_LOGITS_LAST, logits, nullptr, &err), &err);
+    if (n > 1) {
+        or_fail(hs_mtp_prompt(mtp, ids + first, first, n, &err), &err);
+        return;
+    }
+    or_fail(hs_mtp_note(mtp, 1, &err), &err);
+    hs_mtp_keep(mtp, 1);
+}
+
+/* All logits of the drafts of some tokens after `n`, DEPTH of each, to be freed; what the last one cost. */
+static float *all_drafts(bool steps, uint32_t card_slots, hs_kv_format kv, uint32_t n, uint64_t *floats, cost *last)
+{
+    hlwq_error err;
+    hlwq_engine *e;
+    hs_states states;
+    hs_mtp *mtp;
+    int32_t ids[PAIRS + ROUNDS];
+    const uint32_t end = n + ROUNDS;
+    hlwq_engine_options o = options();
+    o.context = 256;
+    o.batch = 256;
+    o.draft = HLWQ_DRAFT_MTP;
+    o.card_slots = card_slots;
+    configure(3, HS_SIM_SHUFFLE, 64 << 20, 0);
+    setenv("HLWQ_CUDA_STEPS", steps ? "1" : "0", 1);
+    or_fail(hlwq_engine_open(&o, &e, &err), &err);
+    unsetenv("HLWQ_CUDA_STEPS");
+    hs_network *net = &e->net;
+    const uint32_t vocab = net->config->vocab;
+    *floats = ROUNDS * DEPTH * (uint64_t)vocab;
+    float *all = static_cast<float *>(malloc((*floats + vocab) * sizeof(float))), *logits = all, *trunk = all + *floats;
+    for (int32_t i = 0; i < PAIRS + ROUNDS; i++)
+        ids[i] = i * 37 % 900 + 11;
+    or_fail(hs_states_init(&states, net->config, e->mem, e->backend, kv, 256, net->batch, &err), &err);
+    or_fail(hs_mtp_open(&mtp, net, e->mem, kv, 256, &err), &err);
+    feed(net, &states, mtp, ids, 0, n, trunk);
+    for (; n < end; n++) {
+        for (int32_t k = 0; k < DEPTH; k++, logits += vocab) {
+            const cost before = cost_now();
+            or_fail(k ? hs_mtp_draft_on(mtp, 500 + 7 * k, logits, &err) : hs_mtp_draft(mtp, ids, n, logits, &err),
+                    &err);
+            const cost now = cost_now();
+            *last = cost{now.calls - before.calls, now.graphs - before.graphs, now.kernels - before.kernels};
+        }
+        feed(net, &states, mtp, ids, n, 1, trunk);
+    }
+    hs_mtp_close(mtp);
+    hs_states_close(&states);
+    hlwq_engine_close(e);
+    assert_int_equal(hs_sim_leaks(), 0);
+    assert_int_equal(hs_sim_read_stats().faults, 0);
+    return all;
+}
+
+/* The same with steps and without; what the last draft costs. */
+static void same_drafts(uint32_t card_slots, hs_kv_format kv, uint32_t n, cost *plain, cost *step)
+{
+    uint64_t floats;
+    float *want = all_drafts(false, card_slots, kv, n, &floats, plain);
+    assert_int_equal(plain->graphs, 0);
+    assert_int_equal(hs_sim_read_stats().graphs_made, 0);
+    float *got = all_drafts(true, card_slots, kv, n, &floats, step);
+    assert_memory_equal(got, want, floats * sizeof(float));
+    free(want);
+    free(got);
+    print_message("a draft: %u calls and %u kernels; as a step %u calls and %u kernels\n", (unsigned)plain->calls,
+                  (unsigned)plain->kernels, (unsigned)step->calls, (unsigned)step->kernels);
+}
+
+/*
+ * Drafts change no result, so what they say is compared itself; a page begins at 192.  With its experts on the card a
+ * drafted token is a launch that tells the card of it and a graph, beside an embedding that goes up, logits that come
+ * down, and a wait for either.
+ */
+static void a_drafted_token_is_one_call(void **state)
+{
+    (void)state;
+    cost plain, step;
+    same_drafts(0, hs_kv_format{HS_Q4, HS_Q3}, PAIRS, &plain, &step);
+    assert_int_equal(step.graphs, 1);
+    assert_int_equal(step.calls, 6);
+    assert_true(step.kernels <= plain.kernels);
+    assert_int_equal(hs_sim_read_stats().graphs_made, 2); /* the trunk's, for its three tokens, and this one */
+    assert_int_equal(hs_sim_read_stats().graph_launches, ROUNDS * DEPTH - 2 + 1);
+}
+
+/* Some experts elsewhere: up to the choice, from there, and from the sum on. */
+static void a_draft_whose_experts_come_is_played_back(void **state)
+{
+    (void)state;
+    cost plain, step;
+    if (getenv("HLWQ_SANITIZE"))
+        skip();
+    same_drafts(48, hs_kv_format{HS_F16, HS_F16}, 20, &plain, &step);
+    assert_int_equal(step.graphs, 3);
+    assert_true(step.calls < plain.calls);
+}
+
 /* Every call of the runtime that drafts add fails once, too. */
 static void failing_calls_of_drafts_leave_nothing_behind(void **state)
 {
@@ -145,6 +273,8 @@ int main(void)
 {
     const CMUnitTest tests[] = {
         TEST(drafts_change_no_bit),
+        TEST(a_drafted_token_is_one_call),
+        TEST(a_draft_whose_experts_come_is_played_back),
         TEST(failing_calls_of_drafts_leave_nothing_behind),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
