@@ -123,8 +123,9 @@ void gpu_free(hs_backend *be, void *p)
     hs_cuda *c = cuda_of(be);
     for (uint32_t i = c->n_held; p && i-- > 0;)
         if (c->held[i].p == p) {
-            if (c->held[i].tag != HS_MEM_KV && c->held[i].tag != HS_MEM_STATE) /* a text's, which no run names */
-                (void)gpu_forget_runs(c);                                      /* some may name it */
+            gpu_end_run(c);
+            if (c->held[i].tag != HS_MEM_KV && c->held[i].tag != HS_MEM_STATE) /* texts', which no run names */
+                (void)gpu_forget_runs(c);
             (void)cudaStreamSynchronize(c->up);
             (void)cudaStreamSynchronize(c->stream);
             (void)cudaFree(p);

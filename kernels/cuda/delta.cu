@@ -119,6 +119,16 @@ static __global__ void delta_prepare_kernel(gpu_delta all)
     d.decay[to] = -hs_exp(d.a_log[h]) * softplus;
 }
 
+/* Where it is is asked again, so that no register holds it meanwhile. */
+template <int ROWS>
+static __device__ __forceinline__ void put_column(const gpu_delta &all, uint64_t first, const float (&s)[ROWS])
+{
+    float *to = text_of(all).state + first;
+#pragma unroll
+    for (int i = 0; i < ROWS; i++, to += ROW_LANES * all.v_dim)
+        *to = s[i];
+}
+
 /*
  * A block takes 32 columns of a head's state through all tokens: four lanes a column, each every fourth row, which stay
  * in registers.  The state is read once and written once.
@@ -131,10 +141,12 @@ template <int ROWS> static __global__ void __launch_bounds__(DELTA_THREADS) delt
     uint32_t kh = h / (d.v_heads / d.k_heads);
     bool there = column < d.v_dim;
     uint32_t c = there ? column : d.v_dim - 1;
-    float *state = d.state + (uint64_t)h * d.k_dim * d.v_dim + c, s[ROWS];
+    uint64_t first = ((uint64_t)h * d.k_dim + part) * d.v_dim + c;
+    float s[ROWS];
+    const float *from = d.state + first;
 #pragma unroll
-    for (int i = 0; i < ROWS; i++)
-        s[i] = state[(uint64_t)(i * ROW_LANES + part) * d.v_dim];
+    for (int i = 0; i < ROWS; i++, from += ROW_LANES * d.v_dim)
+        s[i] = *from;
     for (uint32_t t = 0; t < d.n; t++) {
         const float *row = d.mix + (uint64_t)t * d.channels;
         const float *q = row + (uint64_t)kh * d.k_dim, *k = q + (uint64_t)d.k_heads * d.k_dim;
@@ -158,15 +170,9 @@ template <int ROWS> static __global__ void __launch_bounds__(DELTA_THREADS) delt
         out += __shfl_xor_sync(0xFFFFFFFFu, out, 2);
         if (there && part == 0)
             d.out[(uint64_t)t * d.v_heads * d.v_dim + (uint64_t)h * d.v_dim + c] = out;
-        if (there && d.unsure && t == 0)
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-                state[(uint64_t)(i * ROW_LANES + part) * d.v_dim] = s[i];
+        if (there && t + 1 == (d.unsure ? 1 : d.n))
+            put_column<ROWS>(all, first, s);
     }
-    if (there && !d.unsure)
-#pragma unroll
-        for (int i = 0; i < ROWS; i++)
-            state[(uint64_t)(i * ROW_LANES + part) * d.v_dim] = s[i];
 }
 
 /* A warp a value head of a token: w * (o / rms(o)) * silu(z). */
