@@ -119,7 +119,7 @@ static __global__ void delta_prepare_kernel(gpu_delta all)
     d.decay[to] = -hs_exp(d.a_log[h]) * softplus;
 }
 
-/* Where it is is asked again, so that no register holds it meanwhile. */
+/* Looks again where that is, so that no register holds it meanwhile. */
 template <int ROWS>
 static __device__ __forceinline__ void put_column(const gpu_delta &all, uint64_t first, const float (&s)[ROWS])
 {

@@ -25,7 +25,7 @@ gpu_kv_side gpu_side_of(const hs_kv_planes *p)
     return side;
 }
 
-/* How pages are kept; how many this batch makes is known to the card in a step. */
+/* How pages are kept. */
 static void form_of_pages(gpu_attention *a, const hs_kv_view *kv)
 {
     a->half = kv->dtype == HS_F16;
@@ -208,7 +208,8 @@ hlwq_status gpu_stage_attention(hs_backend *be, const hs_attention *w, const hs_
                                 float *x, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
-    bool apart = kv->next || c->steps.step.kind == HS_STEP_TEXTS; /* which pages come in between only the host knows */
+    /* Which pages come in between only the host knows; and of several texts the card was told as of rows. */
+    bool apart = kv->next || c->steps.step.kind == HS_STEP_TEXTS;
     if (!c->steps.on || apart) {
         gpu_end_run(c);
         return attention(c, w, kv, first, n, x, false, err);
