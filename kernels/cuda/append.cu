@@ -258,5 +258,5 @@ cudaError_t gpu_run_append(const gpu_attention *a, cudaStream_t s)
 
 cudaError_t gpu_load_append(void)
 {
-    return gpu_load(rope_kernel, rotations_kernel, prepare_kernel, code_kernel);
+    return gpu_load(rope_kernel, tell_kernel, prepare_kernel, code_kernel);
 }

@@ -305,9 +305,11 @@ cudaError_t gpu_load_turns(void);
 
 template <class... K> static inline cudaError_t gpu_load(K... kernel)
 {
+    const void *all[] = {reinterpret_cast<const void *>(kernel)...};
     cudaFuncAttributes is;
     cudaError_t code = cudaSuccess;
-    ((code = code == cudaSuccess ? cudaFuncGetAttributes(&is, kernel) : code), ...);
+    for (const void *each : all)
+        code = code == cudaSuccess ? cudaFuncGetAttributes(&is, each) : code;
     return code;
 }
 

@@ -234,9 +234,10 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
-/* cudaFuncSetAttribute and cudaFuncGetAttributes without the type of the kernel. */
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *is, const void *fn);
+
+/* cudaFuncSetAttribute without the type of the kernel. */
 cudaError_t hs_sim_func_set_attribute(const void *fn, cudaFuncAttribute attr, int value);
-cudaError_t hs_sim_func_get_attributes(cudaFuncAttributes *is, const void *fn);
 }
 
 /* CUDA's header has the same conveniences. */
@@ -260,10 +261,6 @@ template <class R, class... P>
 static inline cudaError_t cudaFuncSetAttribute(R (*fn)(P...), cudaFuncAttribute attr, int value)
 {
     return hs_sim_func_set_attribute(reinterpret_cast<const void *>(fn), attr, value);
-}
-template <class R, class... P> static inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *is, R (*fn)(P...))
-{
-    return hs_sim_func_get_attributes(is, reinterpret_cast<const void *>(fn));
 }
 
 #endif

@@ -64,7 +64,7 @@ static bool is_loaded(const void *kernel)
 }
 
 /* What they take of registers and shared memory is not known here. */
-cudaError_t hs_sim_func_get_attributes(cudaFuncAttributes *is, const void *fn)
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *is, const void *fn)
 {
     cudaError_t e = sim_enter(SIM_CALL_QUEUE);
     if (!e && (!is || !fn || (!is_loaded(fn) && n_loaded == MAX_KERNELS)))
