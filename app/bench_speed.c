@@ -69,6 +69,7 @@ static void take_streaming(speed *s, const hlwq_streaming *from, hlwq_streaming 
     sum->card_hits += now.card_hits - from->card_hits;
     sum->uploads += now.uploads - from->uploads;
     sum->beside += now.beside - from->beside;
+    sum->cpu_share = now.cpu_share;
     for (int i = 0; i < HLWQ_TIER_COUNT; i++)
         sum->tier_bytes[i] += now.tier_bytes[i] - from->tier_bytes[i];
     sum->io_seconds += now.io_seconds - from->io_seconds;
@@ -229,6 +230,8 @@ static void print_tiers(hs_text *t, const speed *s)
         if (io->card_slots)
             hs_text_format(t, "; hit rate on the card %.1f %%",
                            100.0 * app_rate(io->card_hits, (double)io->card_lookups));
+        if (io->card_slots && k == 1)
+            hs_text_format(t, ", the CPU's share of the rest %.0f %%", 100.0 * io->cpu_share);
         hs_text_format(t, "\n");
     }
 }

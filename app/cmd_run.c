@@ -215,9 +215,10 @@ static void summary(const run *r)
         app_note("graphics card: %s, at most %s | %s", app_size_text(now_text, now), app_size_text(peak_text, peak),
                  io.card_slots ? "not all experts are there:" : "everything is there");
     if (io.card_slots)
-        app_note("  %u of %u there, hit rate %.1f %% | %" PRIu64 " copied there, %" PRIu64 " computed by the CPU",
+        app_note("  %u of %u there, hit rate %.1f %% | %" PRIu64 " copied there, %" PRIu64
+                 " computed by the CPU, whose share is %.0f %% now",
                  io.card_slots, p.streamed, 100.0 * app_rate(io.card_hits, (double)io.card_lookups), io.uploads,
-                 io.beside);
+                 io.beside, 100.0 * io.cpu_share);
     if (!io.slots)
         return;
     app_note(

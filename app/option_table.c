@@ -66,7 +66,7 @@ const app_option app_option_table[OPT_COUNT] = {
                   false},
     [OPT_CARD_SLOTS] = {"card-slots", NULL, 0, APP_NUMBER, "N", 0, 1048576, "what the memory allows",
                         "experts (of a dense model: layers) kept on the graphics card", ENGINE_COMMANDS, false},
-    [OPT_CPU_SHARE] = {"cpu-share", NULL, 0, APP_REAL, "X", 0, 1, "by the number of tokens",
+    [OPT_CPU_SHARE] = {"cpu-share", NULL, 0, APP_REAL, "X", 0, 1, "found by measuring",
                        "of the experts (of dense models: rows) that are not on the graphics card: the share that the "
                        "CPU computes; the others are copied there",
                        ENGINE_COMMANDS, false},

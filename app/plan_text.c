@@ -113,17 +113,17 @@ void app_prediction(hs_text *t, const hlwq_diagnosis *d)
                               ? ""
                               : "the ";
     hs_text_format(t, "decode at most %.1f tok/s, limited by %s%s", d->tok_per_s, article, d->bottleneck);
-    bool layers = d->product_bytes_per_second > 0;
+    bool layers = d->product_bytes_per_second > 0 && !d->experts;
     if (d->missed_bytes_per_token > 0)
         hs_text_format(t, "; %.1f MB/token from the disk at %.2f GB/s%s", d->missed_bytes_per_token * 1e-6,
                        d->disk_bytes_per_second * 1e-9,
                        layers ? "" : " if experts are chosen by chance, less for real text");
     hs_text_format(t, "\n");
     if (d->cpu_share > 0)
-        hs_text_format(t,
-                       "layers that do not stay on the card: the CPU computes %.0f %% of them, at %.1f GB/s; the rest "
-                       "is copied up\n",
-                       d->cpu_share * 100, d->product_bytes_per_second * 1e-9);
+        hs_text_format(
+            t, "%s: the CPU computes %.0f %% of them, at %.1f GB/s%s\n",
+            d->experts ? "experts that are not on the card, chosen by chance" : "layers that do not stay on the card",
+            d->cpu_share * 100, d->product_bytes_per_second * 1e-9, d->cpu_share < 1 ? "; the rest is copied up" : "");
 }
 
 void app_prediction_json(hs_text *t, const hlwq_diagnosis *d)
@@ -152,10 +152,11 @@ void app_streaming_json(hs_text *t, const hlwq_streaming *s)
                    s->lookups ? (double)s->hits / (double)s->lookups : 0.0, s->watched, s->watched_hits, s->rival_hits,
                    s->policy_switches, s->fixed ? "true" : "false");
     if (s->card_slots)
-        hs_text_format(t,
-                       "  \"card\": {\"slots\": %u, \"lookups\": %" PRIu64 ", \"hits\": %" PRIu64
-                       ", \"uploads\": %" PRIu64 ", \"computed_beside\": %" PRIu64 "},\n",
-                       s->card_slots, s->card_lookups, s->card_hits, s->uploads, s->beside);
+        hs_text_format(
+            t,
+            "  \"card\": {\"slots\": %u, \"lookups\": %" PRIu64 ", \"hits\": %" PRIu64 ", \"uploads\": %" PRIu64
+            ", \"computed_beside\": %" PRIu64 ", \"policy_switches\": %u, \"cpu_share\": %.4f},\n",
+            s->card_slots, s->card_lookups, s->card_hits, s->uploads, s->beside, s->card_switches, s->cpu_share);
     hs_text_format(t,
                    "  \"tiers\": {\"card_bytes\": %" PRIu64 ", \"upload_bytes\": %" PRIu64
                    ", \"memory_bytes\": %" PRIu64 ", \"file_bytes\": %" PRIu64 "},\n",

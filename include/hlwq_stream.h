@@ -220,11 +220,13 @@ typedef struct hlwq_streaming {
     bool fixed;                                        /* a fixed set is in use now */
     uint32_t card_slots;                               /* and on the graphics card: */
     uint64_t card_lookups, card_hits, uploads, beside; /* experts copied there; computed by the CPU instead */
-    double io_seconds;                                 /* with a read under way */
-    double wait_seconds;                               /* with nothing to compute */
-    const char *engine;                                /* "uring" */
-    const char *reason;                                /* one sentence */
-    uint64_t tier_bytes[HLWQ_TIER_COUNT];              /* of weights, so far; embeddings apart */
+    uint32_t card_switches;                            /* between the policy and a fixed set, there */
+    double cpu_share;    /* of what a lone token wants and is not there, the part that the CPU computes */
+    double io_seconds;   /* with a read under way */
+    double wait_seconds; /* with nothing to compute */
+    const char *engine;  /* "uring" */
+    const char *reason;  /* one sentence */
+    uint64_t tier_bytes[HLWQ_TIER_COUNT]; /* of weights, so far; embeddings apart */
 } hlwq_streaming;
 
 HLWQ_API void hlwq_engine_streaming(const hlwq_engine *engine, hlwq_streaming *streaming);
@@ -246,9 +248,9 @@ typedef struct hlwq_diagnosis {
     double tok_per_s;              /* at most */
     const char *bottleneck;        /* "memory", "disk", "the card's memory", "launches" (there), "uploads" */
     bool card_assumed;             /* the card's two rates are assumed: there is none here, or it was not measured */
-    /* Of a dense model of which not all is on the card: the share of those layers that the CPU computes, and its rate.
-     */
+    /* Where not all is on the card: the share of those layers, or experts, that the CPU computes, and its rate. */
     double cpu_share, product_bytes_per_second;
+    bool experts; /* it is experts, chosen by chance */
 } hlwq_diagnosis;
 
 HLWQ_API hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *diagnosis, hlwq_error *err);

@@ -46,7 +46,7 @@ static hlwq_status rate_of(uint32_t threads, const hs_table *t, uint64_t bytes, 
     if (!mem)
         st = hs_fail(err, HLWQ_ERR_NOMEM, "no memory to measure");
     else if (t)
-        st = hs_rates_product(mem, pool, t, bytes, rate, err);
+        st = hs_rates_product(mem, pool, t, 1, bytes, rate, err);
     else
         st = hs_read_bandwidth(mem, pool, bytes, rate, err);
     hs_mem_close(mem);
@@ -82,11 +82,16 @@ static double missed_layers(const hlwq_plan *p)
     return fmax(0, p->streamed - kept - fmax(0, below));
 }
 
+static hs_rates rates_of(const hlwq_diagnosis *d)
+{
+    return (hs_rates){d->product_bytes_per_second, d->memory_bytes_per_second, d->upload_bytes_per_second,
+                      d->card_bytes_per_second, 0};
+}
+
 /* A dense model whose layers do not all stay on the card. */
 static void predict_split(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t, double share)
 {
-    hs_rates r = {d->product_bytes_per_second, d->memory_bytes_per_second, d->upload_bytes_per_second,
-                  d->card_bytes_per_second};
+    hs_rates r = rates_of(d);
     hs_split_time s = hs_rates_split(t, &r, hs_residency_kept(p->card_slots), p->card_trunk_bytes, share);
     double disk = 0;
     d->missed_bytes_per_token = missed_layers(p) / p->streamed * (double)p->streamed_bytes;
@@ -99,13 +104,32 @@ static void predict_split(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table 
     d->tok_per_s = 1 / fmax(s.all, disk);
 }
 
+/* Experts that are not on the card: as the CPU and the copies share them, or 0 where the rates do not say. */
+static double beside_seconds(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t, double share)
+{
+    const hs_rates r = rates_of(d);
+    const hs_beside_rates each = hs_rates_beside(t, &r);
+    const double missing = hs_rates_missing(t, p->card_slots);
+    d->cpu_share = share >= 0 ? share : hs_beside_share(&each, missing);
+    d->experts = true;
+    if (!(each.copy > 0))
+        return 0;
+    d->bottleneck = d->cpu_share * each.one < (1 - d->cpu_share) * each.copy ? "uploads" : "memory";
+    return t->config.layers * hs_beside_seconds(&each, missing, d->cpu_share);
+}
+
 /* The slowest of what goes on at once. A card waits for the experts that the CPU computes beside it, or for copies. */
-static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t)
+static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t, double share)
 {
     load l = load_of(p, t);
     double rate = fmax(d->memory_bytes_per_second, d->upload_bytes_per_second), worst = l.memory / rate;
+    bool shared = p->card && p->card_slots && t->config.experts;
     d->missed_bytes_per_token = l.disk;
     d->bottleneck = d->upload_bytes_per_second > d->memory_bytes_per_second ? "uploads" : "memory";
+    if (shared) {
+        double seconds = beside_seconds(d, p, t, share);
+        worst = seconds > 0 ? seconds : worst;
+    }
     if (l.card > 0 && d->card_bytes_per_second > 0) {
         const double layer = t->config.experts ? HS_RATE_MIXTURE_SECONDS : HS_RATE_LAYER_SECONDS;
         const double reads = l.card / d->card_bytes_per_second;
@@ -167,12 +191,12 @@ static hlwq_status look_at_model(const hlwq_engine_options *o, const effort *of,
             snprintf(d->io, sizeof d->io, "a model directory: loaded as a whole; convert it to stream it");
         const hs_table *t = hs_store_table(store);
         bool split = d->plan.card_slots && !t->config.experts;
-        if (st == HLWQ_OK && split)
+        if (st == HLWQ_OK && d->plan.card_slots)
             st = rate_of(o->threads, t, of->product_bytes, &d->product_bytes_per_second, err);
         if (st == HLWQ_OK && split)
             predict_split(d, &d->plan, t, o->cpu_share);
         else if (st == HLWQ_OK)
-            predict(d, &d->plan, t);
+            predict(d, &d->plan, t, o->cpu_share);
         hs_store_close(store);
     }
     hs_mem_close(mem);

@@ -261,14 +261,20 @@ static hlwq_status open_draft_vocab(hlwq_engine *e, const char *path, hlwq_error
     return st;
 }
 
-/* Of a dense model whose layers do not all stay on the card: with which the CPU's part takes as long as the copies. */
-static double first_share(hlwq_engine *e, const hlwq_engine_options *o)
+/* Where not all is on the card: what the CPU's share of the rest begins with, measured unless it was given. */
+static void share_out(hlwq_engine *e, const hlwq_engine_options *o, hs_residency_options *r)
 {
     const hs_table *t = hs_store_table(e->store);
-    if (!e->vram || !e->plan.card.slots || t->config.experts || o->cpu_share >= 0)
-        return 0;
-    hs_rates r = hs_rates_measure(e->mem, e->vram, e->pool, t, RATES_BYTES);
-    return hs_rates_split(t, &r, hs_residency_kept(e->plan.card.slots), e->plan.card.trunk_bytes, -1).share;
+    const uint32_t slots = e->plan.card.slots;
+    r->beside = o->cpu_share;
+    if (!e->vram || !slots || o->cpu_share >= 0)
+        return;
+    hs_rates rates = hs_rates_measure(e->mem, e->vram, e->pool, t, RATES_BYTES);
+    if (t->config.experts) {
+        r->rates = hs_rates_beside(t, &rates);
+        r->missing = hs_rates_missing(t, slots);
+    } else
+        r->first_share = hs_rates_split(t, &rates, hs_residency_kept(slots), e->plan.card.trunk_bytes, -1).share;
 }
 
 static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq_error *err)
@@ -286,7 +292,7 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.stream.io = (hs_io)o->io;
     r.stream.direct = (hs_direct)o->direct;
     hs_limits limits = hs_network_limits(hs_store_table(e->store), e->plan.batch);
-    double share = first_share(e, o); /* before anything else is on the card */
+    share_out(e, o, &r); /* before anything else is on the card */
     e->exact = o->exact;
     hs_cpu_options cpu = {.exact = o->exact};
     HS_TRY(hs_backend_cpu_open(e->vram ? &e->cpu : &e->backend, e->mem, e->pool, &limits, &cpu, err));
@@ -297,8 +303,6 @@ static hlwq_status open_parts(hlwq_engine *e, const hlwq_engine_options *o, hlwq
     r.own_memory = e->vram != NULL;
     r.upper_slots = e->plan.card.slots;
     r.upper_most = o->card_slots ? 0 : hs_engine_slots_above(e);
-    r.beside = o->cpu_share;
-    r.first_share = share;
     HS_TRY(hs_residency_open(&e->residency, e->store, e->mem, e->pool, e->backend, &r, err));
     HS_TRY(hs_network_init(&e->net, e->store, e->residency, e->backend, e->mem, e->plan.batch, err));
     hs_engine_lend_above(e);
@@ -525,6 +529,8 @@ void hlwq_engine_streaming(const hlwq_engine *e, hlwq_streaming *out)
                             .card_hits = s.upper.hits,
                             .uploads = s.uploads,
                             .beside = s.beside,
+                            .card_switches = s.upper_rival.switches,
+                            .cpu_share = s.share,
                             .engine = s.engine,
                             .reason = s.reason,
                             .tier_bytes = {s.card_bytes, s.upload_bytes, s.memory_bytes, s.io.bytes}};

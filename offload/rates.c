@@ -1,5 +1,5 @@
 /*
- * offload/rates.c - a few quick measurements, and the arithmetic of a token whose layers are split.
+ * offload/rates.c - a few quick measurements, and the arithmetic of a token that the CPU and the card share.
  */
 #include "offload/rates.h"
 
@@ -9,7 +9,10 @@
 
 #include <math.h>
 
-enum { ROWS_MOST = 4096 /* of a matrix that is measured: more are no faster */ };
+enum {
+    ROWS_MOST = 4096, /* of a matrix that is measured: more are no faster */
+    EIGHT_LESS = 4    /* of the bytes: eight tokens are computed, not read */
+};
 
 static const double UNKNOWN = 0.75; /* a share where no rates are known: 38-60 GB/s for the CPU beside 12-25 of PCIe */
 
@@ -30,8 +33,8 @@ static const hs_part *widest(const hs_table *t)
     return best;
 }
 
-hlwq_status hs_rates_product(hs_mem *mem, hs_pool *pool, const hs_table *t, uint64_t bytes, double *rate,
-                             hlwq_error *err)
+hlwq_status hs_rates_product(hs_mem *mem, hs_pool *pool, const hs_table *t, uint32_t tokens, uint64_t bytes,
+                             double *rate, hlwq_error *err)
 {
     const hs_part *p = widest(t);
     double seconds;
@@ -40,7 +43,7 @@ hlwq_status hs_rates_product(hs_mem *mem, hs_pool *pool, const hs_table *t, uint
     if (!p)
         return HLWQ_OK;
     uint32_t rows = p->rows < ROWS_MOST ? p->rows : ROWS_MOST;
-    hs_product_case c = {.dtype = p->dtype, .rows = rows, .cols = p->cols, .tokens = 1, .resident_bytes = bytes};
+    hs_product_case c = {.dtype = p->dtype, .rows = rows, .cols = p->cols, .tokens = tokens, .resident_bytes = bytes};
     HS_TRY(hs_measure_product(mem, pool, &c, &seconds, &each, err));
     *rate = seconds > 0 ? (double)each / seconds : 0;
     return HLWQ_OK;
@@ -74,9 +77,12 @@ hs_rates hs_rates_measure(hs_mem *mem, hs_mem *vram, hs_pool *pool, const hs_tab
     uint64_t all, shared;
     hs_split_bytes(t, &all, &shared);
     bytes = hs_min_u64(bytes, hs_min_u64(all, room(mem) / 4));
-    if (hs_rates_product(mem, pool, t, bytes, &r.product, NULL) != HLWQ_OK ||
+    if (hs_rates_product(mem, pool, t, 1, bytes, &r.product, NULL) != HLWQ_OK ||
         hs_read_bandwidth(mem, pool, hs_max_u64(bytes, 1 << 20), &r.memory, NULL) != HLWQ_OK)
         r.product = r.memory = 0;
+    if (t->config.experts &&
+        hs_rates_product(mem, pool, t, HS_BESIDE_TOKENS, bytes / EIGHT_LESS, &r.eight, NULL) != HLWQ_OK)
+        r.eight = 0;
     uint64_t copied = hs_min_u64(bytes, room(vram) / 4) / 4096 * 4096;
     if (copied)
         measure_copies(mem, vram, copied, &r);
@@ -106,4 +112,22 @@ hs_split_time hs_rates_split(const hs_table *t, const hs_rates *r, uint32_t kept
     double exchanges = s.share > 0 ? layers * part * HS_RATE_EXCHANGES * HS_RATE_EXCHANGE_SECONDS : 0;
     s.all = fmax(s.copies, s.cpu + s.card + exchanges);
     return s;
+}
+
+hs_beside_rates hs_rates_beside(const hs_table *t, const hs_rates *r)
+{
+    const hs_footprint f = hs_footprint_of(t);
+    const double bytes = f.streamed ? (double)f.streamed_bytes / f.streamed : 0, product = product_beside_copies(r);
+    if (!t->config.experts || r->product <= 0 || r->upload <= 0)
+        return (hs_beside_rates){0};
+    return (hs_beside_rates){.alone = bytes / r->product,
+                             .one = bytes / product,
+                             .eight = r->eight > 0 ? bytes / r->eight : 0,
+                             .copy = bytes / r->upload};
+}
+
+double hs_rates_missing(const hs_table *t, uint32_t kept)
+{
+    const uint32_t of = hs_footprint_of(t).streamed;
+    return t->config.experts_used * (of ? fmax(0, 1 - (double)kept / of) : 0);
 }

@@ -5,6 +5,7 @@
 #define HS_OFFLOAD_RATES_H
 
 #include "base/threads.h"
+#include "offload/beside.h"
 #include "offload/split.h"
 
 /*
@@ -20,10 +21,18 @@ enum { HS_RATE_EXCHANGES = 4 };
 #define HS_RATE_MIXTURE_SECONDS 25e-6
 #define HS_RATE_LAYER_SECONDS 12e-6
 
-/* Weights a second, in bytes, that the CPU multiplies with for a lone token, of the kind a dense model's layers have
- * most of.  0 if nothing of them can be split. */
-hlwq_status hs_rates_product(hs_mem *mem, hs_pool *pool, const hs_table *table, uint64_t bytes, double *rate,
-                             hlwq_error *err);
+/*
+ * What a layer takes more where some of its experts are copied up while it waits: the host then has to hear from the
+ * card in the middle of it.  Assumed as well.
+ */
+#define HS_RATE_WAIT_SECONDS 22e-6
+
+/*
+ * Weights a second, in bytes, that the CPU multiplies with for so many tokens at once, of the kind that streamed groups
+ * have most of.  0 if nothing of them can be split.
+ */
+hlwq_status hs_rates_product(hs_mem *mem, hs_pool *pool, const hs_table *table, uint32_t tokens, uint64_t bytes,
+                             double *rate, hlwq_error *err);
 
 /* Bytes a second; 0 = not known. */
 typedef struct hs_rates {
@@ -31,6 +40,7 @@ typedef struct hs_rates {
     double memory;  /* ordinary memory is read at: copies are taken of the same */
     double upload;  /* copies to the card */
     double card;    /* the card reads its memory at */
+    double eight;   /* as `product`, for eight tokens at once: of experts, for prompts */
 } hs_rates;
 
 /*
@@ -51,5 +61,11 @@ typedef struct hs_split_time {
  */
 hs_split_time hs_rates_split(const hs_table *table, const hs_rates *rates, uint32_t kept, uint64_t trunk_bytes,
                              double share);
+
+/* What an expert of the table takes; zeros where its rates are not known. */
+hs_beside_rates hs_rates_beside(const hs_table *table, const hs_rates *rates);
+
+/* Experts of a layer that are not among `kept` of all, if a token chooses by chance. */
+double hs_rates_missing(const hs_table *table, uint32_t kept);
 
 #endif

@@ -185,6 +185,8 @@ static hlwq_status open_upper(hs_residency *r, const hs_residency_options *o, hl
     HS_TRY(hs_upper_open(&r->upper, r->mem, r->backend, &so, o->upper_slots, hs_footprint_of(r->table).slot_bytes,
                          o->beside, err));
     r->upper.tells = !r->dense && r->backend->ops->place;
+    if (o->rival && so.policy == HS_POLICY_LFRU)
+        HS_TRY(hs_rival_open(&r->upper_rival, r->mem, r->upper.slots, &so, err));
     return HLWQ_OK;
 }
 
@@ -237,6 +239,7 @@ hlwq_status hs_residency_open(hs_residency **out, hs_store *store, hs_mem *mem, 
     r->dense = r->table->config.experts == 0;
     r->own_memory = options->own_memory;
     r->share = hs_split_first(options->first_share);
+    r->experts = hs_beside_first(options->beside, &options->rates, options->missing);
     hlwq_status st = open_parts(r, pool, options, err);
     if (st != HLWQ_OK) {
         hs_residency_close(r);
@@ -283,6 +286,7 @@ void hs_residency_close(hs_residency *r)
         take_back(r, g);
     (void)hs_residency_land(r, true, NULL);
     hs_rival_close(r->rival);
+    hs_rival_close(r->upper_rival);
     hs_slots_close(r->slots);
     hs_slab_close(&r->slab);
     hs_upper_close(&r->upper);
@@ -395,6 +399,8 @@ hlwq_status hs_residency_resize_upper(hs_residency *r, uint32_t slots, hlwq_erro
     HS_TRY(hs_residency_land(r, true, err));
     hlwq_status st = hs_upper_resize(&r->upper, slots, err);
     hs_slots_set_floor(r->upper.slots, r->dense ? 0 : floor_for(r, hs_slots_capacity(r->upper.slots)));
+    if (r->upper_rival)
+        hs_rival_resize(r->upper_rival);
     return st;
 }
 
@@ -411,8 +417,11 @@ hs_residency_stats hs_residency_get_stats(const hs_residency *r)
         s.upper = hs_slots_get_stats(r->upper.slots);
         s.uploads = r->upper.uploads;
         s.beside = r->upper.beside_count;
+        s.share = r->upper.beside >= 0 ? r->upper.beside : r->dense ? r->share.best : r->experts.best;
         s.upload_bytes = r->upper.upload_bytes;
     }
+    if (r->upper_rival)
+        s.upper_rival = hs_rival_get_stats(r->upper_rival);
     s.card_bytes = r->card_bytes;
     s.memory_bytes = r->memory_bytes;
     if (r->slots) {

@@ -17,6 +17,7 @@
 
 #include "cache/rival.h"
 #include "kernels/backend.h"
+#include "offload/beside.h"
 #include "offload/footprint.h"
 #include "offload/split.h"
 #include "offload/store.h"
@@ -29,12 +30,14 @@ typedef struct hs_residency_options {
     bool always;               /* with verify: every time */
     hlwq_progress_fn progress; /* may be NULL */
     void *user;
-    uint32_t slots;       /* for the streamed groups; 0 = everything resident */
-    bool own_memory;      /* the backend's memory is not ordinary memory */
-    uint32_t upper_slots; /* then: slots there; 0 = everything is there */
-    uint32_t upper_most;  /* that hs_residency_resize_upper may raise them to; 0 = no more than these */
-    double beside;        /* share of what is not there that the CPU computes; below 0: as is best */
-    double first_share;   /* of a dense model's layers, where it is looked for */
+    uint32_t slots;        /* for the streamed groups; 0 = everything resident */
+    bool own_memory;       /* the backend's memory is not ordinary memory */
+    uint32_t upper_slots;  /* then: slots there; 0 = everything is there */
+    uint32_t upper_most;   /* that hs_residency_resize_upper may raise them to; 0 = no more than these */
+    double beside;         /* share of what is not there that the CPU computes; below 0: as is best */
+    double first_share;    /* of a dense model's layers, where it is looked for */
+    hs_beside_rates rates; /* of a mixture's experts, likewise; and so many of a layer that will be missing */
+    double missing;
     hs_policy policy;
     double half_life; /* tokens */
     uint32_t admit;   /* tokens, as hs_slots_options has it */
@@ -118,8 +121,9 @@ typedef struct hs_residency_stats {
     uint32_t upper_slots; /* 0 = none, or everything is there */
     hs_slots_stats upper;
     uint64_t uploads, beside;                        /* experts copied up; computed by the CPU */
+    double share;                                    /* of what is not there: the CPU's, of a lone token */
     uint64_t card_bytes, upload_bytes, memory_bytes; /* weights that stages read above; copied up; read below */
-    hs_rival_stats rival;
+    hs_rival_stats rival, upper_rival;
     hs_stream_stats io;
     uint64_t wait_ns;                /* nothing to compute until a read was done */
     uint64_t guessed, guessed_right; /* extents read on a guess; of them used before they made room */

@@ -50,7 +50,8 @@ struct hs_residency {
 
     /* Streaming; slots is NULL while all of that is in ordinary memory, or above. */
     hs_slots *slots;
-    hs_rival *rival; /* NULL = nothing to compare with */
+    hs_rival *rival;       /* NULL = nothing to compare with */
+    hs_rival *upper_rival; /* likewise, of the slots above */
     hs_stream *stream;
     hs_slab slab;
     hlwq_status changed; /* the file was found to be another, and this says so */
@@ -74,6 +75,7 @@ struct hs_residency {
         hs_cut cut;
     } ahead;
     hs_split_share share; /* of layers that come up in part */
+    hs_beside experts;    /* of a mixture, that the CPU computes */
     uint64_t token_began_ns;
     bool token_is_one; /* that token was a lone one */
 
@@ -85,6 +87,7 @@ struct hs_residency {
     uint32_t n_found;     /* of `here` were there before; those after them are on their way */
     bool sorted;          /* how many of `ready` stay below was decided: `beside` */
     uint32_t group, last_tokens, n_here, n_ready, n_missing, n_waiting, beside;
+    double each;                               /* tokens that chose one extent */
     int32_t *here, *ready, *missing, *waiting; /* extents: above; can be used below; without a slot; being read */
     uint8_t *seen;                             /* [extents of the group]: one of seen */
 

@@ -16,8 +16,7 @@ enum {
     QUIET = 64,                 /* tokens without guesses after a bad one */
     ADMIT = HS_RESIDENCY_ADMIT, /* experts of a layer that are copied up after they were computed beside, */
     ADMIT_BUSY = 8,             /* but none while so many are on their way */
-    CARRY = 8,                  /* experts of a prompt that are computed at once while as many are copied up */
-    BESIDE_TOKENS = 8           /* with more at once, copying an expert up is less than computing it on the CPU */
+    CARRY = 8                   /* experts of a prompt that are computed at once while as many are copied up */
 };
 
 /* ---- reading -------------------------------------------------------------------------------- */
@@ -133,14 +132,18 @@ void hs_residency_tokens(hs_residency *r, uint32_t n)
 {
     count_read(r, r->own_memory, r->piece_bytes);
     uint64_t now = hs_now_ns();
-    if (r->token_is_one && n == 1)
+    if (r->token_is_one && n == 1 && r->dense)
         hs_split_learn(&r->share, now - r->token_began_ns);
+    else if (r->token_is_one && n == 1)
+        hs_beside_learn(&r->experts, now - r->token_began_ns);
     r->token_began_ns = now;
     r->token_is_one = n == 1;
     r->tokens += n;
     r->last_tokens = n;
     if (r->upper.slots)
         hs_slots_tick(r->upper.slots, n);
+    if (r->upper_rival)
+        hs_rival_tick(r->upper_rival, n);
     if (!r->slots)
         return;
     hs_slots_tick(r->slots, n);
@@ -149,15 +152,9 @@ void hs_residency_tokens(hs_residency *r, uint32_t n)
     r->changed = hs_store_unchanged(r->store, &r->change);
 }
 
-/* The share of what is not above that the CPU computes of so many tokens. */
-static double share_beside(const hs_residency *r, uint32_t tokens)
-{
-    return r->upper.beside >= 0 ? r->upper.beside : tokens > BESIDE_TOKENS ? 0.0 : 1.0;
-}
-
 bool hs_residency_all_beside(const hs_residency *r, uint32_t tokens)
 {
-    return r->upper.slots && !r->dense && share_beside(r, tokens) >= 1.0;
+    return r->upper.slots && !r->dense && hs_beside_all(&r->experts, tokens);
 }
 
 bool hs_residency_guesses(const hs_residency *r)
@@ -194,6 +191,14 @@ void hs_residency_expect(hs_residency *r, uint32_t group, const int32_t *extent,
     r->judged_right = r->guessed_right;
 }
 
+static bool look_above(hs_residency *r, uint32_t e)
+{
+    bool there = hs_slots_use(r->upper.slots, r->index[r->group], e) >= 0;
+    if (r->upper_rival)
+        hs_rival_use(r->upper_rival, r->index[r->group], e, there);
+    return there;
+}
+
 /* Where an extent of the group in use is in ordinary memory: among the ready, the waiting or the missing. */
 static void look_below(hs_residency *r, uint32_t e)
 {
@@ -221,12 +226,17 @@ static void look_below(hs_residency *r, uint32_t e)
 enum { SEEN = 1, FOUND = 2 };
 
 /* Stages that were asked for already read it: the use itself is over, and hs_residency_settle says when they are. */
-static void found_above(hs_residency *r, uint32_t e)
+static bool found_above(hs_residency *r, uint32_t e)
 {
-    int32_t slot = hs_slots_use(r->upper.slots, r->index[r->group], e);
-    assert(slot >= 0); /* nothing leaves while uses are not settled */
-    hs_slots_unpin(r->upper.slots, slot);
+    uint32_t index = r->index[r->group];
+    bool there = look_above(r, e); /* a copy may be under way to where nobody has found it */
+    if (there)
+        hs_slots_unpin(r->upper.slots, hs_slots_find(r->upper.slots, index, e));
+    if (r->seen[e] != FOUND)
+        return false;
+    assert(there); /* nothing leaves while uses are not settled */
     count_read(r, true, r->table->group[r->group].bytes);
+    return true;
 }
 
 void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, const uint64_t *found, uint32_t n)
@@ -253,16 +263,17 @@ void hs_residency_begin(hs_residency *r, uint32_t group, const int32_t *extent, 
     for (uint32_t e = 0; e < g->count; e++) { /* ascending: as they lie in the file */
         if (!r->seen[e])
             continue;
-        if (r->seen[e] == FOUND)
-            found_above(r, e);
-        else if (above && !r->apart && hs_slots_use(r->upper.slots, r->index[group], e) >= 0)
+        bool here = above && !r->apart && look_above(r, e);
+        if (here)
             r->here[r->n_here++] = (int32_t)e;
-        else
+        else if (!r->apart || !found_above(r, e))
             look_below(r, e);
     }
     if (early && r->ahead.there)
         hs_residency_come_from_ahead(r);
     r->n_found = r->n_here;
+    uint32_t to_come = r->n_here + r->n_ready + r->n_missing + r->n_waiting;
+    r->each = to_come ? (double)n / to_come : 0;
     r->position++;
 }
 
@@ -317,17 +328,21 @@ static void let_go_above(hs_residency *r, uint32_t n)
     r->given_above = 0;
 }
 
+/* Of the ready ones, those that the CPU computes; a layer of a dense model is computed above only. */
+static uint32_t beside_of(hs_residency *r)
+{
+    return r->dense ? 0 : hs_beside_of(&r->experts, r->n_ready, r->last_tokens, r->each, FLIGHTS);
+}
+
 /*
  * Begins to copy up those of the ready ones that are not to be computed beside: some more than are given out next, so
- * that they come while those are computed.  A layer of a dense model is computed above only, and passes through the
- * slots in a circle.
+ * that they come while those are computed.  A layer of a dense model passes through the slots in a circle.
  */
 static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
 {
-    if (!r->sorted) {
-        r->beside = r->dense ? 0 : (uint32_t)(share_beside(r, r->last_tokens) * r->n_ready + 0.5);
-        r->sorted = true;
-    }
+    if (!r->sorted)
+        r->beside = beside_of(r);
+    r->sorted = true;
     hs_cut cut = {0};
     if (r->dense) {
         hs_residency_value_above(r, r->index[r->group]);
@@ -348,10 +363,15 @@ static hlwq_status carry_up(hs_residency *r, hlwq_error *err)
     return HLWQ_OK;
 }
 
-/* What was computed beside and is worth more than something above is copied up now: at most so many a layer. */
+/*
+ * What was computed beside and is worth more than something above is copied up now: at most so many a layer, and none
+ * where others are copied up to be computed there, who would wait for these.
+ */
 static hlwq_status admit(hs_residency *r, hlwq_error *err)
 {
     uint32_t taken = 0;
+    if (!hs_beside_all(&r->experts, r->last_tokens))
+        return HLWQ_OK;
     for (uint32_t i = 0; i < r->n_ready && taken < ADMIT && flights(r) < ADMIT_BUSY; i++) {
         const hs_cut whole = {0};
         int32_t slot;

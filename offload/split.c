@@ -101,8 +101,8 @@ void hs_split_bytes(const hs_table *t, uint64_t *all, uint64_t *shared)
     *all = *shared = 0;
     for (uint32_t g = 0; g < t->n_groups; g++)
         if (hs_group_may_stream(t, &t->group[g])) {
-            *all += t->group[g].bytes;
-            *shared += hs_split_cut(&t->group[g], 1.0).bytes;
+            *all += t->group[g].bytes * t->group[g].count;
+            *shared += hs_split_cut(&t->group[g], 1.0).bytes * t->group[g].count;
         }
 }
 

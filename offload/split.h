@@ -28,7 +28,7 @@ uint32_t hs_cut_rows(const hs_cut *cut, hs_role role);
 /* What of the layer is copied up without those rows: spans [HS_SPANS_MAX] in order; returns how many. */
 uint32_t hs_split_spans(const hs_group *layer, const hs_cut *cut, hs_span *span);
 
-/* Bytes of a model's layers, and which of them a share of 1 has the CPU compute. */
+/* Bytes of a model's streamed groups, and which of them a share of 1 has the CPU compute. */
 void hs_split_bytes(const hs_table *table, uint64_t *all, uint64_t *shared);
 
 enum { HS_SPLIT_PERIOD = 8 };

@@ -1,11 +1,12 @@
 /*
- * A dense model whose layers do not all fit on the card: one hash of all logits however their rows are split between it
- * and the CPU.
+ * A dense model whose layers do not all fit on the card, and a mixture whose experts do not: one hash of all logits
+ * however their rows, or experts, are shared out between it and the CPU.
  */
 #include "tests/cuda/tiny_made.h"
 
 extern "C" {
 #include "offload/rates.h"
+#include "offload/residency_private.h"
 }
 
 #include <math.h>
@@ -132,7 +133,7 @@ static void the_first_share_follows_the_rates(void **state)
     (void)state;
     small_dense d = open_small();
     const hs_table *t = hs_store_table(d.store);
-    hs_rates r = {20e9, 80e9, 12e9, 400e9};
+    hs_rates r = {20e9, 80e9, 12e9, 400e9, 0};
     const hs_split_time usual = hs_rates_split(t, &r, 1, 1 << 20, -1);
     assert_true(usual.share > 0 && usual.share < 1);
     assert_true(fabs(usual.copies - usual.cpu - usual.card) < 1e-6 * usual.copies);
@@ -143,11 +144,11 @@ static void the_first_share_follows_the_rates(void **state)
     }
     r.product = 10e9;
     assert_true(hs_rates_split(t, &r, 1, 1 << 20, -1).share < usual.share);
-    r = {20e9, 80e9, 25e9, 400e9};
+    r = {20e9, 80e9, 25e9, 400e9, 0};
     assert_true(hs_rates_split(t, &r, 1, 1 << 20, -1).share < usual.share);
-    r = {20e9, 25e9, 12e9, 400e9}; /* both read the same memory */
+    r = {20e9, 25e9, 12e9, 400e9, 0}; /* both read the same memory */
     assert_true(hs_rates_split(t, &r, 1, 1 << 20, -1).share < usual.share);
-    r = {20e9, 80e9, 1, 400e9};
+    r = {20e9, 80e9, 1, 400e9, 0};
     assert_true(hs_rates_split(t, &r, 0, 0, -1).share >= 1);
     r = {};
     assert_true(hs_rates_split(t, &r, 0, 0, -1).share == 0.75);
@@ -194,6 +195,70 @@ static void a_noisy_share_stays_near_the_best(void **state)
         fail_msg("at most %g from the best, and %g on average", off, lost);
 }
 
+/* What the tests of a mixture's share plant: that it is looked for, from here. */
+static hs_beside_rates planted;
+static void plant_share(hlwq_engine *e)
+{
+    e->residency->experts = hs_beside_first(-1, &planted, 2);
+    e->residency->experts.rest = 0;
+}
+
+/*
+ * A mixture, all below it in memory or not, where the CPU's share changes while it is looked for, with each of the
+ * ways it may begin with, and rates with which prompts are shared as well.
+ */
+static void one_hash_while_a_mixture_looks_for_its_share(void **state)
+{
+    (void)state;
+    static const hs_beside_rates rates[] = {{1, 1, 2, 2}, {3, 3, 6, 1}, {1, 1, 1.1, 1}};
+    const tiny_made made = tiny_make(true, 5, nullptr);
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    o.model = made.path;
+    prompt_tokens = 20;
+    configure(1, HS_SIM_UP, CARD_BYTES, 0);
+    const uint64_t want = hash_of(&o, 40, &io);
+    plant = plant_share;
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        planted = rates[seed % 3];
+        configure(seed, (hs_sim_order)(seed % 3), CARD_BYTES, 0);
+        o.card_slots = 6;
+        o.slots = seed < 3 ? 0 : 6;
+        if (hash_of(&o, 40, &io) != want)
+            fail_msg("seed %u: another hash", (unsigned)seed);
+        assert_true(io.beside > 0 && io.uploads > 0 && io.cpu_share > 0);
+    }
+    plant = nullptr;
+    tiny_remove(&made);
+}
+
+/* Of the experts that a lone token misses, so many are computed by the CPU as it was told; and measured for itself. */
+static void a_mixture_obeys_the_share_it_is_given(void **state)
+{
+    (void)state;
+    static const double share[] = {0, 0.3, 0.75, 1};
+    const tiny_made made = tiny_make(true, 5, nullptr);
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    o.model = made.path;
+    o.card_slots = 2;
+    prompt_tokens = 5;
+    for (double s : share) {
+        configure(3, HS_SIM_DOWN, CARD_BYTES, 0);
+        o.cpu_share = s;
+        (void)hash_of(&o, 30, &io);
+        const uint64_t missed = io.card_lookups - io.card_hits;
+        if (fabs((double)io.beside - s * (double)missed) > 0.5 + 1e-6)
+            fail_msg("share %g: %u of %u", s, (unsigned)io.beside, (unsigned)missed);
+        assert_true(io.cpu_share == s);
+    }
+    o.cpu_share = -1;
+    configure(3, HS_SIM_DOWN, CARD_BYTES, 0);
+    (void)hash_of(&o, 2, &io);
+    assert_true(io.cpu_share > 0);
+    tiny_remove(&made);
+}
+
 int main(void)
 {
     const CMUnitTest tests[] = {
@@ -202,6 +267,9 @@ int main(void)
         TEST(a_layer_is_cut_in_two),
         TEST(the_first_share_follows_the_rates),
         TEST(one_hash_for_every_split),
+        TEST(one_hash_while_a_mixture_looks_for_its_share),
+        TEST(a_mixture_obeys_the_share_it_is_given),
     };
+    cmocka_set_test_filter(getenv("HLWQ_TEST")); /* one of them, by name */
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
