@@ -448,6 +448,14 @@ enum {
 };
 
 /*
+ * What a driver takes for a block of the card's memory: it has pages of 2 MiB.  Those above half a page have pages to
+ * themselves; smaller ones share some, for which one page more than they come to is enough.
+ */
+#define HS_CARD_PAGE_BYTES (2ull << 20)
+uint64_t hs_card_block_bytes(uint64_t bytes);
+uint64_t hs_card_shared_bytes(uint64_t bytes); /* of small ones that come to so many */
+
+/*
  * Scratch bytes on the card that it takes; pinned ones in ordinary memory; and bytes that it keeps free on the card for
  * steps that are recorded.
  */

@@ -19,6 +19,21 @@ static uint64_t larger(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+static uint64_t pages(uint64_t bytes)
+{
+    return (bytes + HS_CARD_PAGE_BYTES - 1) / HS_CARD_PAGE_BYTES * HS_CARD_PAGE_BYTES;
+}
+
+uint64_t hs_card_block_bytes(uint64_t bytes)
+{
+    return bytes > HS_CARD_PAGE_BYTES / 2 ? pages(bytes) : (bytes + 511) / 512 * 512;
+}
+
+uint64_t hs_card_shared_bytes(uint64_t bytes)
+{
+    return pages(bytes);
+}
+
 static uint64_t batch_of(const hs_limits *m)
 {
     return m->batch && m->batch < HS_BATCH_MAX ? m->batch : HS_BATCH_MAX;

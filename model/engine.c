@@ -81,10 +81,21 @@ static uint64_t state_bytes(const hlwq_engine *e, uint32_t batch)
                          hs_speculate_state_bytes(&e->draft, c, e->kv, e->context, batch));
 }
 
+/* And what that takes more where it is a card. */
+static uint64_t beyond_bytes(const hlwq_engine *e, uint32_t batch)
+{
+    const hs_config *c = &hs_store_table(e->store)->config;
+    return !e->vram ? 0
+                    : e->planned * (hs_states_beyond_bytes(c, e->kv, e->context, batch, 0) +
+                                    hs_speculate_beyond_bytes(&e->draft, c, e->kv, e->context, batch));
+}
+
 /* What the sessions of the plan take more for a batch of `batch` than for the smallest one. */
 static uint64_t tail_bytes(const hlwq_engine *e, uint32_t batch)
 {
-    return state_bytes(e, batch) - state_bytes(e, HS_GRID);
+    uint64_t all = state_bytes(e, batch) + beyond_bytes(e, batch),
+             least = state_bytes(e, HS_GRID) + beyond_bytes(e, HS_GRID);
+    return all > least ? all - least : 0;
 }
 
 static uint64_t activation_bytes(const void *user, uint32_t batch)
@@ -100,8 +111,9 @@ static uint64_t card_bytes(const void *user, uint32_t batch)
 {
     const hlwq_engine *e = user;
     hs_limits limits = hs_network_limits(hs_store_table(e->store), batch);
-    uint64_t rows = batch + (limits.joins ? batch + HS_WINDOW_MAX : 0); /* as hs_network_init has it */
-    return hs_backend_cuda_bytes(&limits) + rows * limits.hidden * sizeof(float) + tail_bytes(e, batch);
+    uint64_t row = limits.hidden * sizeof(float); /* as hs_network_init has it */
+    return hs_card_block_bytes(hs_backend_cuda_bytes(&limits)) + hs_card_block_bytes(batch * row) +
+           (limits.joins ? hs_card_block_bytes((batch + HS_WINDOW_MAX) * row) : 0) + tail_bytes(e, batch);
 }
 
 static uint64_t recorded_bytes(const hlwq_engine *e)
@@ -151,6 +163,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
         in.state_bytes = state_bytes(e, HS_GRID);
         in.recorded_bytes = recorded_bytes(e);
         in.session_bytes -= in.state_bytes; /* what of it is for drafts comes with them below */
+        in.state_bytes += beyond_bytes(e, HS_GRID);
         in.session_bytes += e->planned * hs_states_table_bytes(&t->config, e->kv, context);
         in.card_slots = o->card_slots;
         in.card_bytes = card_bytes;
@@ -158,7 +171,7 @@ static hlwq_status make_plan(hlwq_engine *e, const hlwq_engine_options *o, hlwq_
     if (e->draft.mtp) {
         uint64_t copies = hs_draft_vocab_bytes(t, e->draft_vocab, o->draft_text != NULL);
         in.fixed_bytes += copies;
-        in.state_bytes += e->vram ? copies : 0;
+        in.state_bytes += e->vram && copies ? hs_card_block_bytes(copies) : 0;
     }
     in.session_bytes += e->planned * hs_speculate_bytes(&e->draft, &t->config, e->kv, context, HS_GRID);
     in.session_bytes += e->prefix.budget_bytes;

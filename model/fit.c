@@ -22,7 +22,9 @@ static hlwq_status plan_spilling(hlwq_engine *e, const hs_plan_input *all, hlwq_
     const hs_spilling *o = &e->spilling;
     hs_plan_input in = *all;
     if (e->vram) {
-        in.state_bytes -= e->planned * hs_states_lowered_bytes(c, e->kv, e->context, o->hot);
+        in.state_bytes -= e->planned * (hs_states_lowered_bytes(c, e->kv, e->context, o->hot) +
+                                        hs_states_beyond_bytes(c, e->kv, e->context, HS_GRID, 0));
+        in.state_bytes += e->planned * hs_states_beyond_bytes(c, e->kv, e->context, HS_GRID, o->hot);
         in.session_bytes += e->planned * hs_states_below_bytes(c, e->kv, e->context, o);
     } else {
         in.session_bytes -= e->planned * hs_states_filed_bytes(c, e->kv, e->context, o->hot);
@@ -66,7 +68,8 @@ static hlwq_status fit_card(hlwq_engine *e, const hs_plan_input *in, const char 
         st = plan_spilling(e, in, err);
     }
     HS_TRY(st);
-    e->spilling.hot += half_of(e, in->vram_bytes, e->plan.card.smallest_bytes, row, rows - hot_min(in) - 1);
+    uint64_t least = e->plan.card.smallest_bytes + 2 * HS_CARD_PAGE_BYTES; /* more rows may begin a page more */
+    e->spilling.hot += half_of(e, in->vram_bytes, least, row, rows - hot_min(in) - 1);
     if (e->spilling.dir)
         e->spilling.memory_rows += half_of(e, in->ram_bytes, e->plan.smallest_bytes, row,
                                            rows - e->spilling.hot > 2 ? rows - e->spilling.hot - 2 : 0);

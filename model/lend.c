@@ -84,12 +84,18 @@ void hs_engine_lend(hlwq_engine *e)
 
 /* ---- the same on a card ---------------------------------------------------------------------- */
 
+/* They come in whole chunks, and these in whole pages of the card. */
 uint32_t hs_engine_slots_above(const hlwq_engine *e)
 {
     const hs_lending *l = &e->lending;
     uint64_t held = hs_max_u64(l->above_held_bytes, l->above_first_bytes), slot = e->plan.weights.slot_bytes;
-    uint64_t more = l->above_planned_bytes > held && slot ? (l->above_planned_bytes - held) / slot : 0;
-    return (uint32_t)hs_min_u64(e->plan.card.slots + more, e->plan.weights.streamed);
+    uint64_t room = l->above_planned_bytes > held && slot ? l->above_planned_bytes - held : 0;
+    if (!room)
+        return e->plan.card.slots;
+    uint64_t per = hs_slab_per_chunk(slot), chunk = hs_card_block_bytes(per * slot), last = room % chunk / slot;
+    while (last && hs_card_block_bytes(last * slot) > room % chunk)
+        last--;
+    return (uint32_t)hs_min_u64(e->plan.card.slots + room / chunk * per + last, e->plan.weights.streamed);
 }
 
 void hs_engine_lend_above(hlwq_engine *e)

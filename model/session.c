@@ -41,7 +41,8 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
     uint64_t states = hs_states_bytes(c, kv, s->positions, e->net.batch) -
                       (e->vram ? 0 : hs_states_filed_bytes(c, kv, s->positions, e->spilling.hot)),
              above = e->vram ? hs_speculate_state_bytes(&e->draft, c, kv, s->positions, e->net.batch) : 0,
-             need = states + hs_speculate_bytes(&e->draft, c, kv, s->positions, e->net.batch),
+             beyond = e->vram ? hs_speculate_beyond_bytes(&e->draft, c, kv, s->positions, e->net.batch) : 0, /* pages */
+        need = states + hs_speculate_bytes(&e->draft, c, kv, s->positions, e->net.batch),
              cap = hs_mem_cap_bytes(e->mem), left = hs_engine_unpromised(e);
     if (e->vram) /* most of it is there, and has a cap of its own */
         need = need - states - above + hs_states_below_bytes(c, kv, s->positions, &e->spilling) +
@@ -54,11 +55,14 @@ static hlwq_status open_parts(hlwq_session *s, const hlwq_session_options *o, hl
             (double)(cap - left + need) / 1048576.0 + 4.0);
     if (e->vram) {
         uint64_t first, grows = hs_states_growth(c, kv, s->positions, 0, &first);
-        HS_TRY(hs_engine_clear_above(e, states - hs_min_u64(states, grows) + above + (1 << 20), err));
+        uint64_t pages = beyond + hs_states_beyond_bytes(c, kv, s->positions, e->net.batch, e->spilling.hot) -
+                         hs_states_growth_beyond(c, kv, s->positions, e->spilling.hot);
+        HS_TRY(hs_engine_clear_above(e, states - hs_min_u64(states, grows) + above + pages, err));
     }
     HS_TRY(hs_states_init(&s->states, c, e->mem, e->backend, kv, s->positions, e->net.batch, err));
     HS_TRY(hs_states_spill(&s->states, &e->spilling, err));
-    above += hs_states_growth_of(&s->states);
+    above += beyond + hs_states_growth_of(&s->states) +
+             (e->vram ? hs_states_growth_beyond(c, kv, s->positions, e->spilling.hot) : 0);
     if (e->vram && above > hs_engine_unpromised_above(e))
         return hs_fail(
             err, HLWQ_ERR_BUDGET,

@@ -93,6 +93,14 @@ uint64_t hs_speculate_state_bytes(const hs_draft_mode *mode, const hs_config *c,
     return block_bytes(c, mode->depth + 1) + (mode->mtp ? hs_mtp_pages_bytes(c, kv, positions, batch) : 0);
 }
 
+uint64_t hs_speculate_beyond_bytes(const hs_draft_mode *mode, const hs_config *c, hs_kv_format kv, uint32_t positions,
+                                   uint32_t batch)
+{
+    uint64_t all = hs_speculate_state_bytes(mode, c, kv, positions, batch);
+    uint64_t block = all ? block_bytes(c, mode->depth + 1) : 0;
+    return hs_card_block_bytes(block) - block + hs_card_block_bytes(all - block) - (all - block);
+}
+
 static hlwq_status open_parts(hs_speculate *sp, hs_kv_format kv, hlwq_error *err)
 {
     void *p;

@@ -39,6 +39,10 @@ uint64_t hs_speculate_bytes(const hs_draft_mode *mode, const hs_config *config, 
 uint64_t hs_speculate_state_bytes(const hs_draft_mode *mode, const hs_config *config, hs_kv_format kv,
                                   uint32_t positions, uint32_t batch);
 
+/* What these take more on a card, in whole pages. */
+uint64_t hs_speculate_beyond_bytes(const hs_draft_mode *mode, const hs_config *config, hs_kv_format kv,
+                                   uint32_t positions, uint32_t batch);
+
 /* hs_forward has just fed tokens[first .. first + n - 1], outside a window. */
 hlwq_status hs_speculate_fed(hs_speculate *sp, const int32_t *tokens, uint32_t first, uint32_t n, hlwq_error *err);
 

@@ -1,8 +1,9 @@
 /*
  * model/states.c - DeltaNet states in one block, keys and values in steps of some MiB.
  *
- * A step is an eighth of the pages, but 1 to 16 MiB of them: large enough to come from the system and not from malloc,
- * and to be backed with large pages; small enough that what is taken and not yet used is little.
+ * A step is an eighth of the pages, but 1 to 16 MiB of them, or a quarter more where that fills whole pages of a card:
+ * large enough to come from the system and not from malloc, and to be backed with large pages; small enough that what
+ * is taken and not yet used is little.
  */
 #include "model/states.h"
 #include "model/session_file.h"
@@ -51,6 +52,16 @@ uint64_t hs_kv_step_bytes = 1 << 20;
 
 enum { STEP_MAX = 16 << 20, STEPS = 8, STEP_EXTRA = 2 * 4096 /* what the allocator adds */ };
 
+/* So many rows, or up to a quarter more, of which the least is lost where a card takes whole pages. */
+static uint64_t filling(uint64_t some, uint64_t row)
+{
+    uint64_t best = some;
+    for (uint64_t n = some + 1; n <= some + some / 4 + 1; n++)
+        if (hs_card_block_bytes(n * row) * best < hs_card_block_bytes(best * row) * n)
+            best = n;
+    return best;
+}
+
 /* Rows that are taken at once. */
 static uint32_t step_rows(const hs_kv_shape *shape)
 {
@@ -59,7 +70,7 @@ static uint32_t step_rows(const hs_kv_shape *shape)
         return (uint32_t)rows;
     uint64_t some = hs_max_u64(hs_ceil_div(rows, STEPS), hs_ceil_div(hs_kv_step_bytes, row));
     some = hs_min_u64(some, hs_max_u64(STEP_MAX / row, 1));
-    return (uint32_t)hs_min_u64(rows, some);
+    return (uint32_t)hs_min_u64(rows, filling(some, row));
 }
 
 static uint64_t steps_for(const hs_kv_shape *shape, uint32_t rows)
@@ -79,6 +90,30 @@ uint64_t hs_session_bytes(const hs_config *c, hs_kv_format kv, uint32_t position
     hs_kv_shape shape = kv_shape(c, kv, positions, batch);
     return hs_states_bytes(c, kv, positions, batch) + positions * sizeof(int32_t) + (uint64_t)c->vocab * 32 + 65536 +
            hs_session_file_bytes() + steps_for(&shape, hs_kv_rows_for(&shape, positions)) * STEP_EXTRA;
+}
+
+/* What a block on a card takes beyond its bytes. */
+static uint64_t beyond(uint64_t bytes)
+{
+    return bytes ? hs_card_block_bytes(bytes) - bytes : 0;
+}
+
+uint64_t hs_states_growth_beyond(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t hot)
+{
+    hs_kv_shape shape = kv_shape(c, kv, positions, HS_GRID);
+    uint64_t row = hs_kv_row_bytes(&shape), some = step_rows(&shape), rows = hs_kv_rows_for(&shape, positions);
+    rows = hot ? hs_min_u64(rows, hot) : rows;
+    return some ? rows / some * beyond(some * row) + beyond(rows % some * row) : 0;
+}
+
+uint64_t hs_states_beyond_bytes(const hs_config *c, hs_kv_format kv, uint32_t positions, uint32_t batch, uint32_t hot)
+{
+    hs_kv_shape shape = kv_shape(c, kv, positions, batch);
+    uint64_t all = hs_kv_rows_for(&shape, positions), rows = hot ? hs_min_u64(all, hot) : all;
+    uint64_t table = hs_card_block_bytes(all * shape.layers * sizeof(uint64_t)),
+             window = rows < all ? hs_lower_window_bytes(hs_kv_row_bytes(&shape) / full_layers(c)) : 0;
+    return table + beyond(delta_bytes(c)) + beyond(hs_kv_ring_bytes(&shape)) + beyond(window) +
+           hs_states_growth_beyond(c, kv, positions, hot);
 }
 
 static bool coded_type(uint32_t bits, hs_dtype *dtype)

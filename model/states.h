@@ -98,6 +98,14 @@ uint32_t hs_states_rows(const hs_config *config, hs_kv_format kv, uint32_t posit
 /* Bytes that hs_states_init and the whole context charge, less what the allocator adds to steps. */
 uint64_t hs_states_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch);
 
+/*
+ * What all of it takes more on a card, in whole pages and with a table, with `hot` rows there (0 = all); and of that,
+ * what comes as the text grows.
+ */
+uint64_t hs_states_beyond_bytes(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t batch,
+                                uint32_t hot);
+uint64_t hs_states_growth_beyond(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t hot);
+
 /* Of them, those that come as the text grows, at most `hot` rows (0 = all); and the first step of these. */
 uint64_t hs_states_growth(const hs_config *config, hs_kv_format kv, uint32_t positions, uint32_t hot, uint64_t *first);
 

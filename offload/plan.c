@@ -15,7 +15,7 @@
 enum {
     MARGIN = 4 << 20,
     SHARE = 100,
-    CARD_MARGIN = 1 << 20, /* what the card's allocator rounds up */
+    CARD_MARGIN = 2 << 20, /* a page of the card's that small blocks begin */
     CARD_SLOTS_MIN = 2
 };
 
@@ -44,38 +44,48 @@ static double mib(uint64_t bytes)
     return (double)bytes / 1048576.0;
 }
 
+/* The most slots whose block is not larger than that. */
+static uint32_t slots_within(const hs_footprint *f, uint64_t bytes)
+{
+    uint64_t n = f->slot_bytes ? hs_min_u64(bytes / f->slot_bytes, f->streamed) : 0;
+    while (n && hs_card_block_bytes(n * f->slot_bytes) > bytes)
+        n--;
+    return (uint32_t)n;
+}
+
 /* The card: what stages read every token, the context, activations; then slots. */
 static hlwq_status plan_card(hs_plan *p, const hs_plan_input *in, const char *what, hlwq_error *err)
 {
     hs_card_plan *c = &p->card;
     const hs_footprint *f = &p->weights;
     uint64_t cap = in->vram_bytes ? in->vram_bytes : UINT64_MAX;
-    uint64_t least = in->reserve_bytes + f->stage_bytes + in->state_bytes + in->recorded_bytes + CARD_MARGIN;
+    uint64_t trunk = hs_card_block_bytes(f->stage_bytes);
+    uint64_t least = in->reserve_bytes + trunk + in->state_bytes + in->recorded_bytes + CARD_MARGIN;
     *c = (hs_card_plan){.vram_bytes = in->vram_bytes,
                         .reserve_bytes = in->reserve_bytes,
-                        .trunk_bytes = f->stage_bytes,
+                        .trunk_bytes = trunk,
                         .state_bytes = in->state_bytes,
                         .recorded_bytes = in->recorded_bytes};
-    uint64_t slots_min = hs_min_u64(CARD_SLOTS_MIN, f->streamed) * f->slot_bytes;
+    uint64_t slots_min = hs_card_block_bytes(hs_min_u64(CARD_SLOTS_MIN, f->streamed) * f->slot_bytes);
+    uint64_t all = hs_card_block_bytes(f->streamed_bytes);
     c->smallest_bytes = least + in->card_bytes(in->user, HS_GRID) + slots_min;
     for (;;) {
         c->activation_bytes = in->card_bytes(in->user, p->batch);
         uint64_t fixed = least + c->activation_bytes;
-        if (in->card_slots == 0 && fixed + f->streamed_bytes <= cap) {
+        if (in->card_slots == 0 && fixed + all <= cap) {
             c->slots = 0;
-            c->slots_bytes = f->streamed_bytes;
+            c->slots_bytes = all;
         } else if (fixed + slots_min <= cap) {
-            uint64_t room = f->slot_bytes ? (cap - fixed) / f->slot_bytes : 0;
-            c->slots = (uint32_t)hs_min_u64(room, f->streamed);
+            c->slots = slots_within(f, cap - fixed);
             if (in->card_slots && in->card_slots < c->slots)
                 c->slots = in->card_slots;
-            c->slots_bytes = c->slots * f->slot_bytes;
+            c->slots_bytes = hs_card_block_bytes(c->slots * f->slot_bytes);
         } else if (in->batch || p->batch == HS_GRID)
             return hs_fail(err, HLWQ_ERR_BUDGET,
                            "%s does not run on a card with %.1f MiB: weights that are always needed take %.1f, the "
                            "context %.1f, activations %.1f, recorded steps %.1f, CUDA and others %.1f; the smallest "
                            "--vram that works is %" PRIu64 "M",
-                           what, mib(cap), mib(f->stage_bytes), mib(in->state_bytes), mib(c->activation_bytes),
+                           what, mib(cap), mib(trunk), mib(in->state_bytes), mib(c->activation_bytes),
                            mib(in->recorded_bytes), mib(in->reserve_bytes), (c->smallest_bytes + 1048575) / 1048576);
         if (c->slots_bytes && (in->batch || p->batch == HS_GRID || c->slots == 0 || c->activation_bytes <= cap / 10))
             break;

@@ -55,12 +55,13 @@ static void measure_copies(hs_mem *mem, hs_mem *vram, uint64_t bytes, hs_rates *
     hs_card_facts card;
     if (hs_mem_charge(mem, HS_MEM_IO, bytes, "measuring copies", NULL) != HLWQ_OK)
         return;
-    if (hs_mem_charge(vram, HS_MEM_IO, 2 * bytes, "measuring copies", NULL) == HLWQ_OK) {
+    const uint64_t above = 2 * hs_card_shared_bytes(bytes); /* whole pages */
+    if (hs_mem_charge(vram, HS_MEM_IO, above, "measuring copies", NULL) == HLWQ_OK) {
         if (hs_backend_cuda_measure(&card, bytes, NULL) == HLWQ_OK && card.upload_bytes_per_second > 0) {
             r->upload = card.upload_bytes_per_second;
             r->card = card.memory_bytes_per_second;
         }
-        hs_mem_discharge(vram, HS_MEM_IO, 2 * bytes);
+        hs_mem_discharge(vram, HS_MEM_IO, above);
     }
     hs_mem_discharge(mem, HS_MEM_IO, bytes);
 }

@@ -9,7 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { GROUPS_MAX = 1024 };
+enum { GROUPS_MAX = 1024, PAGE = 4096 };
 
 static hs_slots_options slots_options(const hs_table *t, uint32_t *extents)
 {
@@ -42,6 +42,19 @@ hs_residency_options hs_residency_options_default(void)
 
 /* ---- opening -------------------------------------------------------------------------------- */
 
+static uint64_t group_bytes(const hs_group *g)
+{
+    return hs_align_up(g->bytes * g->count, PAGE);
+}
+
+/* The next piece of the block above. */
+static uint8_t *place_above(hs_residency *r, const hs_group *g)
+{
+    uint8_t *p = r->above + r->above_bytes;
+    r->above_bytes += group_bytes(g);
+    return p;
+}
+
 /* Loads extents into ordinary memory, or past it into the backend's. */
 static hlwq_status load_group(hs_residency *r, uint32_t g, hs_pool *pool, const hs_residency_options *o, bool above,
                               uint64_t *done, uint64_t total, hlwq_error *err)
@@ -50,15 +63,14 @@ static hlwq_status load_group(hs_residency *r, uint32_t g, hs_pool *pool, const 
     hs_mem_tag tag = hs_group_is_experts(group) ? HS_MEM_EXPERTS : HS_MEM_WEIGHTS;
     hs_backend *be = r->backend;
     hlwq_status st = HLWQ_OK;
-    void *p = NULL, *up = NULL;
+    uint8_t *up = above ? place_above(r, group) : NULL;
+    void *p = NULL;
     HS_TRY(hs_mem_alloc(r->mem, tag, group->bytes * (above ? 1 : group->count), "weights", &p, err));
-    if (above)
-        st = be->ops->alloc(be, tag, group->bytes * group->count, "weights", &up, err);
     for (uint32_t e = 0; e < group->count && st == HLWQ_OK; e++) {
         uint8_t *to = (uint8_t *)p + (above ? 0 : e * group->bytes);
         st = hs_store_load(r->store, g, e, pool, o->verify, to, err);
         if (st == HLWQ_OK && above)
-            st = be->ops->put(be, (uint8_t *)up + e * group->bytes, to, group->bytes, err);
+            st = be->ops->put(be, up + e * group->bytes, to, group->bytes, err);
         *done += group->bytes;
         if (st == HLWQ_OK && o->progress && !o->progress(o->user, *done, total))
             st = hs_fail(err, HLWQ_ERR_CANCELLED, "loading was stopped");
@@ -77,24 +89,47 @@ static hlwq_status load_group(hs_residency *r, uint32_t g, hs_pool *pool, const 
     return st;
 }
 
+typedef enum home { NOWHERE, BELOW, ABOVE, BOTH } home;
+
+/* Where a group is from the start: nowhere if it is streamed. */
+static home home_of(const hs_residency *r, const hs_group *g, const hs_residency_options *o)
+{
+    const hs_table *t = r->table;
+    bool streamed = r->index[g - t->group] != UINT32_MAX;
+    if (!hs_group_is_used(t, g) || (r->slots && streamed))
+        return NOWHERE;
+    if (g->kind == HS_GROUP_EMBED)
+        return o->own_memory && t->config.tied ? BOTH : BELOW; /* the head is the same matrix, and a stage's */
+    return !o->own_memory || (streamed && r->upper.slots) ? BELOW : ABOVE;
+}
+
+static hlwq_status take_above(hs_residency *r, const hs_residency_options *o, hlwq_error *err)
+{
+    uint64_t bytes = 0;
+    void *p;
+    for (uint32_t g = 0; g < r->table->n_groups; g++)
+        bytes += home_of(r, &r->table->group[g], o) >= ABOVE ? group_bytes(&r->table->group[g]) : 0;
+    if (!bytes)
+        return HLWQ_OK;
+    HS_TRY(r->backend->ops->alloc(r->backend, HS_MEM_WEIGHTS, bytes, "weights", &p, err));
+    r->above = p;
+    return HLWQ_OK;
+}
+
 static hlwq_status load_all(hs_residency *r, hs_pool *pool, const hs_residency_options *o, hlwq_error *err)
 {
     const hs_table *t = r->table;
     hs_footprint f = hs_footprint_of(t);
     uint64_t done = 0, total = f.trunk_bytes + (r->slots ? 0 : f.streamed_bytes);
+    HS_TRY(take_above(r, o, err));
     for (uint32_t g = 0; g < t->n_groups; g++) {
-        bool embed = t->group[g].kind == HS_GROUP_EMBED, below = embed || r->index[g] != UINT32_MAX;
-        if (!hs_group_is_used(t, &t->group[g]) || (r->slots && r->index[g] != UINT32_MAX))
+        home where = home_of(r, &t->group[g], o);
+        if (where == NOWHERE)
             continue;
-        if (!o->own_memory || (below && (embed || r->upper.slots)))
-            HS_TRY(load_group(r, g, pool, o, false, &done, total, err));
-        else
-            HS_TRY(load_group(r, g, pool, o, true, &done, total, err));
-        if (o->own_memory && embed && t->config.tied) { /* the head is the same matrix, and a stage's */
-            void *p;
-            HS_TRY(r->backend->ops->alloc(r->backend, HS_MEM_WEIGHTS, t->group[g].bytes, "weights", &p, err));
-            r->data[g] = p;
-            HS_TRY(r->backend->ops->put(r->backend, p, r->host[g], t->group[g].bytes, err));
+        HS_TRY(load_group(r, g, pool, o, where == ABOVE, &done, total, err));
+        if (where == BOTH) {
+            r->data[g] = place_above(r, &t->group[g]);
+            HS_TRY(r->backend->ops->put(r->backend, r->data[g], r->host[g], t->group[g].bytes, err));
         }
     }
     return HLWQ_OK;
@@ -290,11 +325,9 @@ void hs_residency_close(hs_residency *r)
     hs_slots_close(r->slots);
     hs_slab_close(&r->slab);
     hs_upper_close(&r->upper);
-    for (uint32_t g = 0; g < r->table->n_groups && r->host; g++) {
-        if (r->data[g] != r->host[g])
-            r->backend->ops->free(r->backend, r->data[g]);
+    r->backend->ops->free(r->backend, r->above);
+    for (uint32_t g = 0; g < r->table->n_groups && r->host; g++)
         hs_mem_free(r->mem, r->host[g]);
-    }
     hs_mem_free(r->mem, r->read);
     hs_mem_free(r->mem, r->on_guess);
     hs_mem_free(r->mem, r->checked);

@@ -38,6 +38,8 @@ struct hs_residency {
     bool verify, always, dense; /* always: checksums at every read, not only the first */
     hs_backend *backend;        /* whose memory the trunk is in */
     uint8_t **data;             /* [n_groups], extents one after another, where stages find them; NULL = not always */
+    uint8_t *above;             /* one block of the backend's own memory for all that stays there */
+    uint64_t above_bytes;       /* of it, given out */
     uint8_t **host;             /* [n_groups], likewise in ordinary memory; may be the same */
     uint32_t *index;            /* [n_groups]: number among the streamed groups, or UINT32_MAX */
     uint32_t *layers;           /* [groups]: the group of each, in order */

@@ -19,6 +19,7 @@ typedef struct block {
     void *p;
     uint64_t bytes;
     hs_mem_tag tag;
+    bool small; /* charged with the pages that all small ones share */
 } block;
 
 /*
@@ -132,6 +133,7 @@ typedef struct hs_cuda {
     cudaEvent_t chosen;                      /* what `back` waits for */
     block *held;                             /* [n_held]: what the card holds for us */
     uint32_t n_held, room_held;
+    uint64_t small_bytes; /* of the small ones */
 
     void *scratch; /* on the card: all below */
     float *u, *proj, *mix, *out, *y, *gate, *up_rows, *expert_y, *logit, *shared, *weight, *rope, *part, *logits;

@@ -82,6 +82,27 @@ hlwq_status gpu_wait(hs_cuda *c, hlwq_error *err)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
+static hlwq_status charge(hs_cuda *c, block *b, const char *what, hlwq_error *err)
+{
+    if (!b->small)
+        return hs_mem_charge(c->vram, b->tag, b->bytes, what, err);
+    const uint64_t before = hs_card_shared_bytes(c->small_bytes);
+    b->tag = HS_MEM_OTHER;
+    HS_TRY(hs_mem_charge(c->vram, b->tag, hs_card_shared_bytes(c->small_bytes + b->bytes) - before, what, err));
+    c->small_bytes += b->bytes;
+    return HLWQ_OK;
+}
+
+static void discharge(hs_cuda *c, const block *b)
+{
+    uint64_t bytes = b->bytes;
+    if (b->small) {
+        bytes = hs_card_shared_bytes(c->small_bytes) - hs_card_shared_bytes(c->small_bytes - b->bytes);
+        c->small_bytes -= b->bytes;
+    }
+    hs_mem_discharge(c->vram, b->tag, bytes);
+}
+
 hlwq_status gpu_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out, hlwq_error *err)
 {
     hs_cuda *c = cuda_of(be);
@@ -94,27 +115,26 @@ hlwq_status gpu_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char
         c->held = grown;
         c->room_held = room;
     }
-    uint64_t charged = (bytes + 511) / 512 * 512; /* cudaMalloc's grain */
+    block b = {NULL, hs_card_block_bytes(bytes ? bytes : 1), tag, bytes <= HS_CARD_PAGE_BYTES / 2};
     gpu_end_run(c);
-    HS_TRY(hs_mem_charge(c->vram, tag, charged, what, err));
-    void *p = NULL;
-    cudaError_t code = cudaMalloc(&p, charged ? charged : 512);
+    HS_TRY(charge(c, &b, what, err));
+    cudaError_t code = cudaMalloc(&b.p, b.bytes);
     if (code == cudaErrorMemoryAllocation && gpu_forget_runs(c)) { /* they can be recorded again */
         (void)cudaGetLastError();
-        code = cudaMalloc(&p, charged ? charged : 512);
+        code = cudaMalloc(&b.p, b.bytes);
     }
     if (code == cudaSuccess) {
-        code = cudaMemsetAsync(p, 0, charged, c->stream);
+        code = cudaMemsetAsync(b.p, 0, b.bytes, c->stream);
         if (code != cudaSuccess)
-            (void)cudaFree(p);
+            (void)cudaFree(b.p);
     }
     if (code != cudaSuccess) {
         (void)cudaGetLastError();
-        hs_mem_discharge(c->vram, tag, charged);
+        discharge(c, &b);
         return gpu_failed(code, what, err);
     }
-    c->held[c->n_held++] = block{p, charged, tag};
-    *out = p;
+    c->held[c->n_held++] = b;
+    *out = b.p;
     return HLWQ_OK;
 }
 
@@ -129,7 +149,7 @@ void gpu_free(hs_backend *be, void *p)
             (void)cudaStreamSynchronize(c->up);
             (void)cudaStreamSynchronize(c->stream);
             (void)cudaFree(p);
-            hs_mem_discharge(c->vram, c->held[i].tag, c->held[i].bytes);
+            discharge(c, &c->held[i]);
             c->held[i] = c->held[--c->n_held];
             return;
         }

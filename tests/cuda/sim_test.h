@@ -54,6 +54,7 @@ static inline hs_sim_options plain_options(void)
     o.vram_bytes = 64 << 20;
     o.pinned_bytes = 64 << 20;
     o.node_bytes = 4096;
+    o.page_bytes = 2 << 20;
     o.arch = 89;
     o.devices = 1;
     o.patience_ms = 50;

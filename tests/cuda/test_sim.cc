@@ -603,6 +603,7 @@ static void vram_is_capped_and_fragments(void **)
     hs_sim_options o = plain_options();
     o.vram_bytes = 64 << 10;
     o.pinned_bytes = 1 << 20;
+    o.page_bytes = 0;
     hs_sim_configure(&o);
     void *p[16], *big;
     for (void *&x : p)
@@ -645,6 +646,40 @@ static void vram_is_capped_and_fragments(void **)
     hs_sim_stats s = hs_sim_read_stats();
     assert_int_equal(s.device_peak_bytes, 64 << 10);
     assert_int_equal(s.pinned_peak_bytes, 1 << 20);
+}
+
+static uint64_t free_bytes(void)
+{
+    size_t now, total;
+    OK(cudaMemGetInfo(&now, &total));
+    return now;
+}
+
+/* A large block has pages to itself, small ones share them, and a page is free when the last of them is. */
+static void whole_pages_are_counted(void **)
+{
+    hs_sim_options o = plain_options();
+    const uint64_t page = 2 << 20;
+    void *large, *small[3], *more;
+    o.vram_bytes = 4 * page;
+    hs_sim_configure(&o);
+    OK(cudaMalloc(&small[0], 1));
+    assert_int_equal(free_bytes(), 3 * page);
+    OK(cudaMalloc(&large, page + 1));
+    assert_int_equal(free_bytes(), page);
+    OK(cudaMalloc(&small[1], page / 2));
+    OK(cudaMalloc(&small[2], page / 2 - 512));
+    assert_int_equal(free_bytes(), page);
+    assert_int_equal(cudaMalloc(&more, page + 1), cudaErrorMemoryAllocation);
+    assert_int_equal(cudaGetLastError(), cudaErrorMemoryAllocation);
+    OK(cudaFree(large));
+    assert_int_equal(free_bytes(), 3 * page);
+    OK(cudaFree(small[0]));
+    OK(cudaFree(small[2]));
+    assert_int_equal(free_bytes(), 3 * page);
+    OK(cudaFree(small[1]));
+    assert_int_equal(free_bytes(), 4 * page);
+    assert_int_equal(hs_sim_leaks(), 0);
 }
 
 static void registering_may_fail(void **)
@@ -922,6 +957,8 @@ int main(void)
         TEST(the_host_cannot_touch_device_memory),
         TEST(a_kernel_that_leaves_device_memory_is_named),
         TEST(vram_is_capped_and_fragments),
+        TEST(whole_pages_are_counted),
+        TEST(whole_pages_are_counted),
         TEST(registering_may_fail),
         TEST(graphs_replay_what_was_captured),
         TEST(broken_captures_are_refused),

@@ -2,7 +2,8 @@
  * kernels/cuda/sim/memory.cc - device memory, pinned memory, and whose an address is.
  *
  * Device memory is one reserved range of addresses.  It is PROT_NONE but for the time in which device work runs, and
- * then only as far as something was ever allocated.  First fit, 512-byte blocks, so that fragmentation is real.
+ * then only as far as something was ever allocated.  First fit, 512-byte blocks, so that fragmentation is real.  As
+ * drivers do, a large block takes whole pages of its own, and small ones share pages: whole pages are what is counted.
  * Bytes between the end of a request and its block's end are poisoned and looked at when it is freed; under
  * AddressSanitizer a kernel that touches them, or freed memory, is stopped at once.
  */
@@ -97,6 +98,34 @@ static void fill(uint64_t offset, uint64_t bytes)
     memset(arena + offset, POISON, bytes);
 }
 
+static bool is_large(uint64_t bytes)
+{
+    return sim_options.page_bytes && bytes > sim_options.page_bytes / 2;
+}
+
+static uint64_t grain(uint64_t bytes)
+{
+    return is_large(bytes) ? sim_options.page_bytes : (uint64_t)ALIGN;
+}
+
+static uint64_t up_to(uint64_t bytes, uint64_t step)
+{
+    return (bytes + step - 1) / step * step;
+}
+
+/* What all blocks take; `blocks` is in order. */
+static uint64_t taken(void)
+{
+    uint64_t sum = 0, end = 0, page = sim_options.page_bytes ? sim_options.page_bytes : (uint64_t)ALIGN;
+    for (const block *b = blocks; b; b = b->next) {
+        uint64_t from = b->offset / page * page, to = up_to(b->offset + b->room, page);
+        from = from > end ? from : end;
+        sum += to > from ? to - from : 0;
+        end = to;
+    }
+    return sum;
+}
+
 void sim_device_took(uint64_t bytes)
 {
     sim_stats.device_bytes += bytes;
@@ -116,20 +145,25 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
         return sim_leave(cudaSuccess);
     if (bytes > sim_options.vram_bytes || !have_arena())
         return sim_leave(cudaErrorMemoryAllocation);
-    uint64_t room = (bytes + ALIGN - 1) / ALIGN * ALIGN, at = 0;
-    if (sim_stats.device_bytes + room > sim_options.vram_bytes)
-        return sim_leave(cudaErrorMemoryAllocation);
+    const uint64_t step = grain(bytes), room = up_to(bytes, step), before = taken();
+    uint64_t at = 0;
     block **link = &blocks;
-    while (*link && (*link)->offset - at < room) {
-        at = (*link)->offset + (*link)->room;
+    while (*link && (*link)->offset < at + room) {
+        at = up_to((*link)->offset + (*link)->room, step);
         link = &(*link)->next;
     }
-    if (arena_bytes - at < room)
+    if (at + room > arena_bytes)
         return sim_leave(cudaErrorMemoryAllocation);
 
     block *b = static_cast<block *>(sim_alloc(sizeof *b));
     *b = {at, bytes, room, *link};
     *link = b;
+    const uint64_t more = taken() - before;
+    if (sim_stats.device_bytes + more > sim_options.vram_bytes) {
+        *link = b->next;
+        free(b);
+        return sim_leave(cudaErrorMemoryAllocation);
+    }
     uint64_t high = (at + room + PAGE - 1) / PAGE * PAGE;
     if (high > arena_high) {
         protect(arena_high, high, sim_options.protect && !open_depth ? PROT_NONE : PROT_READ | PROT_WRITE);
@@ -140,7 +174,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     ASAN_POISON_MEMORY_REGION(arena + at + bytes, room - bytes);
     sim_arena_close();
     sim_stats.device_blocks++;
-    sim_device_took(room);
+    sim_device_took(more);
     *p = arena + at;
     return sim_leave(cudaSuccess);
 }
@@ -186,9 +220,10 @@ cudaError_t cudaFree(void *p)
         fill(b->offset, b->room);
         ASAN_POISON_MEMORY_REGION(arena + b->offset, b->room);
         sim_arena_close();
-        sim_stats.device_blocks--;
-        sim_stats.device_bytes -= b->room;
+        const uint64_t all = taken();
         *link = b->next;
+        sim_stats.device_blocks--;
+        sim_stats.device_bytes -= all - taken();
         free(b);
         return sim_leave(e);
     }
@@ -318,7 +353,8 @@ sim_where sim_where_is(const void *p, size_t bytes)
     uintptr_t at = reinterpret_cast<uintptr_t>(p), base = reinterpret_cast<uintptr_t>(arena);
     if (arena && at >= base && at < base + arena_bytes) {
         for (const block *b = blocks; b; b = b->next)
-            if (at - base >= b->offset && at - base - b->offset <= b->bytes && bytes <= b->offset + b->bytes - (at - base))
+            if (at - base >= b->offset && at - base - b->offset <= b->bytes &&
+                bytes <= b->offset + b->bytes - (at - base))
                 return SIM_DEVICE;
         return SIM_NOWHERE;
     }

@@ -80,6 +80,7 @@ hs_sim_options hs_sim_from_environment(void)
 
     static const int archs[] = {75, 80, 86, 89, 90, 120};
     o.node_bytes = 4096;
+    o.page_bytes = 2 << 20;
     o.arch = (int)number("HLWQ_SIM_ARCH", 89, 1000, false);
     bool known = false;
     for (int a : archs)

@@ -52,6 +52,7 @@ typedef struct hs_sim_options {
     uint64_t *site;   /* [site_room], lent: which place each call that can fail came from; NULL is unwanted */
     uint64_t site_room;
     uint64_t node_bytes;  /* of device memory that a node of a graph takes */
+    uint64_t page_bytes;  /* of device memory; 0 = blocks take what they are */
     int arch;             /* 75, 80, 86, 89, 90 or 120 */
     int devices;          /* 0 or 1 */
     uint32_t patience_ms; /* a wait that nothing can end aborts after this long: another thread may still act */
@@ -68,12 +69,12 @@ typedef struct hs_sim_stats {
     uint64_t pinned_blocks, pinned_bytes, pinned_peak_bytes; /* allocated and registered */
     uint64_t streams, events, graphs, graph_execs;
     uint64_t h2d_bytes, d2h_bytes, d2d_bytes, h2h_bytes, set_bytes;
-    uint64_t calls;                      /* that can fail */
-    uint64_t launches, blocks, switches; /* of kernels, those of graphs too */
-    uint64_t graph_launches, graphs_made; /* made: instantiated, in all */
+    uint64_t calls;                         /* that can fail */
+    uint64_t launches, blocks, switches;    /* of kernels, those of graphs too */
+    uint64_t graph_launches, graphs_made;   /* made: instantiated, in all */
     uint64_t graph_bytes, graph_peak_bytes; /* of device_bytes: what graphs take */
-    uint64_t forgotten;   /* times that something was left undone */
-    uint32_t barriers;    /* places with a barrier that were met */
+    uint64_t forgotten;                     /* times that something was left undone */
+    uint32_t barriers;                      /* places with a barrier that were met */
     uint64_t unloaded;    /* launches of kernels whose code nobody had asked for before (cudaFuncGetAttributes) */
     uint64_t faults;      /* diagnoses of kernels */
     bool failed_at;       /* fail_at has struck */
