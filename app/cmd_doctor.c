@@ -25,8 +25,9 @@ static void print_json(hs_text *t, const hlwq_diagnosis *d)
                    d->card_bytes, d->card_bytes_per_second, d->upload_bytes_per_second);
     hs_text_format(t,
                    ", \"disk_bytes_per_second\": %.0f, \"missed_bytes_per_token\": %.0f, \"tok_per_s\": %.2f, "
-                   "\"bottleneck\": \"%s\", \"plan\": ",
-                   d->disk_bytes_per_second, d->missed_bytes_per_token, d->tok_per_s, d->bottleneck);
+                   "\"bottleneck\": \"%s\", \"full_tok_per_s\": %.2f, \"full_bottleneck\": \"%s\", \"plan\": ",
+                   d->disk_bytes_per_second, d->missed_bytes_per_token, d->tok_per_s, d->bottleneck, d->full_tok_per_s,
+                   d->full_bottleneck);
     app_plan_json(t, &d->plan);
     hs_text_format(t, "}\n");
 }

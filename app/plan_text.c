@@ -80,10 +80,11 @@ static void plan_fields(hs_text *t, const hlwq_plan *p)
                    ", \"trunk_bytes\": %" PRIu64 ", \"slots_bytes\": %" PRIu64 ", \"session_bytes\": %" PRIu64
                    ", \"kv_bytes\": %" PRIu64 ", \"kv_file_bytes\": %" PRIu64 ", \"activation_bytes\": %" PRIu64
                    ", \"fixed_bytes\": %" PRIu64 ", \"slots\": %u, \"streamed\": %u, \"slot_bytes\": %" PRIu64
-                   ", \"streamed_bytes\": %" PRIu64 ", \"batch\": %u",
+                   ", \"streamed_bytes\": %" PRIu64 ", \"batch\": %u"
+                   ", \"context\": %u",
                    p->ram_bytes, p->smallest_bytes, p->total_bytes, p->trunk_bytes, p->slots_bytes, p->session_bytes,
                    p->kv_bytes, p->kv_file_bytes, p->activation_bytes, p->fixed_bytes, p->slots, p->streamed,
-                   p->slot_bytes, p->streamed_bytes, p->batch);
+                   p->slot_bytes, p->streamed_bytes, p->batch, p->context);
     if (p->card)
         hs_text_format(t,
                        ", \"card\": {\"vram_bytes\": %" PRIu64 ", \"smallest_bytes\": %" PRIu64
@@ -103,22 +104,30 @@ void app_plan_json(hs_text *t, const hlwq_plan *p)
     hs_text_format(t, "}");
 }
 
+/* As it stands after "limited by". */
+static const char *article(const char *bottleneck)
+{
+    static const char *const bare[] = {"the ", "uploads", "launches", "keys and values"};
+    for (size_t i = 0; i < sizeof bare / sizeof *bare; i++)
+        if (strncmp(bottleneck, bare[i], strlen(bare[i])) == 0)
+            return "";
+    return "the ";
+}
+
 void app_prediction(hs_text *t, const hlwq_diagnosis *d)
 {
     if (d->card_assumed)
         hs_text_format(t, "with a card that reads its memory at %.0f GB/s and is written to at %.1f (assumed): ",
                        d->card_bytes_per_second * 1e-9, d->upload_bytes_per_second * 1e-9);
-    const char *article = strncmp(d->bottleneck, "the ", 4) == 0 || strcmp(d->bottleneck, "uploads") == 0 ||
-                                  strcmp(d->bottleneck, "launches") == 0
-                              ? ""
-                              : "the ";
-    hs_text_format(t, "decode at most %.1f tok/s, limited by %s%s", d->tok_per_s, article, d->bottleneck);
+    hs_text_format(t, "decode at most %.1f tok/s while the text is short, limited by %s%s", d->tok_per_s,
+                   article(d->bottleneck), d->bottleneck);
     bool layers = d->product_bytes_per_second > 0 && !d->experts;
     if (d->missed_bytes_per_token > 0)
         hs_text_format(t, "; %.1f MB/token from the disk at %.2f GB/s%s", d->missed_bytes_per_token * 1e-6,
                        d->disk_bytes_per_second * 1e-9,
                        layers ? "" : " if experts are chosen by chance, less for real text");
-    hs_text_format(t, "\n");
+    hs_text_format(t, "\nafter %u tokens at most %.1f tok/s, limited by %s%s\n", d->plan.context, d->full_tok_per_s,
+                   article(d->full_bottleneck), d->full_bottleneck);
     if (d->cpu_share > 0)
         hs_text_format(
             t, "%s: the CPU computes %.0f %% of them, at %.1f GB/s%s\n",
@@ -133,10 +142,10 @@ void app_prediction_json(hs_text *t, const hlwq_diagnosis *d)
         "{\"predicted\": {\"tok_per_s\": %.2f, \"bottleneck\": \"%s\", \"missed_bytes_per_token\": %.0f, "
         "\"memory_bytes_per_second\": %.0f, \"disk_bytes_per_second\": %.0f, \"card_bytes_per_second\": %.0f, "
         "\"upload_bytes_per_second\": %.0f, \"card_assumed\": %s, \"cpu_share\": %.4f, "
-        "\"product_bytes_per_second\": %.0f}, ",
+        "\"product_bytes_per_second\": %.0f, \"full_tok_per_s\": %.2f, \"full_bottleneck\": \"%s\"}, ",
         d->tok_per_s, d->bottleneck, d->missed_bytes_per_token, d->memory_bytes_per_second, d->disk_bytes_per_second,
         d->card_bytes_per_second, d->upload_bytes_per_second, d->card_assumed ? "true" : "false", d->cpu_share,
-        d->product_bytes_per_second);
+        d->product_bytes_per_second, d->full_tok_per_s, d->full_bottleneck);
     plan_fields(t, &d->plan);
     hs_text_format(t, "}");
 }

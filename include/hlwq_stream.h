@@ -179,6 +179,7 @@ typedef struct hlwq_plan {
     uint64_t slot_bytes, streamed_bytes;
     uint32_t slots, streamed; /* extents kept, and in all; slots 0 = everything is resident */
     uint32_t batch;
+    uint32_t context, sessions; /* that memory is kept for: positions of each */
     /* The graphics card; all zero without one. The fields above are ordinary memory then, with the embeddings there. */
     bool card, card_imagined; /* imagined: hlwq_make_plan was asked for one that this machine does not have */
     uint64_t embed_bytes;
@@ -245,12 +246,15 @@ typedef struct hlwq_diagnosis {
     double card_bytes_per_second, upload_bytes_per_second; /* of its memory, and to it */
     hlwq_plan plan;
     double missed_bytes_per_token; /* with experts chosen by chance */
-    double tok_per_s;              /* at most */
+    double tok_per_s;              /* at most, while the text is short */
     const char *bottleneck;        /* "memory", "disk", "the card's memory", "launches" (there), "uploads" */
     bool card_assumed;             /* the card's two rates are assumed: there is none here, or it was not measured */
     /* Where not all is on the card: the share of those layers, or experts, that the CPU computes, and its rate. */
     double cpu_share, product_bytes_per_second;
     bool experts; /* it is experts, chosen by chance */
+    /* At the end of a text of plan.context tokens, whose keys and values are read for every token. */
+    double full_tok_per_s;
+    const char *full_bottleneck; /* or "keys and values", those "that are copied to the card", "from the disk" */
 } hlwq_diagnosis;
 
 HLWQ_API hlwq_status hlwq_diagnose(const hlwq_engine_options *options, hlwq_diagnosis *diagnosis, hlwq_error *err);

@@ -145,6 +145,36 @@ static void predict(hlwq_diagnosis *d, const hlwq_plan *p, const hs_table *t, do
     d->tok_per_s = 1.0 / worst;
 }
 
+/*
+ * A text that fills the context: its keys and values are read where they are, between a layer's other work.  What is
+ * not on a card comes up for every token; from a file it passes through memory first.
+ */
+static void predict_full(hlwq_diagnosis *d)
+{
+    const hlwq_plan *p = &d->plan;
+    const double here = p->card ? d->card_bytes_per_second : d->memory_bytes_per_second, texts = p->sessions;
+    const struct {
+        double bytes, rate;
+        const char *what;
+    } kv[] = {
+        {(double)(p->card ? p->card_kv_bytes : p->kv_bytes), here, "keys and values"},
+        {p->card ? (double)p->kv_bytes + (double)p->kv_file_bytes : 0, d->upload_bytes_per_second,
+         "keys and values that are copied to the card"},
+        {(double)p->kv_file_bytes, d->disk_bytes_per_second, "keys and values from the disk"},
+    };
+    double longest = 1 / d->tok_per_s, all = longest;
+    d->full_bottleneck = d->bottleneck;
+    for (int i = 0; i < 3; i++) {
+        double seconds = kv[i].rate > 0 ? kv[i].bytes / texts / kv[i].rate : 0;
+        all += seconds;
+        if (seconds > longest) {
+            longest = seconds;
+            d->full_bottleneck = kv[i].what;
+        }
+    }
+    d->full_tok_per_s = 1 / all;
+}
+
 /* Whether one is used was decided by the plan. */
 static hlwq_status look_at_card(const hlwq_engine_options *o, uint64_t bytes, hlwq_diagnosis *d, hlwq_error *err)
 {
@@ -197,6 +227,8 @@ static hlwq_status look_at_model(const hlwq_engine_options *o, const effort *of,
             predict_split(d, &d->plan, t, o->cpu_share);
         else if (st == HLWQ_OK)
             predict(d, &d->plan, t, o->cpu_share);
+        if (st == HLWQ_OK)
+            predict_full(d);
         hs_store_close(store);
     }
     hs_mem_close(mem);

@@ -442,7 +442,9 @@ void hlwq_engine_plan(const hlwq_engine *e, hlwq_plan *plan)
                         .streamed_bytes = p->weights.streamed_bytes,
                         .slots = p->slots,
                         .streamed = p->weights.streamed,
-                        .batch = p->batch};
+                        .batch = p->batch,
+                        .context = e->context,
+                        .sessions = e->planned};
     if (!p->on_card)
         return;
     plan->card = true;

@@ -54,4 +54,19 @@ plan 35b 131072
 near "35b: context of 131072" "$(number state_bytes "$text")" 561
 near "35b: experts beside 131072" "$(($(number slots "$text") * 1048576))" 2795
 
+# A full context is read for every token: where most of it is below the card, that is what limits.
+full() {
+    text=$("$program" plan -m "$dir/35b.hlwq" --ram 32G --kv f16 --json "$@" 2>"$dir/err") || fail "plan $*"
+    limit=$(printf '%s' "$text" | sed 's/.*"full_bottleneck": "\([^"]*\)".*/\1/')
+    faster=$(printf '%s' "$text" | sed 's/.*"tok_per_s": \([0-9.]*\), .*"full_tok_per_s": \([0-9.]*\), .*/\1 \2/' |
+        awk '{ print ($1 > $2) + ($1 > 2 * $2) }')
+}
+full --vram 3G --ctx 262144
+[ "$limit" = "keys and values that are copied to the card" ] || fail "35b, 3G: limited by $limit: $text"
+[ "$faster" = 2 ] || fail "35b, 3G: not slower at the end: $text"
+full --vram 8G --ctx 64
+[ "$limit" != "keys and values that are copied to the card" ] || fail "35b, 64 tokens: limited by $limit: $text"
+[ "$faster" != 2 ] || fail "35b, 64 tokens: much slower at the end: $text"
+[ "$(number context "$text")" -eq 64 ] || fail "35b: not for 64 tokens: $text"
+
 finish 0
