@@ -116,6 +116,14 @@ typedef struct gpu_turns {
     bool now;                              /* the layer in hand is one */
 } gpu_turns;
 
+/* As many as there can be while the CPU has its turns, when nothing is told: copies that were under way and are done.
+ */
+enum { GPU_UNTOLD = 128 };
+typedef struct gpu_untold {
+    gpu_entries one[GPU_UNTOLD];
+    uint32_t n;
+} gpu_untold;
+
 /* A feed-forward and the rows of the list that it gets; its results go to the same rows of expert_y. */
 typedef struct visit {
     const hs_ffn *w;
@@ -142,7 +150,7 @@ typedef struct hs_cuda {
     uint32_t u_rows; /* rows of u, and of uq */
     gpu_form expert_form; /* what the last layer's experts read */
     uint64_t *table;      /* [mixtures][experts]: where an expert's extent is; 0 = not on the card */
-    gpu_changes changes;  /* of it, which stages are not told of yet */
+    gpu_untold untold;    /* changes of it, which stages are not told of yet */
     uint32_t *visited;    /* [mixtures]: experts that a step of several tokens visits there */
     void *choice;         /* of a step's layer: gpu_choice_at says where its parts are */
     uint32_t *position;   /* [HS_CARD_STEP_TOKENS] of a step */

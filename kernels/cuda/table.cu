@@ -87,11 +87,17 @@ cudaError_t gpu_load_table(void)
 
 hlwq_status gpu_tell_changes(hs_cuda *c, hlwq_error *err)
 {
-    if (c->changes.n == 0)
+    gpu_untold *u = &c->untold;
+    if (u->n == 0)
         return HLWQ_OK;
     gpu_end_run(c);
-    CUDA_DO("the table of experts", gpu_run_changes(c->table, &c->changes, c->stream));
-    c->changes.n = 0;
+    for (uint32_t first = 0; first < u->n; first += GPU_ENTRIES) {
+        gpu_changes some = {};
+        some.n = u->n - first < GPU_ENTRIES ? u->n - first : (uint32_t)GPU_ENTRIES;
+        memcpy(some.one, u->one + first, some.n * sizeof *some.one);
+        CUDA_DO("the table of experts", gpu_run_changes(c->table, &some, c->stream));
+    }
+    u->n = 0;
     return HLWQ_OK;
 }
 
@@ -100,8 +106,8 @@ hlwq_status gpu_place(hs_backend *be, uint32_t row, uint32_t first, uint32_t cou
 {
     hs_cuda *c = cuda_of(be);
     assert(row < c->lim.mixtures && first + count <= c->lim.experts);
-    if (c->changes.n == GPU_ENTRIES)
+    if (c->untold.n == GPU_UNTOLD) /* never between a question and its answer: fewer copies than that end there */
         HS_TRY(gpu_tell_changes(c, err));
-    c->changes.one[c->changes.n++] = gpu_entries{(uint64_t)at, stride, row * c->lim.experts + first, count};
+    c->untold.one[c->untold.n++] = gpu_entries{(uint64_t)at, stride, row * c->lim.experts + first, count};
     return HLWQ_OK;
 }

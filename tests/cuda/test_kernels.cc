@@ -519,8 +519,9 @@ static void a_prompt_of_deltanet_is_its_tokens_one_by_one(void **state)
             d.qkv = to_device(qkv, TOKENS * CHANNELS);
             d.mix = device<float>(TOKENS * CHANNELS);
             d.z = to_device(z, TOKENS * width);
-            d.b = to_device(gate, TOKENS * HEADS);
-            d.a = to_device(gate, TOKENS * HEADS);
+            d.b = d.a = to_device(gate, TOKENS * HEADS);
+            d.strength = device<float>(TOKENS * HEADS);
+            d.decay = device<float>(TOKENS * HEADS);
             d.out = out[apart] = device<float>(TOKENS * width);
             d.conv_state = now[apart] = to_device(memory, kept + cells);
             d.state = d.conv_state + kept;
@@ -531,6 +532,8 @@ static void a_prompt_of_deltanet_is_its_tokens_one_by_one(void **state)
                 d.z += width;
                 d.b += HEADS;
                 d.a += HEADS;
+                d.strength += HEADS;
+                d.decay += HEADS;
                 d.out += width;
             }
             OK(cudaStreamSynchronize(s));

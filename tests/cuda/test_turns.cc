@@ -138,7 +138,7 @@ static void a_layer_takes_no_call(void **state)
         fail_msg("%s", err.message);
     uint64_t least = UINT64_MAX, uploads = 0;
     const uint32_t mixtures = cuda_of(e->backend)->lim.mixtures;
-    for (int t = 0; t < 12; t++) {
+    for (int t = 0; t < 48; t++) {
         hlwq_streaming io;
         uint64_t before = hs_sim_read_stats().calls;
         if (hlwq_session_next(s, &id, &err) != HLWQ_OK)

@@ -1,10 +1,10 @@
 /*
  * tests/lab/card.cu - what a driver takes of a card's memory, and how long it takes for what a step is made of: numbers
- * that kernels/cuda/card.cu, kernels/card.c and offload/rates.h assume.  Needs nothing but the toolkit:
+ * that kernels/cuda/card.cu, kernels/card.c and offload/rates.h assume.  Needs nothing but the toolkit, whose compiler
+ * knows the runtime by itself:
  *
  *   nvcc -O2 -std=c++17 -arch=native -o card tests/lab/card.cu && ./card
  */
-#include <cuda_runtime.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
