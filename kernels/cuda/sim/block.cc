@@ -209,6 +209,8 @@ static bool flag_is_there(const sim_thread *t)
 
 bool sim_block_can_run(const sim_block *b)
 {
+    if (b->ptx)
+        return ptx_block_can_run(b->ptx);
     for (uint32_t i = 0; i < b->n; i++)
         if (flag_is_there(&b->thread[i]))
             return true;
@@ -239,7 +241,7 @@ static void describe(char *text, size_t room, const sim_block *b, const sim_thre
         snprintf(text + n, room - (size_t)n, "%s", what);
 }
 
-static void note_fault(cudaError_t e, sim_block *b, const sim_thread *t, const char *what)
+void sim_note_fault(cudaError_t e, sim_block *b, const sim_thread *t, const char *what)
 {
     b->faulted = true;
     fault_error = e;
@@ -258,7 +260,7 @@ void sim_fault(cudaError_t e, int line, const char *format, ...)
     va_end(args);
     snprintf(what, sizeof what, " line %d: %s", line, said);
     sim_thread *t = sim_self();
-    note_fault(e, sim_running, t, what);
+    sim_note_fault(e, sim_running, t, what);
     go_on(t->stack, nullptr, true);
     abort(); /* nobody comes back */
 }
@@ -276,7 +278,7 @@ static void note_deadlock(sim_block *b)
             n += snprintf(what + n, sizeof what - (size_t)n, "%s thread %u waits at line %d (%s)", said > 1 ? "," : "", i,
                           t->line, t->what);
     }
-    note_fault(cudaErrorLaunchFailure, b, nullptr, what);
+    sim_note_fault(cudaErrorLaunchFailure, b, nullptr, what);
 }
 
 /* ---- a block from begin to end ---- */
@@ -349,7 +351,8 @@ sim_block *sim_block_begin(sim_launch *l, uint64_t index)
         b->warp[i].present = lanes >= 32 ? 0xFFFFFFFFu : (1u << lanes) - 1;
         b->warp[i].ended = b->warp[i].waiting = 0;
     }
-    for (uint32_t i = 0; i < b->n; i++)
+    b->ptx = l->ptx ? ptx_block_begin(b) : nullptr;
+    for (uint32_t i = 0; i < b->n && !b->ptx; i++)
         sim_make_ready(b, &b->thread[sim_options.order == HS_SIM_DOWN ? b->n - 1 - i : i]);
     sim_stats.blocks++;
     return b;
@@ -364,7 +367,7 @@ static void check_guard(sim_block *b)
             char what[160];
             snprintf(what, sizeof what, ": byte %zu of %zu of dynamic shared memory was written", i,
                      b->launch->shared_bytes);
-            note_fault(cudaErrorIllegalAddress, b, nullptr, what);
+            sim_note_fault(cudaErrorIllegalAddress, b, nullptr, what);
             return;
         }
 #else
@@ -374,6 +377,12 @@ static void check_guard(sim_block *b)
 
 sim_block_end sim_block_run(sim_block *b)
 {
+    if (b->ptx) {
+        sim_block_end end = ptx_block_run(b->ptx);
+        if (end == SIM_BLOCK_FAULT)
+            sim_sticky = fault_error;
+        return end;
+    }
     size_t shared = sim_static_shared_bytes();
     if (shared && b->static_copy)
         memcpy(__start_hs_shared, b->static_copy, shared);
@@ -416,6 +425,9 @@ sim_block_end sim_block_run(sim_block *b)
 /* Ended or not: what it holds goes back to the pools. */
 void sim_block_drop(sim_block *b)
 {
+    if (b->ptx)
+        ptx_block_drop(b->ptx);
+    b->ptx = nullptr;
     for (uint32_t i = 0; i < b->n; i++) {
         sim_thread *t = &b->thread[i];
         if (t->stack) {

@@ -97,8 +97,15 @@ static inline int gpu_arch()
 /* ---- launch ------------------------------------------------------------------------------------------------ */
 
 /* Arguments as the kernel's parameters, by value, from the launch on. */
+struct hs_sim_argument {
+    const void *at;
+    uint32_t bytes, align;
+};
 template <class... P> struct hs_sim_args;
 template <> struct hs_sim_args<> {
+    void list(hs_sim_argument *) const
+    {
+    }
     template <class F, class... D> void call(F f, const D &...done) const
     {
         f(done...);
@@ -107,6 +114,11 @@ template <> struct hs_sim_args<> {
 template <class H, class... T> struct hs_sim_args<H, T...> {
     H head;
     hs_sim_args<T...> tail;
+    void list(hs_sim_argument *to) const
+    {
+        *to = {&head, sizeof(H), alignof(H)};
+        tail.list(to + 1);
+    }
     template <class F, class... D> void call(F f, const D &...done) const
     {
         tail.call(f, done..., head);
@@ -127,14 +139,19 @@ struct hs_sim_place {
     int line;
 };
 
+struct hs_sim_arguments { /* all of them as the C++ compiler has them, and one by one */
+    const void *at;
+    size_t bytes;
+    const hs_sim_argument *one;
+    uint32_t n;
+};
 extern "C" cudaError_t hs_sim_enqueue_kernel(hs_sim_place place, const void *kernel, dim3 grid, dim3 block,
-                                             size_t shared_bytes, cudaStream_t s, const void *args, size_t args_bytes,
+                                             size_t shared_bytes, cudaStream_t s, const hs_sim_arguments *args,
                                              void (*call)(const void *kernel, const void *args));
 
 template <class... P> static void hs_sim_call(const void *kernel, const void *args)
 {
-    static_cast<const hs_sim_args<P...> *>(args)->call(
-        reinterpret_cast<void (*)(P...)>(const_cast<void *>(kernel)));
+    static_cast<const hs_sim_args<P...> *>(args)->call(reinterpret_cast<void (*)(P...)>(const_cast<void *>(kernel)));
 }
 
 template <class... P, class... A>
@@ -144,8 +161,11 @@ static inline cudaError_t hs_sim_launch(hs_sim_place place, void (*kernel)(P...)
     static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
     hs_sim_args<P...> packed = hs_sim_pack(static_cast<P>(args)...);
     static_assert(__is_trivially_copyable(decltype(packed)) && sizeof packed <= 4096, "kernel parameters are plain");
-    (void)hs_sim_enqueue_kernel(place, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, s, &packed,
-                                sizeof packed, hs_sim_call<P...>);
+    hs_sim_argument one[sizeof...(P) + 1];
+    packed.list(one);
+    const hs_sim_arguments all = {&packed, sizeof packed, one, (uint32_t)sizeof...(P)};
+    (void)hs_sim_enqueue_kernel(place, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, s, &all,
+                                hs_sim_call<P...>);
     return cudaGetLastError(); /* a launch says nothing by itself, and this also tells what came before it */
 }
 
@@ -239,9 +259,15 @@ static inline int gpu_warp_sum_int(int v, int line = __builtin_LINE())
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
 
-static inline void __threadfence() {}
-static inline void __threadfence_block() {}
-static inline void __threadfence_system() {}
+static inline void __threadfence()
+{
+}
+static inline void __threadfence_block()
+{
+}
+static inline void __threadfence_system()
+{
+}
 
 template <class T> static inline T __ldg(const T *p)
 {

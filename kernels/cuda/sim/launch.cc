@@ -126,8 +126,39 @@ static cudaError_t check_limits(const sim_launch *l)
     return e;
 }
 
+static void complain(const char *name, hs_sim_place place, const char *what)
+{
+    sim_stats.faults++;
+    snprintf(sim_stats.last_fault, sizeof sim_stats.last_fault, "kernel %s (launched at %s:%d): %s", name, place.file,
+             place.line, what);
+    if (!sim_options.quiet)
+        fprintf(stderr, "hlwq-stream: gpusim: %s\n", sim_stats.last_fault);
+}
+
+/* A kernel that is not there is an error, never the C++ compiler's in its place. */
+static const ptx_function *nvccs(hs_sim_place place, const void *kernel)
+{
+    char symbol[400], why[1024] = "its name is in no symbol table", name[96];
+    const ptx_function *f = nullptr;
+    if (sim_symbol_of(kernel, symbol, sizeof symbol))
+        f = ptx_find(symbol, place.file, why, sizeof why);
+    name_of(name, sizeof name, place.text);
+    if (!f)
+        complain(name, place, why);
+    return f;
+}
+
+static bool pack_for(const sim_launch *l, const hs_sim_arguments *args, void *to)
+{
+    char why[256];
+    bool ok = ptx_pack(l->ptx, args->one, args->n, to, why, sizeof why);
+    if (!ok)
+        complain(l->name, l->place, why);
+    return ok;
+}
+
 cudaError_t hs_sim_enqueue_kernel(hs_sim_place place, const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                                  cudaStream_t s, const void *args, size_t args_bytes,
+                                  cudaStream_t s, const hs_sim_arguments *args,
                                   void (*call)(const void *kernel, const void *args))
 {
     cudaError_t e = sim_enter(SIM_CALL_WAIT);
@@ -135,7 +166,13 @@ cudaError_t hs_sim_enqueue_kernel(hs_sim_place place, const void *kernel, dim3 g
         e = sim_stream_of(&s);
     if (e)
         return sim_leave(e);
-    sim_op *op = sim_op_new(SIM_KERNEL, args_bytes);
+    const ptx_function *ptx = nullptr;
+    if (ptx_is_on() && kernel) {
+        ptx = nvccs(place, kernel);
+        if (!ptx)
+            return sim_leave(cudaErrorInvalidDeviceFunction);
+    }
+    sim_op *op = sim_op_new(SIM_KERNEL, ptx ? ptx_parameter_bytes(ptx) : args->bytes);
     sim_launch *l = &op->launch;
     l->place = place;
     name_of(l->name, sizeof l->name, place.text);
@@ -144,9 +181,13 @@ cudaError_t hs_sim_enqueue_kernel(hs_sim_place place, const void *kernel, dim3 g
     l->block = block;
     l->shared_bytes = shared_bytes;
     l->call = call;
-    memcpy(op + 1, args, args_bytes); /* sim_op_new keeps this place aligned */
+    l->ptx = ptx;
     l->args = op + 1;
-    e = check_limits(l);
+    if (!ptx)
+        memcpy(op + 1, args->at, args->bytes); /* sim_op_new keeps this place aligned */
+    else if (!pack_for(l, args, op + 1))
+        e = cudaErrorInvalidValue;
+    e = e ? e : check_limits(l);
     if (e) {
         sim_op_free(op);
         return sim_leave(e);
@@ -185,6 +226,7 @@ void sim_launch_begin(sim_launch *l)
         sim_stats.unloaded++;
         snprintf(sim_stats.last_unloaded, sizeof sim_stats.last_unloaded, "%s", l->name);
     }
+    sim_stats.ptx_launches += l->ptx != nullptr;
 }
 
 static uint64_t nth_block(const sim_launch *l, uint64_t i)

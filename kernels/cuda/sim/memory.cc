@@ -7,7 +7,7 @@
  * Bytes between the end of a request and its block's end are poisoned and looked at when it is freed; under
  * AddressSanitizer a kernel that touches them, or freed memory, is stopped at once.
  */
-#include "kernels/cuda/sim/private.h"
+#include "kernels/cuda/sim/ptx.h"
 
 #include <stdio.h>
 #include <sys/mman.h>
@@ -30,6 +30,7 @@ static uint64_t arena_bytes, arena_high; /* beyond `high` nothing was ever alloc
 static block *blocks;
 static pinned *pins;
 static uint32_t open_depth;
+uint64_t ptx_memory_version;
 
 static void protect(uint64_t from, uint64_t to, int prot)
 {
@@ -90,6 +91,7 @@ void sim_memory_reset(void)
     }
     arena = nullptr;
     arena_bytes = arena_high = 0;
+    ptx_memory_version++;
 }
 
 static void fill(uint64_t offset, uint64_t bytes)
@@ -164,6 +166,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
         free(b);
         return sim_leave(cudaErrorMemoryAllocation);
     }
+    ptx_memory_version++;
     uint64_t high = (at + room + PAGE - 1) / PAGE * PAGE;
     if (high > arena_high) {
         protect(arena_high, high, sim_options.protect && !open_depth ? PROT_NONE : PROT_READ | PROT_WRITE);
@@ -225,6 +228,7 @@ cudaError_t cudaFree(void *p)
         sim_stats.device_blocks--;
         sim_stats.device_bytes -= all - taken();
         free(b);
+        ptx_memory_version++;
         return sim_leave(e);
     }
     return sim_leave(e ? e : cudaErrorInvalidValue);
@@ -263,6 +267,7 @@ static bool drop_pin(void *p, bool registered)
         sim_stats.pinned_bytes -= pin->bytes;
         *link = pin->next;
         free(pin);
+        ptx_memory_version++;
         return true;
     }
     return false;
@@ -362,4 +367,23 @@ sim_where sim_where_is(const void *p, size_t bytes)
         if (at >= pin->at && at - pin->at < pin->bytes && bytes <= pin->bytes - (at - pin->at))
             return SIM_PINNED;
     return p ? SIM_PAGEABLE : SIM_NOWHERE;
+}
+
+/* The block of device or pinned memory in which all of it lies. */
+bool ptx_memory_range(uint64_t at, uint64_t bytes, uint64_t *from, uint64_t *end)
+{
+    uint64_t base = reinterpret_cast<uint64_t>(arena);
+    for (const block *b = blocks; b; b = b->next) {
+        *from = base + b->offset;
+        *end = *from + b->bytes;
+        if (at >= *from && at < *end && bytes <= *end - at)
+            return true;
+    }
+    for (const pinned *pin = pins; pin; pin = pin->next) {
+        *from = pin->at;
+        *end = *from + pin->bytes;
+        if (at >= *from && at < *end && bytes <= *end - at)
+            return true;
+    }
+    return false;
 }

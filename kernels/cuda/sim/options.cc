@@ -88,6 +88,7 @@ hs_sim_options hs_sim_from_environment(void)
     if (!known)
         refuse("HLWQ_SIM_ARCH", getenv("HLWQ_SIM_ARCH"), "75, 80, 86, 89, 90 or 120");
 
+    o.ptx = getenv("HLWQ_SIM_PTX");
     const char *order = getenv("HLWQ_SIM_ORDER");
     if (!order || !*order || !strcmp(order, "up"))
         o.order = HS_SIM_UP;

@@ -39,16 +39,16 @@ extern hs_sim_options sim_options;
 extern hs_sim_stats sim_stats;
 uint64_t sim_random(void);
 uint32_t sim_random_below(uint32_t n);
-void *sim_alloc(size_t bytes); /* zeroed; never NULL */
+void *sim_alloc(size_t bytes);                        /* zeroed; never NULL */
 bool sim_forgets(hs_sim_forget what, uint32_t which); /* and counts it */
 
 /* ---- runtime.cc: every API function is sim_enter, work, sim_leave ---- */
 enum sim_call {
-    SIM_CALL_FREE,   /* gives back; never made to fail, works after an error too */
-    SIM_CALL_ASK,    /* cannot fail */
-    SIM_CALL_ALLOC,  /* can fail for want of memory */
-    SIM_CALL_QUEUE,  /* can fail */
-    SIM_CALL_WAIT,   /* can bring the device's own errors */
+    SIM_CALL_FREE,  /* gives back; never made to fail, works after an error too */
+    SIM_CALL_ASK,   /* cannot fail */
+    SIM_CALL_ALLOC, /* can fail for want of memory */
+    SIM_CALL_QUEUE, /* can fail */
+    SIM_CALL_WAIT,  /* can bring the device's own errors */
 };
 cudaError_t sim_enter(sim_call kind);
 cudaError_t sim_leave(cudaError_t e);
@@ -77,6 +77,8 @@ void sim_stack_entered(void); /* first thing on a new stack */
 
 /* ---- launch.cc ---- */
 struct sim_block;
+struct ptx_function;
+struct ptx_block;
 struct sim_launch {
     hs_sim_place place;
     char name[96];
@@ -85,6 +87,7 @@ struct sim_launch {
     size_t shared_bytes;
     const void *args;
     void (*call)(const void *kernel, const void *args);
+    const ptx_function *ptx;                                /* runs instead; args are as it has its parameters */
     uint64_t n_blocks, next_block, order_step, order_first; /* of this run */
     sim_block *suspended;
     uint32_t n_suspended;
@@ -96,6 +99,14 @@ void sim_launch_drop(sim_launch *l);
 
 /* ---- symbols.cc ---- */
 uint64_t sim_static_shared_of(const void *kernel); /* 0 if it cannot be known */
+bool sim_symbol_of(const void *kernel, char *name, size_t room);
+
+/* ---- ptx_load.cc, ptx_run.cc: ptx.h ---- */
+bool ptx_is_on(void);
+const ptx_function *ptx_find(const char *symbol, const char *file, char *why, size_t room);
+uint64_t ptx_parameter_bytes(const ptx_function *f);
+/* Each argument where the function has its parameter; false and why if they differ in number, size or alignment. */
+bool ptx_pack(const ptx_function *f, const hs_sim_argument *arg, uint32_t n, void *to, char *why, size_t room);
 
 /* ---- block.cc ---- */
 enum sim_thread_state { SIM_FRESH, SIM_READY, SIM_AT_WARP, SIM_AT_BARRIER, SIM_AT_FLAG, SIM_ENDED };
@@ -133,9 +144,14 @@ struct sim_block {
     void *dynamic; /* shared_bytes, then guard bytes */
     size_t dynamic_cap;
     void *static_copy; /* shared variables of a suspended block */
+    ptx_block *ptx;    /* NULL: fibers */
     sim_block *next;
 };
 enum sim_block_end { SIM_BLOCK_DONE, SIM_BLOCK_SUSPENDED, SIM_BLOCK_FAULT };
+ptx_block *ptx_block_begin(sim_block *b);
+sim_block_end ptx_block_run(ptx_block *b);
+bool ptx_block_can_run(const ptx_block *b);
+void ptx_block_drop(ptx_block *b);
 extern sim_block *sim_running;
 sim_block *sim_block_begin(sim_launch *l, uint64_t index);
 sim_block_end sim_block_run(sim_block *b);
@@ -151,6 +167,7 @@ void sim_kernels_reset(void);
 void sim_pause(sim_thread *t, sim_thread_state state, int line, const char *what);
 void sim_make_ready(sim_block *b, sim_thread *t);
 void sim_make_ready_first(sim_block *b, sim_thread *t);
+void sim_note_fault(cudaError_t e, sim_block *b, const sim_thread *t, const char *what);
 [[noreturn]] void sim_fault(cudaError_t e, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- memory.cc ---- */
@@ -202,7 +219,7 @@ struct CUstream_st {
     uint64_t queued, done; /* sequence numbers */
     cudaGraph_t capture;   /* the graph that is being recorded */
     bool capture_origin;
-    sim_ids last;          /* nodes that the next one comes after */
+    sim_ids last; /* nodes that the next one comes after */
 };
 struct CUevent_st {
     CUevent_st *next;

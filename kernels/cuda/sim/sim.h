@@ -22,6 +22,7 @@
 #define HS_KERNELS_CUDA_SIM_SIM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -62,6 +63,8 @@ typedef struct hs_sim_options {
     bool report;          /* a line of counts at exit */
     hs_sim_forget forget;
     uint32_t forget_which;
+    const char
+        *ptx; /* a folder of nvcc's PTX, lent: kernels run from there, and none of the C++ compiler's; NULL = none */
 } hs_sim_options;
 
 typedef struct hs_sim_stats {
@@ -71,6 +74,7 @@ typedef struct hs_sim_stats {
     uint64_t h2d_bytes, d2h_bytes, d2d_bytes, h2h_bytes, set_bytes;
     uint64_t calls;                         /* that can fail */
     uint64_t launches, blocks, switches;    /* of kernels, those of graphs too */
+    uint64_t ptx_launches, ptx_steps;       /* of launches, those of PTX; its instructions, of whole warps */
     uint64_t graph_launches, graphs_made;   /* made: instantiated, in all */
     uint64_t graph_bytes, graph_peak_bytes; /* of device_bytes: what graphs take */
     uint64_t forgotten;                     /* times that something was left undone */
@@ -90,6 +94,10 @@ void hs_sim_configure(const hs_sim_options *options);
 void hs_sim_reset(void);
 
 hs_sim_stats hs_sim_read_stats(void);
+
+/* Reads all PTX there is for options.arch: how many kernels; `first`: an instruction that the executor does not know.
+ */
+uint32_t hs_sim_ptx_survey(uint32_t *instructions, uint32_t *unknown, char *first, size_t room);
 
 /* Device blocks, pinned blocks, streams, events, graphs that nobody has given back. */
 uint64_t hs_sim_leaks(void);

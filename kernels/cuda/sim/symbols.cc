@@ -10,15 +10,17 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <link.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_KERNELS = 4096 };
+enum { MAX_KERNELS = 4096, NAME = 400 };
 
 static struct {
     const void *kernel;
     uint64_t bytes;
+    char *name;
 } known[MAX_KERNELS];
 static uint32_t n_known;
 
@@ -47,7 +49,7 @@ static int find_module(struct dl_phdr_info *info, size_t, void *user)
 }
 
 /* The file is our own program, so it is trusted as far as its sizes go; one that makes no sense counts 0. */
-static uint64_t count(const char *file, size_t bytes, uintptr_t address)
+static uint64_t count(const char *file, size_t bytes, uintptr_t address, char *full_name, size_t room)
 {
     const ElfW(Ehdr) *e = reinterpret_cast<const ElfW(Ehdr) *>(file);
     if (bytes < sizeof *e || memcmp(e->e_ident, ELFMAG, SELFMAG) != 0 ||
@@ -62,7 +64,7 @@ static uint64_t count(const char *file, size_t bytes, uintptr_t address)
         if (section[i].sh_type == SHT_SYMTAB)
             table = i;
     }
-    if (!shared || !table || section[table].sh_offset + section[table].sh_size > bytes)
+    if (!table || section[table].sh_offset + section[table].sh_size > bytes)
         return 0;
 
     const ElfW(Sym) *symbol = reinterpret_cast<const ElfW(Sym) *>(file + section[table].sh_offset);
@@ -75,18 +77,19 @@ static uint64_t count(const char *file, size_t bytes, uintptr_t address)
             kernel = names + symbol[i].st_name + 2;
     if (!kernel)
         return 0;
+    snprintf(full_name, room, "_Z%s", kernel);
     uint64_t sum = 0;
     size_t length = strlen(kernel);
     for (size_t i = 0; i < n; i++) {
         const char *name = names + symbol[i].st_name;
-        if (symbol[i].st_shndx == shared && !strncmp(name, "_ZZ", 3) && !strncmp(name + 3, kernel, length) &&
+        if (shared && symbol[i].st_shndx == shared && !strncmp(name, "_ZZ", 3) && !strncmp(name + 3, kernel, length) &&
             name[3 + length] == 'E')
             sum += symbol[i].st_size;
     }
     return sum;
 }
 
-static uint64_t look_up(const void *kernel)
+static uint64_t look_up(const void *kernel, char *full_name, size_t room)
 {
     module m = {};
     struct stat st;
@@ -100,7 +103,7 @@ static uint64_t look_up(const void *kernel)
         size_t size = (size_t)st.st_size;
         void *file = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (file != MAP_FAILED) {
-            bytes = count(static_cast<const char *>(file), size, m.address - m.base);
+            bytes = count(static_cast<const char *>(file), size, m.address - m.base, full_name, room);
             munmap(file, size);
         }
     }
@@ -108,13 +111,30 @@ static uint64_t look_up(const void *kernel)
     return bytes;
 }
 
+static uint32_t find(const void *kernel)
+{
+    uint32_t i = 0;
+    while (i < n_known && known[i].kernel != kernel)
+        i++;
+    if (i == n_known) {
+        n_known += n_known + 1 < MAX_KERNELS; /* the last place is for all the rest */
+        free(known[i].name);
+        known[i].name = static_cast<char *>(sim_alloc(NAME));
+        known[i].kernel = kernel;
+        known[i].bytes = look_up(kernel, known[i].name, NAME);
+    }
+    return i;
+}
+
 uint64_t sim_static_shared_of(const void *kernel)
 {
-    for (uint32_t i = 0; i < n_known; i++)
-        if (known[i].kernel == kernel)
-            return known[i].bytes;
-    uint64_t bytes = look_up(kernel);
-    if (n_known < MAX_KERNELS)
-        known[n_known++] = {kernel, bytes};
-    return bytes;
+    return known[find(kernel)].bytes;
+}
+
+/* "_ZL3fooPi"; false if it cannot be known. */
+bool sim_symbol_of(const void *kernel, char *name, size_t room)
+{
+    const char *known_name = known[find(kernel)].name;
+    snprintf(name, room, "%s", known_name);
+    return known_name[0] != 0;
 }
