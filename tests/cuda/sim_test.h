@@ -59,7 +59,7 @@ static inline hs_sim_options plain_options(void)
     o.devices = 1;
     o.patience_ms = 50;
     o.protect = true;
-    o.ptx = getenv("HLWQ_SIM_PTX");
+    o.ptx = hs_sim_from_environment().ptx;
     o.quiet = !o.ptx; /* of nvcc's code every diagnosis is news */
     return o;
 }

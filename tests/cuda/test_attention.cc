@@ -353,6 +353,10 @@ static void every_barrier_is_missed(void **state)
     (void)state;
     static float want[2 * LATE * HEADS_MOST], got[2 * LATE * HEADS_MOST];
     hs_sim_options o = plain_options();
+    if (o.ptx) { /* there a race without it is a fault, which test_ptx.cc sees */
+        print_message("nothing is left out of nvcc's code\n");
+        return;
+    }
     a_round(&o, want);
     const uint32_t barriers = hs_sim_read_stats().barriers;
     assert_true(barriers > 7);

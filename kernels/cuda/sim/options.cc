@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 hs_sim_options sim_options;
 hs_sim_stats sim_stats;
 static uint64_t random_state;
+static uint64_t sim_ran, sim_ran_ptx, sim_ran_steps; /* before the last start afresh */
 
 /* splitmix64: any seed is a good seed. */
 uint64_t sim_random(void)
@@ -89,6 +91,7 @@ hs_sim_options hs_sim_from_environment(void)
         refuse("HLWQ_SIM_ARCH", getenv("HLWQ_SIM_ARCH"), "75, 80, 86, 89, 90 or 120");
 
     o.ptx = getenv("HLWQ_SIM_PTX");
+    o.ptx = o.ptx && *o.ptx ? o.ptx : nullptr;
     const char *order = getenv("HLWQ_SIM_ORDER");
     if (!order || !*order || !strcmp(order, "up"))
         o.order = HS_SIM_UP;
@@ -115,6 +118,20 @@ static void report(void)
             (unsigned long long)(s->graphs + s->graph_execs));
 }
 
+/* HLWQ_SIM_PTX is a promise about the whole program. */
+static void check_ptx(void)
+{
+    sim_ran += sim_stats.launches;
+    sim_ran_ptx += sim_stats.ptx_launches;
+    sim_ran_steps += sim_stats.ptx_steps;
+    fprintf(stderr, "gpusim: %llu of %llu launches were nvcc's code, %llu instructions of warps\n",
+            (unsigned long long)sim_ran_ptx, (unsigned long long)sim_ran, (unsigned long long)sim_ran_steps);
+    if (sim_ran_ptx && sim_ran_ptx == sim_ran)
+        return;
+    fflush(nullptr);
+    _exit(1);
+}
+
 static void apply(const hs_sim_options *o)
 {
     static bool reports;
@@ -135,6 +152,9 @@ static void start_afresh(void)
     sim_kernels_reset();
     sim_sticky = cudaSuccess;
     sim_forget_error();
+    sim_ran += sim_stats.launches;
+    sim_ran_ptx += sim_stats.ptx_launches;
+    sim_ran_steps += sim_stats.ptx_steps;
     memset(&sim_stats, 0, sizeof sim_stats);
 }
 
@@ -143,6 +163,8 @@ __attribute__((constructor)) static void begin(void)
 {
     hs_sim_options o = hs_sim_from_environment();
     apply(&o);
+    if (o.ptx)
+        atexit(check_ptx);
 }
 
 void hs_sim_configure(const hs_sim_options *options)

@@ -19,7 +19,7 @@ static char trouble[900];
 
 bool ptx_is_on(void)
 {
-    return sim_options.ptx && *sim_options.ptx;
+    return sim_options.ptx != nullptr;
 }
 
 const ptx_math *ptx_math_find(ptx_span opcode)

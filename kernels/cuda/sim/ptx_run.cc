@@ -269,7 +269,7 @@ static void run_warp(ptx_warp *w)
     const uint32_t *def = w->def;
     while (w->running) {
         uint32_t pc, active = choose_group(w, &pc);
-        for (;;) {
+        for (;; sim_stats.ptx_steps++) {
             const ptx_insn *i = insn + pc;
             w->current = i;
             w->act = active;
