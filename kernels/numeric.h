@@ -1,7 +1,7 @@
 /*
  * kernels/numeric.h - the elementary functions of the numeric contract, the same bits on every machine.
  *
- * Only IEEE single-precision add, subtract, multiply, divide, square root and fma, each rounded once.
+ * Only IEEE add, subtract, multiply, divide, square root and fma, each rounded once; single precision but for hs_log1p.
  * docs/numerics.md gives the error of each.  Compiled with contraction off.
  */
 #ifndef HS_KERNELS_NUMERIC_H
@@ -18,7 +18,7 @@
 #endif
 
 /* Raised whenever any rounding between tokens and logits changes: saved sessions say which one they go on with. */
-enum { HS_NUMERIC_VERSION = 2 };
+enum { HS_NUMERIC_VERSION = 3 };
 
 HS_NUMERIC float hs_bits_float(uint32_t u)
 {
@@ -57,6 +57,33 @@ HS_NUMERIC float hs_exp(float x)
     y = x < -87.33654f ? 0.0f : y;
     y = x > 88.72283f ? INFINITY : y;
     return x != x ? x : y;
+}
+
+/*
+ * log(1 + x) for x >= 0, in double and rounded once: 1 + x = 2^k m, m from sqrt(1/2) to sqrt(2), log m by the series of
+ * the inverse hyperbolic tangent of (m - 1) / (m + 1), ten terms; what 1 + x lost is added.  C libraries differ here.
+ */
+HS_NUMERIC float hs_log1p(float x)
+{
+    double y = 1.0 + (double)x, lost = (double)x - (y - 1.0);
+    uint64_t bits;
+    memcpy(&bits, &y, 8);
+    int32_t k = (int32_t)((bits - 0x3FE6A09E667F3BCDull) >> 52);
+    uint64_t mantissa = bits - ((uint64_t)k << 52);
+    double m;
+    memcpy(&m, &mantissa, 8);
+    double s = (m - 1.0) / (m + 1.0), z = s * s, p = 1.0 / 19.0;
+    p = p * z + 1.0 / 17.0;
+    p = p * z + 1.0 / 15.0;
+    p = p * z + 1.0 / 13.0;
+    p = p * z + 1.0 / 11.0;
+    p = p * z + 1.0 / 9.0;
+    p = p * z + 1.0 / 7.0;
+    p = p * z + 1.0 / 5.0;
+    p = p * z + 1.0 / 3.0;
+    p = p * z + 1.0;
+    double r = (double)k * 0.69314718055994530942 + (2.0 * s * p + lost / y);
+    return x != x || x > 3.4e38f ? x : (float)r;
 }
 
 HS_NUMERIC float hs_sigmoid(float x)

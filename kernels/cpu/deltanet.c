@@ -29,7 +29,7 @@ static void delta_prepare(void *user, uint32_t first, uint32_t last, uint32_t wo
         for (uint32_t h = 0; h < w->v_heads; h++) {
             size_t at = (size_t)t * w->v_heads + h;
             float s = j->a[at] + w->dt_bias[h];
-            float softplus = s > 20.0f ? s : log1pf(hs_exp(s));
+            float softplus = s > 20.0f ? s : hs_log1p(hs_exp(s));
             j->b[at] = hs_sigmoid(j->b[at]);
             j->a[at] = -hs_exp(w->a_log[h]) * softplus;
         }

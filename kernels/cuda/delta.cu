@@ -114,7 +114,7 @@ static __global__ void delta_prepare_kernel(gpu_delta all)
     if (h >= d.v_heads)
         return;
     uint64_t from = (uint64_t)t * d.v_heads + h, to = (uint64_t)t * d.gate_stride + h;
-    float s = d.a[from] + d.dt_bias[h], softplus = s > 20.0f ? s : log1pf(hs_exp(s));
+    float s = d.a[from] + d.dt_bias[h], softplus = s > 20.0f ? s : hs_log1p(hs_exp(s));
     d.strength[to] = hs_sigmoid(d.b[from]);
     d.decay[to] = -hs_exp(d.a_log[h]) * softplus;
 }
