@@ -348,12 +348,27 @@ static void a_round(const hs_sim_options *o, float *out)
     OK(cudaStreamDestroy(st));
 }
 
+static void nvccs_code_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static float want[2 * LATE * HEADS_MOST], got[2 * LATE * HEADS_MOST];
+    hs_sim_options o = plain_options(), nvccs = o;
+    if (!o.ptx) {
+        print_message("HLWQ_SIM_PTX is not set\n");
+        return;
+    }
+    o.ptx = NULL;
+    a_round(&o, want);
+    a_round(&nvccs, got);
+    assert_memory_equal(got, want, sizeof got);
+}
+
 static void every_barrier_is_missed(void **state)
 {
     (void)state;
     static float want[2 * LATE * HEADS_MOST], got[2 * LATE * HEADS_MOST];
     hs_sim_options o = plain_options();
-    if (o.ptx) { /* there a race without it is a fault, which test_ptx.cc sees */
+    if (o.ptx) { /* a missing one is a race there, and a fault; test_ptx.cc */
         print_message("nothing is left out of nvcc's code\n");
         return;
     }
@@ -381,6 +396,7 @@ int main(void)
     const CMUnitTest tests[] = {
 #ifndef __CUDACC__
         TEST(every_barrier_is_missed),
+        TEST(nvccs_code_gives_the_same_bits),
 #endif
         TEST(it_is_near_the_reference_and_blind_to_batches),
         TEST(where_pages_are_changes_no_bit),

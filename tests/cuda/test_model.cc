@@ -63,6 +63,29 @@ static void one_hash_for_every_placement(void **state)
     }
 }
 
+static void nvccs_code_has_the_same_hash(void **state)
+{
+    (void)state;
+    hlwq_streaming io;
+    hlwq_engine_options o = options();
+    hs_sim_options nvccs = plain_options(), ours = nvccs;
+    if (!nvccs.ptx) {
+        print_message("HLWQ_SIM_PTX is not set\n");
+        return;
+    }
+    ours.ptx = NULL;
+    static const int archs[] = {89, 75};
+    for (int arch : archs) {
+        nvccs.arch = ours.arch = arch;
+        hs_sim_configure(&ours);
+        const uint64_t want = hash_of(&o, 4, &io);
+        hs_sim_configure(&nvccs);
+        const uint64_t got = hash_of(&o, 4, &io);
+        print_message("sm_%d: %llx and %llx\n", arch, (unsigned long long)want, (unsigned long long)got);
+        assert_true(got == want);
+    }
+}
+
 /* Memory that may not be pinned is copied from as well. */
 static void without_pinned_memory_the_tokens_are_the_same(void **state)
 {
@@ -431,6 +454,7 @@ static void without_a_card_the_cpu_computes(void **state)
 int main(void)
 {
     const CMUnitTest tests[] = {
+        TEST(nvccs_code_has_the_same_hash),
         TEST(one_hash_for_every_placement),
         TEST(without_pinned_memory_the_tokens_are_the_same),
         TEST(pinning_in_the_background_changes_no_token),

@@ -1,6 +1,6 @@
 /*
- * kernels/cuda/sim/ptx_*.cc: each family of instructions by hand-written PTX against a plain version, mistakes that must
- * be named, and two kernels of this file as nvcc translates them.
+ * kernels/cuda/sim/ptx_*.cc: each family of instructions by hand-written PTX against a plain version, mistakes that
+ * must be named, and two kernels of this file as nvcc translates them.
  */
 #include "tests/cuda/sim_test.h"
 
@@ -14,8 +14,26 @@ static __global__ void hand_kernel(uint64_t *out, const uint64_t *in, uint32_t n
     out[threadIdx.x] = in[threadIdx.x] + n;
 }
 
+/* Nvcc's code of these two is in the folder that HLWQ_SIM_PTX names. */
+static __global__ void product_kernel(int *d, const uint32_t *a, const uint32_t *b)
+{
+    int lane = threadIdx.x, c[4] = {0, 0, 0, 0};
+    const uint32_t fa[4] = {a[4 * lane], a[4 * lane + 1], a[4 * lane + 2], a[4 * lane + 3]};
+    const uint32_t fb[2] = {b[2 * lane], b[2 * lane + 1]};
+    gpu_mma_s8_16832(c, fa, fb);
+    for (int i = 0; i < 4; i++)
+        d[4 * lane + i] = c[i];
+}
+
+static __global__ void turn_kernel(uint32_t *x)
+{
+    __shared__ uint32_t s[256];
+    s[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    x[threadIdx.x] = s[255 - threadIdx.x];
+}
+
 #ifndef __CUDACC__
-enum { ROOM = 4096 };
 
 static char folder[256];
 
@@ -125,15 +143,14 @@ static uint64_t permuted(uint32_t a, uint32_t b, uint32_t s)
 static const sum sums[] = {
     SUM(W32 "add.s32 %r6, %r4, %r5;" OUT32, (uint32_t)(A32 + B32)),
     SUM(W32 "sub.s32 %r6, %r4, %r5;" OUT32, (uint32_t)(A32 - B32)),
-    SUM(W32 "mul.lo.s32 %r6, %r4, %r5;" OUT32, (uint32_t)(A32 * B32)),
-    SUM(W32 "mul.hi.u32 %r6, %r4, %r5;" OUT32, (uint64_t)A32 * B32 >> 32),
-    SUM(W32 "mul.hi.s32 %r6, %r4, %r5;" OUT32, (uint32_t)((int64_t)S32 * T32 >> 32)),
-    SUM("mul.hi.u64 %rd6, %rd4, %rd5;", (uint64_t)((unsigned __int128)a * b >> 64)),
-    SUM(W32 "mul.wide.s32 %rd6, %r4, %r5;", (uint64_t)((int64_t)S32 * T32)),
-    SUM(W32 "mad.lo.s32 %r6, %r4, %r5, 7;" OUT32, (uint32_t)(A32 * B32 + 7)),
+    SUM(W32 "mul.lo.s32 %r6, %r4, %r5;" OUT32, (uint32_t)(A32 *B32)),
+    SUM(W32 "mul.hi.u32 %r6, %r4, %r5;" OUT32, (uint64_t)A32 *B32 >> 32),
+    SUM(W32 "mul.hi.s32 %r6, %r4, %r5;" OUT32, (uint32_t)((int64_t)S32 *T32 >> 32)),
+    SUM("mul.hi.u64 %rd6, %rd4, %rd5;", (uint64_t)((unsigned __int128)a *b >> 64)),
+    SUM(W32 "mul.wide.s32 %rd6, %r4, %r5;", (uint64_t)((int64_t)S32 *T32)),
+    SUM(W32 "mad.lo.s32 %r6, %r4, %r5, 7;" OUT32, (uint32_t)(A32 *B32 + 7)),
     SUM(W32 "or.b32 %r5, %r5, 1; div.u32 %r6, %r4, %r5;" OUT32, A32 / (B32 | 1)),
-    SUM(W32 "or.b32 %r5, %r5, 1; rem.s32 %r6, %r4, %r5;" OUT32,
-        (uint32_t)((T32 | 1) == -1 ? 0 : S32 % (T32 | 1))),
+    SUM(W32 "or.b32 %r5, %r5, 1; rem.s32 %r6, %r4, %r5;" OUT32, (uint32_t)((T32 | 1) == -1 ? 0 : S32 % (T32 | 1))),
     SUM(W32 "min.s32 %r6, %r4, %r5;" OUT32, (uint32_t)(S32 < T32 ? S32 : T32)),
     SUM(W32 "max.u32 %r6, %r4, %r5;" OUT32, A32 > B32 ? A32 : B32),
     SUM(W32 "and.b32 %r5, %r5, 63; shl.b32 %r6, %r4, %r5;" OUT32, (b & 63) < 32 ? (uint32_t)(A32 << (b & 31)) : 0),
@@ -157,21 +174,23 @@ static const sum sums[] = {
             "mov.u64 %rd6, 1; @%p3 mov.u64 %rd6, 2; @!%p3 add.s64 %rd6, %rd6, 4;",
         A32 >= B32 ? 5 : 2),
     SUM(F32 "add.rn.f32 %f6, %f4, %f5;" OUTF, of_float(FA + FB)),
-    SUM(F32 "mul.rn.f32 %f6, %f4, %f5;" OUTF, of_float(FA * FB)),
+    SUM(F32 "mul.rn.f32 %f6, %f4, %f5;" OUTF, of_float(FA *FB)),
     SUM(F32 "fma.rn.f32 %f6, %f4, %f5, 0f3F800000;" OUTF, of_float(fmaf(FA, FB, 1.0f))),
     SUM(F32 "div.rn.f32 %f6, %f4, %f5;" OUTF, of_float(FA / FB)),
     SUM(F32 "sqrt.rn.f32 %f6, %f4;" OUTF, of_float(sqrtf(FA))),
     SUM(F32 "rcp.rn.f32 %f6, %f5;" OUTF, of_float(1.0f / FB)),
-    SUM(F32 "max.f32 %f6, %f4, %f5;" OUTF, of_float(FA != FA ? FB : FB != FB ? FA : FA > FB || (FA == FB && !signbit(FA)) ? FA : FB)),
+    SUM(F32 "max.f32 %f6, %f4, %f5;" OUTF, of_float(FA != FA                                ? FB
+                                                    : FB != FB                              ? FA
+                                                    : FA > FB || (FA == FB && !signbit(FA)) ? FA
+                                                                                            : FB)),
     SUM(F32 "setp.neu.f32 %p1, %f4, %f5; selp.u64 %rd6, 1, 0, %p1;", FA != FB),
     SUM(F32 "setp.ge.f32 %p1, %f4, %f5; selp.u64 %rd6, 1, 0, %p1;", FA >= FB),
     SUM(F32 "setp.nan.f32 %p1, %f4, %f5; selp.u64 %rd6, 1, 0, %p1;", FA != FA || FB != FB),
     SUM(W32 "cvt.rn.f32.s32 %f6, %r4;" OUTF, of_float((float)S32)),
-    SUM(F32 "cvt.rzi.s32.f32 %r6, %f4;" OUT32,
-        (uint32_t)(FA != FA                ? 0
-                   : FA >= 2147483648.0f   ? INT32_MAX
-                   : FA <= -2147483648.0f  ? INT32_MIN
-                                           : (int32_t)FA)),
+    SUM(F32 "cvt.rzi.s32.f32 %r6, %f4;" OUT32, (uint32_t)(FA != FA               ? 0
+                                                          : FA >= 2147483648.0f  ? INT32_MAX
+                                                          : FA <= -2147483648.0f ? INT32_MIN
+                                                                                 : (int32_t)FA)),
     SUM(F32 "cvt.f64.f32 %fd1, %f4; cvt.rn.f32.f64 %f6, %fd1;" OUTF, of_float(FA)),
     SUM(F32 "cvt.rn.f16.f32 %rs1, %f4; cvt.u64.u16 %rd6, %rs1;", hs_sim_float_to_half(FA)),
     SUM("cvt.u16.u64 %rs1, %rd4; cvt.f32.f16 %f6, %rs1;" OUTF, of_float(hs_sim_half_to_float((uint16_t)a))),
@@ -179,9 +198,11 @@ static const sum sums[] = {
 
 static void arithmetic_is_as_the_manual_says(void **)
 {
-    static const uint64_t corner[] = {0, 1, 2, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x3F800000, 0xBF800000, 0x7F800000,
-                                      0x7FC00000, 0x00000001, 0x80000001, 0x7F7FFFFF, 0x47800000, 0x33800000,
-                                      0xFFFFFFFFFFFFFFFF, 0x8000000000000000, 0x7C01, 0xFC00, 0x8001};
+    static const uint64_t corner[] = {
+        0,          1,          2,          0x7FFFFFFF,         0x80000000,         0xFFFFFFFF,
+        0x3F800000, 0xBF800000, 0x7F800000, 0x7FC00000,         0x00000001,         0x80000001,
+        0x7F7FFFFF, 0x47800000, 0x33800000, 0xFFFFFFFFFFFFFFFF, 0x8000000000000000, 0x7C01,
+        0xFC00,     0x8001};
     const int corners = (int)(sizeof corner / sizeof *corner);
     uint64_t r = 7;
     for (int i = 0; i < 1024; i++) {
@@ -234,7 +255,9 @@ static const struct {
      "{ .param .b32 x; .param .b32 y; st.param.b32 [x], %r2; call.uni (y), twice, (x); ld.param.b32 %r6, [y]; }\n"
      "mov.u64 %rd8, table; and.b32 %r9, %r2, 3; mul.wide.u32 %rd9, %r9, 4; add.s64 %rd8, %rd8, %rd9;\n"
      "ld.global.u32 %r10, [%rd8]; add.s32 %r6, %r6, %r10;" STORE,
-     [](uint32_t t) -> uint64_t { return 2 * t + (t % 4 == 0 ? 3 : t % 4 == 1 ? 5 : t % 4 == 2 ? 7 : 11); }},
+     [](uint32_t t) -> uint64_t {
+         return 2 * t + (t % 4 == 0 ? 3 : t % 4 == 1 ? 5 : t % 4 == 2 ? 7 : 11);
+     }},
     /* Shared memory across a barrier, by its own address and by a generic one; an atomic. */
     {".shared .align 16 .b8 s[1024]; .shared .align 4 .u32 count;\n",
      "mov.u32 %r7, s; shl.b32 %r8, %r2, 2; add.s32 %r7, %r7, %r8; st.shared.u32 [%r7], %r2;\n"
@@ -294,18 +317,20 @@ static const struct {
     {"", "st.global.u32 [%rd1+2], %r2;", "which is no multiple of 4", cudaErrorMisalignedAddress},
     {"", "ld.global.u64 %rd4, [%rd2+20000];", "in no block of device or pinned memory", cudaErrorIllegalAddress},
     {"", "st.global.u64 [%rd1+-16384], %rd1;", "in no block of device or pinned memory", cudaErrorIllegalAddress},
-    {".shared .align 4 .b8 s[64];", "mov.u32 %r4, s; shl.b32 %r5, %r2, 4; add.s32 %r4, %r4, %r5; st.shared.u32 [%r4], 1;",
-     "of shared memory", cudaErrorIllegalAddress},
-    {".shared .align 4 .b8 s[512];", "shl.b32 %r5, %r2, 2; mov.u32 %r4, s; add.s32 %r4, %r4, %r5; ld.shared.u32 %r6, [%r4];"
-                                     "add.s32 %r6, %r6, 1;",
+    {".shared .align 4 .b8 s[64];",
+     "mov.u32 %r4, s; shl.b32 %r5, %r2, 4; add.s32 %r4, %r4, %r5; st.shared.u32 [%r4], 1;", "of shared memory",
+     cudaErrorIllegalAddress},
+    {".shared .align 4 .b8 s[512];",
+     "shl.b32 %r5, %r2, 2; mov.u32 %r4, s; add.s32 %r4, %r4, %r5; ld.shared.u32 %r6, [%r4];"
+     "add.s32 %r6, %r6, 1;",
      "no value", cudaErrorLaunchFailure},
     {"", "add.s32 %r6, %r30, 1;", "no value", cudaErrorLaunchFailure},
     {"", "setp.eq.s32 %p1, %r2, 5; @%p1 bra L1; mov.u32 %r6, 1; L1: add.s32 %r6, %r6, 1;", "no value",
      cudaErrorLaunchFailure},
     {"", "@%p5 add.s32 %r6, %r2, 1;", "no value", cudaErrorLaunchFailure},
-    {"", "setp.lt.u32 %p1, %r2, 7; @%p1 bra L1; bar.sync 0; bra.uni L2; L1: bar.sync 0; L2:",
-     "a barrier, but lane", cudaErrorLaunchFailure},
-    {"", "setp.lt.u32 %p1, %r2, 7; @%p1 ret; bar.sync 0;", "the block have left", cudaErrorLaunchFailure},
+    {"", "setp.lt.u32 %p1, %r2, 7; @%p1 bra L1; bar.sync 0; bra.uni L2; L1: bar.sync 0; L2:", "a barrier, but lane",
+     cudaErrorLaunchFailure},
+    {"", "setp.lt.u32 %p1, %r2, 7; @%p1 ret; bar.sync 0;", "left", cudaErrorLaunchFailure},
     {"", "setp.lt.u32 %p1, %r2, 7; @%p1 bra L1; bar.sync 0; L1: ret;", "", cudaErrorLaunchFailure},
     {"", "setp.lt.u32 %p1, %r2, 7; @%p1 ret; shfl.sync.bfly.b32 %r6, %r2, 1, 31, 0xffffffff;", "lane",
      cudaErrorLaunchFailure},
@@ -389,6 +414,118 @@ static void what_is_not_there_is_an_error(void **)
     assert_true(fault_says("has no folder for sm_89"));
 }
 
+/* ---- nvcc's own ---- */
+
+/* The text of this file's kernels; NULL where there is none. */
+static char *nvccs_text(void)
+{
+    static char text[1 << 20];
+    char path[1024];
+    const char *from = hs_sim_from_environment().ptx;
+    snprintf(path, sizeof path, "%s/80/test_ptx.ptx", from ? from : "");
+    FILE *f = from ? fopen(path, "r") : nullptr;
+    if (!f) {
+        assert_null(from);
+        print_message("HLWQ_SIM_PTX is not set: there is nothing of nvcc's\n");
+        return nullptr;
+    }
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    text[n] = 0;
+    fclose(f);
+    return text;
+}
+
+static void product_of(const char *ptx, uint64_t seed, int *got)
+{
+    hs_sim_options o = plain_options();
+    o.ptx = ptx;
+    o.seed = seed;
+    hs_sim_configure(&o);
+    uint32_t a[128], b[64];
+    uint64_t r = 3;
+    for (uint32_t &v : a)
+        v = (uint32_t)((r = r * 6364136223846793005u + 1) >> 32);
+    for (uint32_t &v : b)
+        v = (uint32_t)((r = r * 6364136223846793005u + 1) >> 32);
+    int *d = device<int>(128);
+    OK(gpu_launch(product_kernel, 1, 32, 0, nullptr, d, to_device(a, 128), to_device(b, 64)));
+    OK(cudaDeviceSynchronize());
+    to_host(got, d, 128);
+}
+
+/* Replaces in the statement that begins with `opcode`; what does not occur in it is a failure. */
+static void spoil(char *text, const char *opcode, const char *(*change)(char *statement))
+{
+    char *at = strstr(text, opcode);
+    assert_non_null(at);
+    const char *trouble = change(at);
+    if (trouble)
+        fail_msg("%s: %s", opcode, trouble);
+    write_ptx(strstr(text, ".address_size 64") + 16);
+}
+
+static void two_registers_swapped_in_nvccs_code_show(void **)
+{
+    char *text = nvccs_text();
+    if (!text)
+        return;
+    int ours[128], nvccs[128], swapped[128];
+    product_of(nullptr, 1, ours);
+    product_of(hs_sim_from_environment().ptx, 1, nvccs);
+    assert_memory_equal(nvccs, ours, sizeof ours);
+    spoil(text, "mma.sync", [](char *s) -> const char * {
+        char *a = strstr(s, ", {"); /* {d..}, {a0,a1,..} become {a1,a0,..} */
+        unsigned first, second;
+        int n = 0;
+        if (!a || sscanf(a, ", {%%r%u,%%r%u%n", &first, &second, &n) != 2 || !n)
+            return "no fragments";
+        char other[64];
+        snprintf(other, sizeof other, ", {%%r%u,%%r%u", second, first);
+        if ((int)strlen(other) != n)
+            return "another length";
+        memcpy(a, other, (size_t)n);
+        return nullptr;
+    });
+    product_of(folder, 1, swapped);
+    drop_ptx();
+    assert_memory_not_equal(swapped, ours, sizeof ours);
+}
+
+static void a_barrier_left_out_of_nvccs_code_is_a_race(void **)
+{
+    char *text = nvccs_text();
+    if (!text)
+        return;
+    for (int left_out = 0; left_out < 2; left_out++) {
+        if (left_out)
+            spoil(text, "bar.sync", [](char *s) -> const char * {
+                memset(s, ' ', (size_t)(strchr(s, ';') - s + 1));
+                return nullptr;
+            });
+        hs_sim_options o = plain_options();
+        o.quiet = true;
+        o.ptx = left_out ? folder : o.ptx;
+        hs_sim_configure(&o);
+        uint32_t x[256];
+        for (uint32_t i = 0; i < 256; i++)
+            x[i] = i;
+        uint32_t *d = to_device(x, 256);
+        OK(gpu_launch(turn_kernel, 1, 256, 0, nullptr, d));
+        cudaError_t e = cudaDeviceSynchronize();
+        assert_int_equal(e, left_out ? cudaErrorLaunchFailure : cudaSuccess);
+        if (left_out) {
+            /* the lane of the source file is known, too */
+            assert_true(fault_says("a race") || fault_says("no value"));
+            assert_false(fault_says("source line 0"));
+            drop_ptx();
+        } else {
+            to_host(x, d, 256);
+            for (uint32_t i = 0; i < 256; i++)
+                assert_int_equal(x[i], 255 - i);
+        }
+    }
+}
+
 /* Everything nvcc makes of our kernels is understood, and nothing of it is approximate. */
 static void every_instruction_of_ours_is_known(void **)
 {
@@ -421,6 +558,8 @@ int main(void)
         TEST(mistakes_are_named),
         TEST(order_within_a_warp_is_enough),
         TEST(what_is_not_there_is_an_error),
+        TEST(two_registers_swapped_in_nvccs_code_show),
+        TEST(a_barrier_left_out_of_nvccs_code_is_a_race),
         TEST(every_instruction_of_ours_is_known),
 #endif
     };

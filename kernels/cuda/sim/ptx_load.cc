@@ -2,7 +2,8 @@
  * kernels/cuda/sim/ptx_load.cc - which PTX runs: the files of hs_sim_options.ptx, kernels by name, their parameters.
  *
  * The folder has one of each architecture, "75", "80", ..; the newest that is not beyond sim_options.arch counts, as
- * with a program's own code.  All files are read at the first launch.  nvcc calls a static kernel _Z3fooPi, GCC _ZL3fooPi.
+ * with a program's own code.  All files are read at the first launch.  nvcc calls a static kernel _Z3fooPi, GCC
+ * _ZL3fooPi.
  */
 #include "kernels/cuda/sim/ptx.h"
 

@@ -2,28 +2,11 @@
  * kernels/cuda/sim/ptx_math.cc - PTX arithmetic on all lanes of a warp.
  *
  * Compiled twice: PTX_MATH_FIND is ptx_math_find_base for any machine, and ptx_math_find_fma where fma() is an
- * instruction; the bits are the same.  Semantics are those of the PTX ISA: shifts clamp, float to integer saturates
- * with NaN to 0, min and max prefer numbers, a NaN that comes out is 0x7FFFFFFF.  .rn is what this machine does; the
- * other roundings change its mode.  Nothing approximate is here: such an instruction is not understood, on purpose.
+ * instruction; the bits are the same.  Nothing approximate is here: such an instruction is not understood, on purpose.
  */
-#include "kernels/cuda/sim/ptx.h"
+#include "kernels/cuda/sim/ptx_ops.h"
 
 #include <fenv.h>
-#include <math.h>
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
-
-typedef int8_t s8;
-typedef int16_t s16;
-typedef int32_t s32;
-typedef int64_t s64;
-typedef uint8_t u8;
-typedef uint16_t u16;
-typedef uint32_t u32;
-typedef uint64_t u64;
-typedef float f32;
-typedef double f64;
 
 template <class F> static inline __attribute__((always_inline)) void lanes(u32 act, F f)
 {
@@ -69,22 +52,6 @@ template <> inline s32 hold<s8>(s8 v)
     return (s32)(u16)(s16)v;
 }
 
-static inline f32 one_nan(f32 v)
-{
-    return v == v ? v : hs_sim_from_bits<f32>(0x7FFFFFFFu);
-}
-static inline f64 one_nan(f64 v)
-{
-    const u64 bits = 0x7FFFFFFFFFFFFFFFu;
-    f64 n;
-    memcpy(&n, &bits, 8);
-    return v == v ? v : n;
-}
-template <class T> static inline T one_nan(T v)
-{
-    return v;
-}
-
 template <class R, class T, R (*F)(T)> static void one(ptx_warp *w, const ptx_insn *i)
 {
     auto *d = ptx_reg<HELD(R)>(w, i->d);
@@ -119,196 +86,12 @@ template <class T, T (*F)(T, T, u32, u32)> static void four(ptx_warp *w, const p
     lanes(w->act, [&](int l) { d[l] = F(a[l], b[l], c[l], e[l]); });
 }
 
-/* ---- integers: unsigned where C++ would not wrap ---- */
-
-template <class T> struct unsigned_of {
-    typedef T type;
-};
-template <> struct unsigned_of<s16> {
-    typedef u16 type;
-};
-template <> struct unsigned_of<s32> {
-    typedef u32 type;
-};
-template <> struct unsigned_of<s64> {
-    typedef u64 type;
-};
-#define U(v) ((typename unsigned_of<T>::type)(v))
-template <class T> constexpr int width = (int)sizeof(T) * 8;
-
-template <class T> static inline T add(T a, T b)
-{
-    return one_nan((T)(U(a) + U(b)));
-}
-template <class T> static inline T sub(T a, T b)
-{
-    return one_nan((T)(U(a) - U(b)));
-}
-template <class T> static inline T mul(T a, T b)
-{
-    if (sizeof(T) == 2) /* u16 would become int */
-        return (T)((u32)a * (u32)b);
-    return one_nan((T)(U(a) * U(b)));
-}
-template <class T> static inline T mul_hi(T a, T b)
-{
-    if constexpr (sizeof(T) == 8 && (T)-1 < (T)0)
-        return (T)((__int128)a * b >> 64);
-    else if constexpr (sizeof(T) == 8)
-        return (T)((unsigned __int128)a * b >> 64);
-    else
-        return (T)((s64)a * (s64)b >> width<T>);
-}
-template <class W, class T> static inline W mul_wide(T a, T b)
-{
-    return (W)a * (W)b;
-}
-template <class W, class T> static inline W mad_wide(T a, T b, W c)
-{
-    return (W)((u64)((W)a * (W)b) + (u64)c);
-}
-template <class T> static inline T mad_lo(T a, T b, T c)
-{
-    return add<T>(mul<T>(a, b), c);
-}
-template <class T> static inline T mad_hi(T a, T b, T c)
-{
-    return add<T>(mul_hi<T>(a, b), c);
-}
-/* By 0: what devices give is not written down; all ones is what they do. */
-template <class T> static inline T div_int(T a, T b)
-{
-    if (b == 0)
-        return (T)-1;
-    return (T)-1 < (T)0 && b == (T)-1 ? (T)(0 - U(a)) : (T)(a / b);
-}
-template <class T> static inline T rem_int(T a, T b)
-{
-    if (b == 0)
-        return a;
-    return (T)-1 < (T)0 && b == (T)-1 ? (T)0 : (T)(a % b);
-}
-template <class T> static inline T min_int(T a, T b)
-{
-    return a < b ? a : b;
-}
-template <class T> static inline T max_int(T a, T b)
-{
-    return a > b ? a : b;
-}
-template <class T> static inline T abs_int(T a)
-{
-    return a < 0 ? (T)(0 - U(a)) : a;
-}
-template <class T> static inline T neg_int(T a)
-{
-    return (T)(0 - U(a));
-}
-template <class T> static inline T bit_and(T a, T b)
-{
-    return (T)(a & b);
-}
-template <class T> static inline T bit_or(T a, T b)
-{
-    return (T)(a | b);
-}
-template <class T> static inline T bit_xor(T a, T b)
-{
-    return (T)(a ^ b);
-}
-template <class T> static inline T bit_not(T a)
-{
-    return (T)~a;
-}
-template <class T> static inline T shl(T a, u32 n)
-{
-    return n < (u32)width<T> ? (T)(a << (n & (u32)(width<T> - 1))) : (T)0;
-}
-template <class T> static inline T shr(T a, u32 n)
-{
-    return n < (u32)width<T> ? (T)(a >> (n & (u32)(width<T> - 1))) : (T)(a < 0 ? -1 : 0);
-}
-template <class T> static inline T bfi(T a, T b, u32 at, u32 n)
-{
-    at &= 255;
-    n &= 255;
-    if (at >= (u32)width<T> || n == 0)
-        return b;
-    T mask = n >= (u32)width<T> ? (T)-1 : (T)(((T)1 << n) - 1);
-    return (b & ~(T)(mask << at)) | (T)((a & mask) << at);
-}
-template <class T> static inline T bfe(T a, u32 at, u32 n)
-{
-    at &= 255;
-    n &= 255;
-    if (n == 0)
-        return 0;
-    u32 last = at + n - 1 < (u32)width<T> ? at + n - 1 : (u32)width<T> - 1;
-    bool negative = a < 0 && (U(a) >> last & 1);
-    if ((T)-1 < (T)0)
-        negative = U(a) >> last & 1;
-    T v = at >= (u32)width<T> ? (T)0 : (T)(U(a) >> at);
-    u32 have = at >= (u32)width<T> ? 0 : last - at + 1;
-    T mask = have >= (u32)width<T> ? (T)-1 : (T)(((typename unsigned_of<T>::type)1 << have) - 1);
-    v = (T)(v & mask);
-    return negative && (T)-1 < (T)0 ? (T)(v | ~mask) : v;
-}
 template <class T> static void bfe3(ptx_warp *w, const ptx_insn *i)
 {
     T *d = ptx_reg<T>(w, i->d);
     const T *a = ptx_reg<T>(w, i->a);
     const u32 *b = ptx_reg<u32>(w, i->b), *c = ptx_reg<u32>(w, i->c);
     lanes(w->act, [&](int l) { d[l] = bfe<T>(a[l], b[l], c[l]); });
-}
-static inline u32 clz32(u32 a)
-{
-    return a ? (u32)__builtin_clz(a) : 32;
-}
-static inline u32 clz64(u64 a)
-{
-    return a ? (u32)__builtin_clzll(a) : 64;
-}
-static inline u32 popc32(u32 a)
-{
-    return (u32)__builtin_popcount(a);
-}
-static inline u32 popc64(u64 a)
-{
-    return (u32)__builtin_popcountll(a);
-}
-static inline u32 brev32(u32 a)
-{
-    u32 r = 0;
-    for (int k = 0; k < 32; k++)
-        r |= (a >> k & 1) << (31 - k);
-    return r;
-}
-/* bytes 0-3 of a, 4-7 of b; bit 3 of a nibble spreads the sign */
-static inline u32 prmt(u32 a, u32 b, u32 selector)
-{
-    u64 both = (u64)b << 32 | a;
-    u32 d = 0;
-    for (u32 k = 0; k < 4; k++) {
-        u32 s = selector >> (4 * k);
-        u32 byte = (u32)(both >> (8 * (s & 7))) & 255;
-        byte = s & 8 ? 0u - (byte >> 7) : byte;
-        d |= (byte & 255) << (8 * k);
-    }
-    return d;
-}
-template <class A, class B> static inline u32 dp4a(u32 a, u32 b, u32 c)
-{
-    for (u32 k = 0; k < 32; k += 8)
-        c += (u32)((s32)(A)(a >> k) * (s32)(B)(b >> k));
-    return c;
-}
-static inline u32 lop3(u32 a, u32 b, u32 c, u32 table)
-{
-    u32 r = 0;
-    for (u32 k = 0; k < 8; k++)
-        if (table >> k & 1)
-            r |= (k & 4 ? a : ~a) & (k & 2 ? b : ~b) & (k & 1 ? c : ~c);
-    return r;
 }
 static void lop3_4(ptx_warp *w, const ptx_insn *i)
 {
@@ -317,23 +100,6 @@ static void lop3_4(ptx_warp *w, const ptx_insn *i)
     const u32 *e = ptx_reg<u32>(w, i->v[0]);
     lanes(w->act, [&](int l) { d[l] = lop3(a[l], b[l], c[l], e[l]); });
 }
-static inline u32 shf_l_wrap(u32 a, u32 b, u32 c)
-{
-    return (u32)((((u64)b << 32 | a) << (c & 31)) >> 32);
-}
-static inline u32 shf_r_wrap(u32 a, u32 b, u32 c)
-{
-    return (u32)(((u64)b << 32 | a) >> (c & 31));
-}
-static inline u32 shf_l_clamp(u32 a, u32 b, u32 c)
-{
-    return c >= 32 ? a : shf_l_wrap(a, b, c);
-}
-static inline u32 shf_r_clamp(u32 a, u32 b, u32 c)
-{
-    return c >= 32 ? b : shf_r_wrap(a, b, c);
-}
-
 /* Sums with carry. HOW: 1 takes it in, 2 gives it out, 4 subtracts, 8 multiplies first, 16 its upper half. */
 template <class T, int HOW> static void carried(ptx_warp *w, const ptx_insn *i)
 {
@@ -349,58 +115,11 @@ template <class T, int HOW> static void carried(ptx_warp *w, const ptx_insn *i)
         unsigned __int128 r = HOW & 4 ? x - y - in : x + y + in;
         d[l] = (T)r;
         if (HOW & 2)
-            w->carry = (w->carry & ~(1u << l)) | ((u32)(r >> width<T>) & 1) << l;
+            w->carry = (w->carry & ~(1u << l)) | ((u32)(r >> width<T>)&1) << l;
     }
 }
 
-/* ---- floats ---- */
-
-template <class T> static inline T div_float(T a, T b)
-{
-    return one_nan(a / b);
-}
-template <class T> static inline T rcp(T a)
-{
-    return one_nan((T)1 / a);
-}
-static inline f32 root(f32 a)
-{
-    return one_nan(sqrtf(a));
-}
-static inline f64 root(f64 a)
-{
-    return one_nan(sqrt(a));
-}
-static inline f32 fused(f32 a, f32 b, f32 c)
-{
-    return one_nan(__builtin_fmaf(a, b, c));
-}
-static inline f64 fused(f64 a, f64 b, f64 c)
-{
-    return one_nan(__builtin_fma(a, b, c));
-}
-template <class T> static inline T min_float(T a, T b)
-{
-    T v = a < b ? a : b < a ? b : a == a ? (signbit(a) ? a : b) : b;
-    return one_nan(b == b || a != a ? v : a);
-}
-template <class T> static inline T max_float(T a, T b)
-{
-    T v = a > b ? a : b > a ? b : a == a ? (signbit(a) ? b : a) : b;
-    return one_nan(b == b || a != a ? v : a);
-}
-static inline f32 abs_float(f32 a)
-{
-    return fabsf(a);
-}
-static inline f64 abs_float(f64 a)
-{
-    return fabs(a);
-}
-template <class T> static inline T neg_float(T a)
-{
-    return -a;
-}
+/* ---- other roundings ---- */
 
 enum { ADD, SUB, MUL, DIV };
 /* One operation in another rounding: seldom, so it may be slow. */
@@ -418,56 +137,6 @@ template <class T, int MODE, int WHAT> static void rounded(ptx_warp *w, const pt
     fesetround(before);
     T *r = ptx_reg<T>(w, i->d);
     lanes(w->act, [&](int l) { r[l] = one_nan(r[l]); });
-}
-
-/* ---- conversions ---- */
-
-template <class R, class T> static inline R convert(T v)
-{
-    return (R)v;
-}
-enum { NEAREST, ZERO, DOWN, UP };
-template <class T, int MODE> static inline T integral(T v)
-{
-    return MODE == NEAREST ? (T)rint((double)v)
-           : MODE == ZERO  ? (T)trunc((double)v)
-           : MODE == DOWN  ? (T)floor((double)v)
-                           : (T)ceil((double)v);
-}
-template <class R, class T, int MODE> static inline R to_int(T v)
-{
-    if (v != v)
-        return 0;
-    const R least = (R)-1 < (R)0 ? (R)((u64)1 << (width<R> - 1)) : (R)0, most = (R)~least;
-    double r = integral<double, MODE>((double)v);
-    double end = (R)-1 < (R)0 ? ldexp(1.0, width<R> - 1) : ldexp(1.0, width<R>);
-    if (r >= end)
-        return (R)-1 < (R)0 ? (R)(~(u64)0 >> (65 - width<R>)) : most;
-    return r < (double)least ? least : (R)r;
-}
-template <class T, int MODE> static inline T to_whole(T v)
-{
-    return one_nan(integral<T, MODE>(v));
-}
-static inline f64 widen(f32 v)
-{
-    return one_nan((f64)v);
-}
-static inline f32 narrow(f64 v)
-{
-    return one_nan((f32)v);
-}
-static inline f32 from_half(u16 h)
-{
-    return one_nan(hs_sim_half_to_float(h));
-}
-static inline u16 to_half(f32 v)
-{
-#ifdef __F16C__
-    return v == v ? (u16)_cvtss_sh(v, 0) : (u16)0x7FFF;
-#else
-    return hs_sim_float_to_half(v);
-#endif
 }
 
 /* ---- predicates ---- */
@@ -505,32 +174,6 @@ template <class T, bool (*F)(T, T)> static void compare(ptx_warp *w, const ptx_i
     lanes(w->act, [&](int l) { flag[l] = -(s32)F((T)a[l], (T)b[l]); });
     set_pred(w, i->pd, mask_of(flag));
 }
-#define COMPARES(X) X(eq, ==) X(ne, !=) X(lt, <) X(le, <=) X(gt, >) X(ge, >=)
-#define X(name, op)                                                                                                    \
-    template <class T> static inline bool is_##name(T a, T b)                                                          \
-    {                                                                                                                  \
-        return a op b;                                                                                                 \
-    }                                                                                                                  \
-    template <class T> static inline bool is_##name##u(T a, T b)                                                       \
-    {                                                                                                                  \
-        return a op b || a != a || b != b;                                                                             \
-    }
-COMPARES(X)
-#undef X
-/* Without u, != too wants two numbers. */
-template <class T> static inline bool is_ne_ordered(T a, T b)
-{
-    return a < b || b < a;
-}
-template <class T> static inline bool is_nan(T a, T b)
-{
-    return a != a || b != b;
-}
-template <class T> static inline bool is_num(T a, T b)
-{
-    return a == a && b == b;
-}
-
 /* What is chosen has a value if it had one where it comes from. */
 template <class T> static void select(ptx_warp *w, const ptx_insn *i)
 {
@@ -596,19 +239,28 @@ template <class W, class T> static void unpack(ptx_warp *w, const ptx_insn *i)
     {"add." #T, two<T, T, T, add<T>>, S S S, false}, {"sub." #T, two<T, T, T, sub<T>>, S S S, false},                  \
         {"mul.lo." #T, two<T, T, T, mul<T>>, S S S, false}, {"mul.hi." #T, two<T, T, T, mul_hi<T>>, S S S, false},     \
         {"mad.lo." #T, three<T, T, T, mad_lo<T>>, S S S S, false},                                                     \
-        {"mad.hi." #T, three<T, T, T, mad_hi<T>>, S S S S, false}, {"div." #T, two<T, T, T, div_int<T>>, S S S, false}, \
-        {"rem." #T, two<T, T, T, rem_int<T>>, S S S, false}, {"min." #T, two<T, T, T, min_int<T>>, S S S, false},      \
-        {"max." #T, two<T, T, T, max_int<T>>, S S S, false}, {"shr." #T, two<T, T, u32, shr<T>>, S S "w", false},      \
-        {"setp.eq." #T, compare<T, is_eq<T>>, "p" S S, false}, {"setp.ne." #T, compare<T, is_ne<T>>, "p" S S, false},  \
-        {"setp.lt." #T, compare<T, is_lt<T>>, "p" S S, false}, {"setp.le." #T, compare<T, is_le<T>>, "p" S S, false},  \
-        {"setp.gt." #T, compare<T, is_gt<T>>, "p" S S, false}, {"setp.ge." #T, compare<T, is_ge<T>>, "p" S S, false}
+        {"mad.hi." #T, three<T, T, T, mad_hi<T>>, S S S S, false},                                                     \
+        {"div." #T, two<T, T, T, div_int<T>>, S S S, false}, {"rem." #T, two<T, T, T, rem_int<T>>, S S S, false},      \
+        {"min." #T, two<T, T, T, min_int<T>>, S S S, false}, {"max." #T, two<T, T, T, max_int<T>>, S S S, false},      \
+        {"shr." #T, two<T, T, u32, shr<T>>, S S "w", false}, {"setp.eq." #T, compare<T, is_eq<T>>, "p" S S, false},    \
+        {"setp.ne." #T, compare<T, is_ne<T>>, "p" S S, false}, {"setp.lt." #T, compare<T, is_lt<T>>, "p" S S, false},  \
+        {"setp.le." #T, compare<T, is_le<T>>, "p" S S, false}, {"setp.gt." #T, compare<T, is_gt<T>>, "p" S S, false},  \
+    {                                                                                                                  \
+        "setp.ge." #T, compare<T, is_ge<T>>, "p" S S, false                                                            \
+    }
 #define SIGNED_TYPE(T, S)                                                                                              \
-    {"abs." #T, one<T, T, abs_int<T>>, S S, false}, { "neg." #T, one<T, T, neg_int<T>>, S S, false }
+    {"abs." #T, one<T, T, abs_int<T>>, S S, false},                                                                    \
+    {                                                                                                                  \
+        "neg." #T, one<T, T, neg_int<T>>, S S, false                                                                   \
+    }
 #define BIT_TYPE(B, T, S)                                                                                              \
     {"and." #B, two<T, T, T, bit_and<T>>, S S S, false}, {"or." #B, two<T, T, T, bit_or<T>>, S S S, false},            \
         {"xor." #B, two<T, T, T, bit_xor<T>>, S S S, false}, {"not." #B, one<T, T, bit_not<T>>, S S, false},           \
         {"shl." #B, two<T, T, u32, shl<T>>, S S "w", false}, {"shr." #B, two<T, T, u32, shr<T>>, S S "w", false},      \
-        {"setp.eq." #B, compare<T, is_eq<T>>, "p" S S, false}, {"setp.ne." #B, compare<T, is_ne<T>>, "p" S S, false}
+        {"setp.eq." #B, compare<T, is_eq<T>>, "p" S S, false},                                                         \
+    {                                                                                                                  \
+        "setp.ne." #B, compare<T, is_ne<T>>, "p" S S, false                                                            \
+    }
 #define FLOAT_TYPE(T, S)                                                                                               \
     {"add.rn." #T, two<T, T, T, add<T>>, S S S, false}, {"sub.rn." #T, two<T, T, T, sub<T>>, S S S, false},            \
         {"mul.rn." #T, two<T, T, T, mul<T>>, S S S, false}, {"div.rn." #T, two<T, T, T, div_float<T>>, S S S, false},  \
@@ -625,15 +277,23 @@ template <class W, class T> static void unpack(ptx_warp *w, const ptx_insn *i)
         {"setp.leu." #T, compare<T, is_leu<T>>, "p" S S, false},                                                       \
         {"setp.gtu." #T, compare<T, is_gtu<T>>, "p" S S, false},                                                       \
         {"setp.geu." #T, compare<T, is_geu<T>>, "p" S S, false},                                                       \
-        {"setp.nan." #T, compare<T, is_nan<T>>, "p" S S, false}, {"setp.num." #T, compare<T, is_num<T>>, "p" S S, false}
+        {"setp.nan." #T, compare<T, is_nan<T>>, "p" S S, false},                                                       \
+    {                                                                                                                  \
+        "setp.num." #T, compare<T, is_num<T>>, "p" S S, false                                                          \
+    }
 #define ROUNDED(T, S, M, MODE)                                                                                         \
     {"add." M "." #T, rounded<T, MODE, ADD>, S S S, false}, {"sub." M "." #T, rounded<T, MODE, SUB>, S S S, false},    \
-        {"mul." M "." #T, rounded<T, MODE, MUL>, S S S, false}, { "div." M "." #T, rounded<T, MODE, DIV>, S S S, false }
+        {"mul." M "." #T, rounded<T, MODE, MUL>, S S S, false},                                                        \
+    {                                                                                                                  \
+        "div." M "." #T, rounded<T, MODE, DIV>, S S S, false                                                           \
+    }
 #define TO_INTS_FROM(R, RS, T, S)                                                                                      \
     {"cvt.rni." #R "." #T, one<R, T, to_int<R, T, NEAREST>>, RS S, false},                                             \
         {"cvt.rzi." #R "." #T, one<R, T, to_int<R, T, ZERO>>, RS S, false},                                            \
         {"cvt.rmi." #R "." #T, one<R, T, to_int<R, T, DOWN>>, RS S, false},                                            \
-        {"cvt.rpi." #R "." #T, one<R, T, to_int<R, T, UP>>, RS S, false}
+    {                                                                                                                  \
+        "cvt.rpi." #R "." #T, one<R, T, to_int<R, T, UP>>, RS S, false                                                 \
+    }
 #define TO_INTS(R, RS) TO_INTS_FROM(R, RS, f32, "w"), TO_INTS_FROM(R, RS, f64, "d")
 #define FROM_INT(T, S)                                                                                                 \
     {"cvt.rn.f32." #T, one<f32, T, convert<f32, T>>, "w" S, false},                                                    \
@@ -645,61 +305,122 @@ template <class W, class T> static void unpack(ptx_warp *w, const ptx_insn *i)
         {"cvt.u32." #T, one<u32, T, convert<u32, T>>, "w" S, false},                                                   \
         {"cvt.s32." #T, one<s32, T, convert<s32, T>>, "w" S, false},                                                   \
         {"cvt.u64." #T, one<u64, T, convert<u64, T>>, "d" S, false},                                                   \
-        {"cvt.s64." #T, one<s64, T, convert<s64, T>>, "d" S, false}
+    {                                                                                                                  \
+        "cvt.s64." #T, one<s64, T, convert<s64, T>>, "d" S, false                                                      \
+    }
 #define WHOLE(T, S)                                                                                                    \
     {"cvt.rni." #T "." #T, one<T, T, to_whole<T, NEAREST>>, S S, false},                                               \
         {"cvt.rzi." #T "." #T, one<T, T, to_whole<T, ZERO>>, S S, false},                                              \
         {"cvt.rmi." #T "." #T, one<T, T, to_whole<T, DOWN>>, S S, false},                                              \
-        {"cvt.rpi." #T "." #T, one<T, T, to_whole<T, UP>>, S S, false}
+    {                                                                                                                  \
+        "cvt.rpi." #T "." #T, one<T, T, to_whole<T, UP>>, S S, false                                                   \
+    }
 #define MOVES(T, C, S)                                                                                                 \
-    {"mov." #T, move<C>, S S, true}, { "selp." #T, select<C>, S S S "p", true }
+    {"mov." #T, move<C>, S S, true},                                                                                   \
+    {                                                                                                                  \
+        "selp." #T, select<C>, S S S "p", true                                                                         \
+    }
 #define CARRIED(T, S)                                                                                                  \
     {"add.cc." #T, carried<T, 2>, S S S, false}, {"addc." #T, carried<T, 1>, S S S, false},                            \
         {"addc.cc." #T, carried<T, 3>, S S S, false}, {"sub.cc." #T, carried<T, 6>, S S S, false},                     \
         {"subc." #T, carried<T, 5>, S S S, false}, {"subc.cc." #T, carried<T, 7>, S S S, false},                       \
         {"mad.lo.cc." #T, carried<T, 10>, S S S S, false}, {"mad.hi.cc." #T, carried<T, 26>, S S S S, false},          \
         {"madc.lo." #T, carried<T, 9>, S S S S, false}, {"madc.lo.cc." #T, carried<T, 11>, S S S S, false},            \
-        {"madc.hi." #T, carried<T, 25>, S S S S, false}, { "madc.hi.cc." #T, carried<T, 27>, S S S S, false }
+        {"madc.hi." #T, carried<T, 25>, S S S S, false},                                                               \
+    {                                                                                                                  \
+        "madc.hi.cc." #T, carried<T, 27>, S S S S, false                                                               \
+    }
 
 static const ptx_math table[] = {
-    INT_TYPE(u16, "w"), INT_TYPE(s16, "w"), INT_TYPE(u32, "w"), INT_TYPE(s32, "w"), INT_TYPE(u64, "d"),
-    INT_TYPE(s64, "d"), SIGNED_TYPE(s16, "w"), SIGNED_TYPE(s32, "w"), SIGNED_TYPE(s64, "d"), BIT_TYPE(b16, u16, "w"),
-    BIT_TYPE(b32, u32, "w"), BIT_TYPE(b64, u64, "d"), FLOAT_TYPE(f32, "w"), FLOAT_TYPE(f64, "d"),
-    ROUNDED(f32, "w", "rz", FE_TOWARDZERO), ROUNDED(f32, "w", "rm", FE_DOWNWARD), ROUNDED(f32, "w", "rp", FE_UPWARD),
-    ROUNDED(f64, "d", "rz", FE_TOWARDZERO), ROUNDED(f64, "d", "rm", FE_DOWNWARD), ROUNDED(f64, "d", "rp", FE_UPWARD),
-    TO_INTS(u16, "w"), TO_INTS(s16, "w"), TO_INTS(u32, "w"), TO_INTS(s32, "w"), TO_INTS(u64, "d"), TO_INTS(s64, "d"),
-    FROM_INT(u8, "w"), FROM_INT(s8, "w"), FROM_INT(u16, "w"), FROM_INT(s16, "w"), FROM_INT(u32, "w"), FROM_INT(s32, "w"),
-    FROM_INT(u64, "d"), FROM_INT(s64, "d"), WHOLE(f32, "w"), WHOLE(f64, "d"),
-    MOVES(b16, u32, "w"), MOVES(u16, u32, "w"), MOVES(s16, u32, "w"), MOVES(b32, u32, "w"), MOVES(u32, u32, "w"),
-    MOVES(s32, u32, "w"), MOVES(f32, u32, "w"), MOVES(b64, u64, "d"), MOVES(u64, u64, "d"), MOVES(s64, u64, "d"),
-    MOVES(f64, u64, "d"), CARRIED(u32, "w"), CARRIED(u64, "d"),
+    INT_TYPE(u16, "w"),
+    INT_TYPE(s16, "w"),
+    INT_TYPE(u32, "w"),
+    INT_TYPE(s32, "w"),
+    INT_TYPE(u64, "d"),
+    INT_TYPE(s64, "d"),
+    SIGNED_TYPE(s16, "w"),
+    SIGNED_TYPE(s32, "w"),
+    SIGNED_TYPE(s64, "d"),
+    BIT_TYPE(b16, u16, "w"),
+    BIT_TYPE(b32, u32, "w"),
+    BIT_TYPE(b64, u64, "d"),
+    FLOAT_TYPE(f32, "w"),
+    FLOAT_TYPE(f64, "d"),
+    ROUNDED(f32, "w", "rz", FE_TOWARDZERO),
+    ROUNDED(f32, "w", "rm", FE_DOWNWARD),
+    ROUNDED(f32, "w", "rp", FE_UPWARD),
+    ROUNDED(f64, "d", "rz", FE_TOWARDZERO),
+    ROUNDED(f64, "d", "rm", FE_DOWNWARD),
+    ROUNDED(f64, "d", "rp", FE_UPWARD),
+    TO_INTS(u16, "w"),
+    TO_INTS(s16, "w"),
+    TO_INTS(u32, "w"),
+    TO_INTS(s32, "w"),
+    TO_INTS(u64, "d"),
+    TO_INTS(s64, "d"),
+    FROM_INT(u8, "w"),
+    FROM_INT(s8, "w"),
+    FROM_INT(u16, "w"),
+    FROM_INT(s16, "w"),
+    FROM_INT(u32, "w"),
+    FROM_INT(s32, "w"),
+    FROM_INT(u64, "d"),
+    FROM_INT(s64, "d"),
+    WHOLE(f32, "w"),
+    WHOLE(f64, "d"),
+    MOVES(b16, u32, "w"),
+    MOVES(u16, u32, "w"),
+    MOVES(s16, u32, "w"),
+    MOVES(b32, u32, "w"),
+    MOVES(u32, u32, "w"),
+    MOVES(s32, u32, "w"),
+    MOVES(f32, u32, "w"),
+    MOVES(b64, u64, "d"),
+    MOVES(u64, u64, "d"),
+    MOVES(s64, u64, "d"),
+    MOVES(f64, u64, "d"),
+    CARRIED(u32, "w"),
+    CARRIED(u64, "d"),
     {"mul.wide.u16", two<u32, u16, u16, mul_wide<u32, u16>>, "www", false},
     {"mul.wide.s16", two<s32, s16, s16, mul_wide<s32, s16>>, "www", false},
     {"mul.wide.u32", two<u64, u32, u32, mul_wide<u64, u32>>, "dww", false},
     {"mul.wide.s32", two<s64, s32, s32, mul_wide<s64, s32>>, "dww", false},
     {"mad.wide.u32", three<u64, u32, u64, mad_wide<u64, u32>>, "dwwd", false},
     {"mad.wide.s32", three<s64, s32, s64, mad_wide<s64, s32>>, "dwwd", false},
-    {"bfi.b32", four<u32, bfi<u32>>, "wwwww", false}, {"bfi.b64", four<u64, bfi<u64>>, "dddww", false},
-    {"bfe.u32", bfe3<u32>, "wwww", false}, {"bfe.s32", bfe3<s32>, "wwww", false},
-    {"bfe.u64", bfe3<u64>, "ddww", false}, {"bfe.s64", bfe3<s64>, "ddww", false},
-    {"clz.b32", one<u32, u32, clz32>, "ww", false}, {"clz.b64", one<u32, u64, clz64>, "wd", false},
-    {"popc.b32", one<u32, u32, popc32>, "ww", false}, {"popc.b64", one<u32, u64, popc64>, "wd", false},
-    {"brev.b32", one<u32, u32, brev32>, "ww", false}, {"prmt.b32", three<u32, u32, u32, prmt>, "wwww", false},
+    {"bfi.b32", four<u32, bfi<u32>>, "wwwww", false},
+    {"bfi.b64", four<u64, bfi<u64>>, "dddww", false},
+    {"bfe.u32", bfe3<u32>, "wwww", false},
+    {"bfe.s32", bfe3<s32>, "wwww", false},
+    {"bfe.u64", bfe3<u64>, "ddww", false},
+    {"bfe.s64", bfe3<s64>, "ddww", false},
+    {"clz.b32", one<u32, u32, clz32>, "ww", false},
+    {"clz.b64", one<u32, u64, clz64>, "wd", false},
+    {"popc.b32", one<u32, u32, popc32>, "ww", false},
+    {"popc.b64", one<u32, u64, popc64>, "wd", false},
+    {"brev.b32", one<u32, u32, brev32>, "ww", false},
+    {"prmt.b32", three<u32, u32, u32, prmt>, "wwww", false},
     {"dp4a.u32.u32", three<u32, u32, u32, dp4a<u8, u8>>, "wwww", false},
     {"dp4a.u32.s32", three<u32, u32, u32, dp4a<u8, s8>>, "wwww", false},
     {"dp4a.s32.u32", three<u32, u32, u32, dp4a<s8, u8>>, "wwww", false},
-    {"dp4a.s32.s32", three<u32, u32, u32, dp4a<s8, s8>>, "wwww", false}, {"lop3.b32", lop3_4, "wwwww", false},
+    {"dp4a.s32.s32", three<u32, u32, u32, dp4a<s8, s8>>, "wwww", false},
+    {"lop3.b32", lop3_4, "wwwww", false},
     {"shf.l.wrap.b32", three<u32, u32, u32, shf_l_wrap>, "wwww", false},
     {"shf.r.wrap.b32", three<u32, u32, u32, shf_r_wrap>, "wwww", false},
     {"shf.l.clamp.b32", three<u32, u32, u32, shf_l_clamp>, "wwww", false},
     {"shf.r.clamp.b32", three<u32, u32, u32, shf_r_clamp>, "wwww", false},
-    {"cvt.f64.f32", one<f64, f32, widen>, "dw", false}, {"cvt.rn.f32.f64", one<f32, f64, narrow>, "wd", false},
-    {"cvt.f32.f16", one<f32, u16, from_half>, "ww", false}, {"cvt.rn.f16.f32", one<u16, f32, to_half>, "ww", false},
-    {"mov.pred", move_pred, "pp", true}, {"not.pred", not_pred, "pp", true},
-    {"and.pred", two_preds<bit_and<u32>>, "ppp", true}, {"or.pred", two_preds<bit_or<u32>>, "ppp", true},
+    {"cvt.f64.f32", one<f64, f32, widen>, "dw", false},
+    {"cvt.rn.f32.f64", one<f32, f64, narrow>, "wd", false},
+    {"cvt.f32.f16", one<f32, u16, from_half>, "ww", false},
+    {"cvt.rn.f16.f32", one<u16, f32, to_half>, "ww", false},
+    {"mov.pred", move_pred, "pp", true},
+    {"not.pred", not_pred, "pp", true},
+    {"and.pred", two_preds<bit_and<u32>>, "ppp", true},
+    {"or.pred", two_preds<bit_or<u32>>, "ppp", true},
     {"xor.pred", two_preds<bit_xor<u32>>, "ppp", true},
-    {"pack.b64", pack<u64, u32>, "dww", false}, {"pack.b32", pack<u32, u16>, "www", false},
-    {"unpack.b64", unpack<u64, u32>, "-d", true}, {"unpack.b32", unpack<u32, u16>, "-w", true},
+    {"pack.b64", pack<u64, u32>, "dww", false},
+    {"pack.b32", pack<u32, u16>, "www", false},
+    {"unpack.b64", unpack<u64, u32>, "-d", true},
+    {"unpack.b32", unpack<u32, u16>, "-w", true},
 };
 
 const ptx_math *PTX_MATH_FIND(ptx_span opcode)

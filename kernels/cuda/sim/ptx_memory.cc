@@ -88,8 +88,9 @@ static void global_bounds(ptx_warp *w, uint32_t lanes, const uint64_t *at, uint3
         return;
     for (uint32_t rest = lanes; rest; rest &= rest - 1)
         if (!given_out(w, at[__builtin_ctz(rest)], bytes))
-            ptx_fault(w, rest, cudaErrorIllegalAddress, "%u bytes at 0x%llx, which is in no block of device or pinned memory",
-                      bytes, (unsigned long long)at[__builtin_ctz(rest)]);
+            ptx_fault(w, rest, cudaErrorIllegalAddress,
+                      "%u bytes at 0x%llx, which is in no block of device or pinned memory", bytes,
+                      (unsigned long long)at[__builtin_ctz(rest)]);
 }
 
 static void bounds(ptx_warp *w, uint32_t lanes, const uint64_t *at, uint32_t bytes, uint64_t limit, const char *what)
@@ -146,7 +147,7 @@ static void resolve(ptx_warp *w, const ptx_insn *i, uint64_t *at, uint8_t **p, u
         global_bounds(w, global, at, bytes);
     for (uint32_t rest = *shared | local | global; rest; rest &= rest - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(rest);
-        p[l] = global >> l & 1 ? reinterpret_cast<uint8_t *>(at[l])
+        p[l] = global >> l & 1  ? reinterpret_cast<uint8_t *>(at[l])
                : local >> l & 1 ? local_of(w, l) + at[l]
                                 : b->shared + at[l];
     }
@@ -324,7 +325,8 @@ void ptx_copy_async(ptx_warp *w, const ptx_insn *i)
         uint32_t l = (uint32_t)__builtin_ctz(rest);
         if (w->n_pending[l] == w->cap_pending[l]) {
             w->cap_pending[l] = w->cap_pending[l] ? 2 * w->cap_pending[l] : 16;
-            w->pending[l] = static_cast<ptx_pending *>(realloc(w->pending[l], w->cap_pending[l] * sizeof *w->pending[l]));
+            w->pending[l] =
+                static_cast<ptx_pending *>(realloc(w->pending[l], w->cap_pending[l] * sizeof *w->pending[l]));
             if (!w->pending[l])
                 abort();
         }

@@ -42,7 +42,9 @@ void ptx_need_pred(ptx_warp *w, uint32_t pred)
         ptx_fault(w, w->act & ~w->pred_def[pred], cudaErrorLaunchFailure, "a predicate is used that has no value");
 }
 
-void ptx_do_nothing(ptx_warp *, const ptx_insn *) {}
+void ptx_do_nothing(ptx_warp *, const ptx_insn *)
+{
+}
 
 void ptx_trap(ptx_warp *w, const ptx_insn *)
 {
@@ -108,7 +110,8 @@ static bool meet(ptx_warp *w, const ptx_insn *i)
     for (uint32_t rest = w->act; rest; rest &= rest - 1) {
         uint32_t l = (uint32_t)__builtin_ctz(rest);
         if (!(mask_of[l] >> l & 1))
-            ptx_fault(w, rest, cudaErrorLaunchFailure, "mask 0x%08x does not name lane %u, which calls it", mask_of[l], l);
+            ptx_fault(w, rest, cudaErrorLaunchFailure, "mask 0x%08x does not name lane %u, which calls it", mask_of[l],
+                      l);
         if (mask_of[l] == mask)
             same |= 1u << l;
     }
@@ -126,8 +129,8 @@ static bool meet(ptx_warp *w, const ptx_insn *i)
         if (alike && others == mask)
             same |= 1u << l;
         else if (others & w->act)
-            ptx_fault(w, w->act, cudaErrorLaunchFailure, "mask 0x%08x, but lane %u waits in line %u with mask 0x%08x", mask,
-                      l, other->line, others);
+            ptx_fault(w, w->act, cudaErrorLaunchFailure, "mask 0x%08x, but lane %u waits in line %u with mask 0x%08x",
+                      mask, l, other->line, others);
     }
     if (mask & w->at_barrier)
         ptx_fault(w, w->act, cudaErrorLaunchFailure, "mask 0x%08x names lane %d, which waits at a barrier", mask,
@@ -191,7 +194,8 @@ static void barrier(ptx_warp *w, const ptx_insn *i, uint32_t pc)
 {
     ptx_block *b = w->block;
     if (b->sim->n_ended)
-        ptx_fault(w, w->act, cudaErrorLaunchFailure, "a barrier, but %u threads of the block have left", b->sim->n_ended);
+        ptx_fault(w, w->act, cudaErrorLaunchFailure, "a barrier, but %u threads of the block have left",
+                  b->sim->n_ended);
     if (w->at_barrier && &b->f->insn[w->pc[__builtin_ctz(w->at_barrier)]] != i)
         ptx_fault(w, w->act, cudaErrorLaunchFailure, "a barrier, but lane %d of the warp waits at the one in line %u",
                   __builtin_ctz(w->at_barrier), b->f->insn[w->pc[__builtin_ctz(w->at_barrier)]].line);

@@ -36,8 +36,8 @@ static bool before(const ptx_warp *w, uint32_t order_block, uint32_t order_warp,
 [[noreturn]] static void race(ptx_warp *w, uint32_t lane, uint64_t at, const char *what, uint32_t other)
 {
     if (other == MANY)
-        ptx_fault(w, 1u << lane, cudaErrorLaunchFailure, "a race: it %s byte %llu of shared memory, as several others did",
-                  what, (unsigned long long)at);
+        ptx_fault(w, 1u << lane, cudaErrorLaunchFailure,
+                  "a race: it %s byte %llu of shared memory, as several others did", what, (unsigned long long)at);
     ptx_fault(w, 1u << lane, cudaErrorLaunchFailure, "a race: it %s byte %llu of shared memory, as thread %u did", what,
               (unsigned long long)at, other - 1);
 }
@@ -109,4 +109,3 @@ void ptx_shared_pend(ptx_warp *w, uint32_t lane, uint64_t at, uint32_t bytes, bo
         w->block->touch[k].pending = pending ? 15 : 0;
     }
 }
-

@@ -125,7 +125,10 @@ ptx_variable *ptx_variable_read(ptx_span text)
     static const struct {
         const char *name;
         ptx_space space;
-    } spaces[] = {{".global", PTX_GLOBAL}, {".shared", PTX_SHARED}, {".local", PTX_LOCAL}, {".param", PTX_PARAM},
+    } spaces[] = {{".global", PTX_GLOBAL},
+                  {".shared", PTX_SHARED},
+                  {".local", PTX_LOCAL},
+                  {".param", PTX_PARAM},
                   {".const", PTX_CONST}};
     ptx_variable v = {};
     ptx_type type = PTX_NONE;

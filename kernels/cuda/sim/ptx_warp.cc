@@ -92,9 +92,7 @@ static void shuffle(ptx_warp *w, const ptx_insn *i)
             j = l ^ by;
             p = j <= most;
             break;
-        default:
-            j = least | (by & ~segment);
-            p = j <= most;
+        default: j = least | (by & ~segment); p = j <= most;
         }
         source[l] = p ? j : l;
         inside[l] = p;
@@ -170,7 +168,8 @@ static void whole_fragments(ptx_warp *w, const ptx_insn *i, int least_arch)
     if (w->act != ~0u)
         ptx_fault(w, w->act, cudaErrorLaunchFailure, "a matrix product of a warp with less than 32 lanes");
     if (sim_options.arch < least_arch)
-        ptx_fault(w, w->act, cudaErrorIllegalInstruction, "it needs sm_%d, this is sm_%d", least_arch, sim_options.arch);
+        ptx_fault(w, w->act, cudaErrorIllegalInstruction, "it needs sm_%d, this is sm_%d", least_arch,
+                  sim_options.arch);
     for (uint32_t k = 4; k < 16; k++)
         ptx_need(w, i->v[k]);
 }
@@ -180,7 +179,8 @@ static int8_t byte_of(ptx_warp *w, uint32_t slot, uint32_t lane, uint32_t n)
     return (int8_t)(ptx_reg<uint32_t>(w, slot)[lane] >> (8 * n));
 }
 
-/* Element i of a lane's A: row groupID, or groupID + 8 for i in 4..7 and 12..15; column 4 tig + i % 4, + 16 from i = 8 on. */
+/* Element i of a lane's A: row groupID, or groupID + 8 for i in 4..7 and 12..15; column 4 tig + i % 4, + 16 from i = 8
+ * on. */
 static void mma_s8_16832(ptx_warp *w, const ptx_insn *in)
 {
     whole_fragments(w, in, 80);

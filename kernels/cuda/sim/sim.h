@@ -63,8 +63,7 @@ typedef struct hs_sim_options {
     bool report;          /* a line of counts at exit */
     hs_sim_forget forget;
     uint32_t forget_which;
-    const char
-        *ptx; /* a folder of nvcc's PTX, lent: kernels run from there, and none of the C++ compiler's; NULL = none */
+    const char *ptx; /* a folder of PTX, lent: kernels run from there and nowhere else; NULL = none */
 } hs_sim_options;
 
 typedef struct hs_sim_stats {
