@@ -161,6 +161,13 @@ int32_t hs_slots_use(hs_slots *s, uint32_t group, uint32_t extent)
     return at;
 }
 
+void hs_slots_missed(hs_slots *s, int32_t at)
+{
+    hs_slots_unpin(s, at);
+    s->stats.hits--;
+    s->stats.misses++;
+}
+
 int32_t hs_slots_find(const hs_slots *s, uint32_t group, uint32_t extent)
 {
     return s->held[key_of(s, group, extent)];

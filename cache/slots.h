@@ -53,6 +53,9 @@ void hs_slots_tick(hs_slots *s, uint32_t ticks);
 /* A use of an extent: counted (a hit if READY), and pinned if READY or FILLING. Returns its slot or -1. */
 int32_t hs_slots_use(hs_slots *s, uint32_t group, uint32_t extent);
 
+/* That use was a miss, though the slot is READY: who wanted it could not have it yet. It is unpinned. */
+void hs_slots_missed(hs_slots *s, int32_t slot);
+
 /* The slot that holds it or will; -1 if none. Counts nothing. */
 int32_t hs_slots_find(const hs_slots *s, uint32_t group, uint32_t extent);
 

@@ -229,12 +229,16 @@ enum { SEEN = 1, FOUND = 2 };
 static bool found_above(hs_residency *r, uint32_t e)
 {
     uint32_t index = r->index[r->group];
-    bool there = look_above(r, e); /* a copy may be under way to where nobody has found it */
-    if (there)
-        hs_slots_unpin(r->upper.slots, hs_slots_find(r->upper.slots, index, e));
-    if (r->seen[e] != FOUND)
+    bool found = r->seen[e] == FOUND;
+    int32_t slot = hs_slots_use(r->upper.slots, index, e);
+    assert(slot >= 0 || !found); /* nothing leaves while uses are not settled */
+    if (r->upper_rival)
+        hs_rival_use(r->upper_rival, index, e, found);
+    if (!found && slot >= 0) /* a copy is under way to it */
+        hs_slots_missed(r->upper.slots, slot);
+    if (!found)
         return false;
-    assert(there); /* nothing leaves while uses are not settled */
+    hs_slots_unpin(r->upper.slots, slot);
     count_read(r, true, r->table->group[r->group].bytes);
     return true;
 }

@@ -82,14 +82,19 @@ hlwq_status gpu_wait(hs_cuda *c, hlwq_error *err)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static hlwq_status charge(hs_cuda *c, block *b, const char *what, hlwq_error *err)
+/* Pages that small blocks share are nobody's alone. */
+static hs_mem_tag charged_to(const block *b)
 {
-    if (!b->small)
-        return hs_mem_charge(c->vram, b->tag, b->bytes, what, err);
-    const uint64_t before = hs_card_shared_bytes(c->small_bytes);
-    b->tag = HS_MEM_OTHER;
-    HS_TRY(hs_mem_charge(c->vram, b->tag, hs_card_shared_bytes(c->small_bytes + b->bytes) - before, what, err));
-    c->small_bytes += b->bytes;
+    return b->small ? HS_MEM_OTHER : b->tag;
+}
+
+static hlwq_status charge(hs_cuda *c, const block *b, const char *what, hlwq_error *err)
+{
+    uint64_t bytes = b->bytes;
+    if (b->small)
+        bytes = hs_card_shared_bytes(c->small_bytes + b->bytes) - hs_card_shared_bytes(c->small_bytes);
+    HS_TRY(hs_mem_charge(c->vram, charged_to(b), bytes, what, err));
+    c->small_bytes += b->small ? b->bytes : 0;
     return HLWQ_OK;
 }
 
@@ -100,7 +105,7 @@ static void discharge(hs_cuda *c, const block *b)
         bytes = hs_card_shared_bytes(c->small_bytes) - hs_card_shared_bytes(c->small_bytes - b->bytes);
         c->small_bytes -= b->bytes;
     }
-    hs_mem_discharge(c->vram, b->tag, bytes);
+    hs_mem_discharge(c->vram, charged_to(b), bytes);
 }
 
 hlwq_status gpu_alloc(hs_backend *be, hs_mem_tag tag, uint64_t bytes, const char *what, void **out, hlwq_error *err)

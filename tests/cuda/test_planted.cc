@@ -153,6 +153,7 @@ static hlwq_status texts_of(const hlwq_engine_options *o, uint64_t *hash, hlwq_e
     if (plant)
         plant(e);
     hlwq_session_options so = hlwq_session_options_default(e);
+    so.context = o->context;
     so.sampling.temperature = 0;
     hlwq_status st = HLWQ_OK;
     for (uint32_t i = 0; i < TEXTS; i++) {

@@ -212,11 +212,19 @@ static void not_pred(ptx_warp *w, const ptx_insn *i)
 
 /* ---- pairs ---- */
 
+/*
+ * nvcc widens a register by another one that nobody wrote, and masks that half away again: a pair has a value if either
+ * half has, and the other half is all ones.
+ */
 template <class W, class T> static void pack(ptx_warp *w, const ptx_insn *i)
 {
     W *d = ptx_reg<W>(w, i->d);
-    const u32 *a = ptx_reg<u32>(w, i->a), *b = ptx_reg<u32>(w, i->b);
-    lanes(w->act, [&](int l) { d[l] = (W)((W)(T)a[l] | (W)(T)b[l] << width<T>); });
+    const u32 *a = ptx_reg<u32>(w, i->a), *b = ptx_reg<u32>(w, i->b), low = w->def[i->a], high = w->def[i->b];
+    lanes(w->act, [&](int l) {
+        W of_a = low >> l & 1 ? (W)(T)a[l] : (W)(T)~0u, of_b = high >> l & 1 ? (W)(T)b[l] : (W)(T)~0u;
+        d[l] = (W)(of_a | of_b << width<T>);
+    });
+    w->def[i->d] = (w->def[i->d] & ~w->act) | (w->act & (low | high));
 }
 template <class W, class T> static void unpack(ptx_warp *w, const ptx_insn *i)
 {
@@ -417,8 +425,8 @@ static const ptx_math table[] = {
     {"and.pred", two_preds<bit_and<u32>>, "ppp", true},
     {"or.pred", two_preds<bit_or<u32>>, "ppp", true},
     {"xor.pred", two_preds<bit_xor<u32>>, "ppp", true},
-    {"pack.b64", pack<u64, u32>, "dww", false},
-    {"pack.b32", pack<u32, u16>, "www", false},
+    {"pack.b64", pack<u64, u32>, "dww", true},
+    {"pack.b32", pack<u32, u16>, "www", true},
     {"unpack.b64", unpack<u64, u32>, "-d", true},
     {"unpack.b32", unpack<u32, u16>, "-w", true},
 };
