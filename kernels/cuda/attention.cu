@@ -206,11 +206,16 @@ static __device__ __forceinline__ void score_page(const gpu_attention &a, attend
     }
 }
 
-/* Scores become weights; the span's largest score and sum take them in. A warp a head. */
+/* Scores become weights; the span's largest score and sum take them in. A warp a head; heads that are not there weigh
+ * nothing. */
 static __device__ __forceinline__ void weigh_page(attend_shared &s, uint32_t seen, uint32_t groups, bool first)
 {
     uint32_t lane = threadIdx.x % WARP;
-    for (uint32_t g = threadIdx.x / WARP; g < groups; g += WARPS) {
+    for (uint32_t g = threadIdx.x / WARP; g < GROUP; g += WARPS) {
+        if (g >= groups) { /* whole warps */
+            s.weight[lane][g] = s.weight[lane + WARP][g] = 0.0f;
+            continue;
+        }
         bool two = lane + WARP < seen, one = lane < seen;
         float s0 = one ? s.weight[lane][g] : -INFINITY, s1 = two ? s.weight[lane + WARP][g] : -INFINITY;
         float m = warp_max(fmaxf(s0, s1)), e0 = one ? hs_exp(s0 - m) : 0.0f, e1 = two ? hs_exp(s1 - m) : 0.0f;
@@ -247,7 +252,7 @@ static __device__ __forceinline__ void add_values(const gpu_attention &a, const 
                 if (j + k >= seen)
                     break;
 #pragma unroll
-                for (uint32_t g = 0; g < GROUP; g++) /* also those that there are not: in registers, and nobody's */
+                for (uint32_t g = 0; g < GROUP; g++) /* also those that there are not: nobody's */
                     part[g] = fmaf(s.weight[j + k][g], v[k], part[g]);
             }
         }
