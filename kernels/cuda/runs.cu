@@ -4,11 +4,11 @@
  * A step is one token of one text, or what else hs_step_kind names.  Its stages are the same for every token of every
  * text but for what lies on the card: x; positions, their rotations and where the texts' states and pages are, which
  * `step` writes; these states and pages; and the table of experts.  What lies between two points at which the host has
- * to do something is a run: with all experts on the card the whole network, otherwise two a layer, up to the router's
- * choice and from there to what the card computes by itself.
+ * to do something is a run: the whole network, or where experts are copied up in the middle of it two a layer, up to the
+ * router's choice and from there to what the card computes by itself.
  *
- * The first time a run is asked for plainly, so that its kernels are loaded; the second time its stages are also told
- * to a stream that records; from the third on the host makes one call.  A run that cannot be recorded is asked for
+ * The first time a run is asked for plainly: it may not come again; the second time its stages are also told to a
+ * stream that records; from the third on the host makes one call.  A run that cannot be recorded is asked for
  * plainly from then on, so recording never costs a token.  Attention's grid is the one argument that follows the
  * position: runs differ by its size, which is one of six.
  *

@@ -1,10 +1,11 @@
 /*
  * stage_experts.cu - a layer of experts on a graphics card: the router's choice, and who computes which.
  *
- * Experts that are not on the card are computed by the CPU while the card computes those that are.  The host waits once
- * a layer, for the router's choice and, of few tokens, the activations that the CPU may need; the card goes on with
- * what does not depend on the host meanwhile: the shared expert, and in a step, of one token, the experts that it finds
- * in its table.  What the host is told then includes which these were, so it never computes them again.
+ * Experts that are not on the card are computed by the CPU while the card computes those that are, or are copied up.
+ * Where the CPU computes all of them the host has its turns (turns.cu).  Otherwise it waits once a layer, for the
+ * router's choice and, of few tokens, the activations that the CPU may need; the card goes on with what does not depend
+ * on the host meanwhile: the shared expert, and in a step the experts that it finds in its table.  What the host is told
+ * then includes which these were, so it never computes them again.
  */
 #include "kernels/cuda/backend.h"
 
