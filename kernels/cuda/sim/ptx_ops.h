@@ -79,7 +79,7 @@ template <class T> static inline T mul_hi(T a, T b)
     else if constexpr (sizeof(T) == 8)
         return (T)((unsigned __int128)a * b >> 64);
     else
-        return (T)((s64)a * (s64)b >> width<T>);
+        return (T)((u64)(s64)a * (u64)(s64)b >> width<T>); /* the same low bits for both signs */
 }
 template <class W, class T> static inline W mul_wide(T a, T b)
 {
